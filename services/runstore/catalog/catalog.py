@@ -1,0 +1,73 @@
+"""The catalog as the rest of runstore uses it: opened once per process, migrated, with its default tenant."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import insert, select
+
+from runstore.catalog import tables
+from runstore.catalog.database import Conflict, Database, open_database
+from runstore.catalog.keys import KeyCatalog
+from runstore.catalog.migrations import migrate
+from runstore.catalog.projects import ProjectCatalog
+from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.domain.principals import DEFAULT_TENANT_ID, DEFAULT_TENANT_NAME
+from runstore.runtime.clock import Clock, SystemClock
+
+_SECRET_BYTES = 32
+
+
+class Catalog:
+    """Everything transactional: projects, tenants, keys and the server's own secrets."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self.projects = ProjectCatalog(database, clock)
+        self.keys = KeyCatalog(database, self.projects, clock)
+
+    async def secret(self, name: str) -> bytes:
+        """32 random bytes that stay the same for this catalog for ever; made on first use, exactly once."""
+        secret = tables.secrets.c
+        query = select(secret.value).where(secret.name == name)
+        async with self._database.read() as connection:
+            found = (await connection.execute(query)).scalar_one_or_none()
+        if found is not None:
+            return bytes(found)
+        made = secrets.token_bytes(_SECRET_BYTES)
+        values = {"name": name, "value": made, "created_at_us": self._clock.now_us()}
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(insert(tables.secrets).values(values))
+        except Conflict:  # Another process was first; its value is the one that counts.
+            return await self.secret(name)
+        return made
+
+    async def ensure_defaults(self) -> None:
+        """The default tenant and its default project exist afterwards."""
+        tenant = tables.tenants.c
+        async with self._database.read() as connection:
+            query = select(tenant.id).where(tenant.id == DEFAULT_TENANT_ID)
+            found = (await connection.execute(query)).one_or_none()
+        if found is None:
+            try:
+                await self.keys.create_tenant(DEFAULT_TENANT_NAME, tenant_id=DEFAULT_TENANT_ID)
+            except RunstoreError as error:
+                if error.reason is not ErrorReason.ALREADY_EXISTS:
+                    raise
+        await self.projects.ensure_default(DEFAULT_TENANT_ID)
+
+
+@asynccontextmanager
+async def open_catalog(url: str, clock: Clock | None = None) -> AsyncIterator[Catalog]:
+    """Connects to `url` (`sqlite:///path`, `postgresql://…`), migrates it, ensures the default tenant.
+
+    Raises SchemaTooNew for a database of a later runstore, RunstoreError INVALID_ARGUMENT for a
+    URL that cannot be used, UNAVAILABLE when the database does not answer.
+    """
+    async with open_database(url) as database:
+        await migrate(database)
+        catalog = Catalog(database, clock or SystemClock())
+        await catalog.ensure_defaults()
+        yield catalog

@@ -1,0 +1,145 @@
+"""Transactions on the catalog's database; the only module that knows which database it is.
+
+SQLite by default, PostgreSQL by URL. Driver errors leave here as `RunstoreError`, a violated
+constraint as `Conflict` for the caller that knows what it means.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from runstore.domain.errors import ErrorReason, RunstoreError
+
+_ASYNC_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "postgresql": "postgresql+asyncpg",
+    "postgres": "postgresql+asyncpg",
+}
+
+_BUSY_TIMEOUT_MS = 10_000
+_SQLITE_PRAGMAS = (
+    # First, because switching to WAL itself may have to wait for another process.
+    f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}",
+    "PRAGMA journal_mode = WAL",
+    # WAL's usual NORMAL may lose the last commits with the power; a key that was shown must exist.
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+)
+_WRITES = "runstore_writes"
+_MIGRATION_LOCK = 0x72756E73746F7265  # "runstore" in ASCII; any constant that no other program uses.
+
+
+class Conflict(Exception):
+    """A unique or foreign key constraint refused the statement; the transaction was rolled back."""
+
+
+class Database:
+    """Short transactions. Open with `open_database`."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._reader = engine
+        self._writer = engine.execution_options(**{_WRITES: True})
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection that sees one snapshot. Raises RunstoreError UNAVAILABLE or INTERNAL."""
+        with _translated_errors():
+            async with self._reader.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction, durable once the block has ended without an exception.
+
+        Raises Conflict when a constraint refuses, RunstoreError UNAVAILABLE or INTERNAL otherwise.
+        """
+        with _translated_errors():
+            async with self._writer.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[AsyncConnection]:
+        """A write transaction that only one process at a time is in: for migrations."""
+        async with self.write() as connection:
+            # SQLite's write transactions exclude each other already.
+            if connection.dialect.name == "postgresql":
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            yield connection
+
+
+@asynccontextmanager
+async def open_database(url: str) -> AsyncIterator[Database]:
+    """Connects to `url` (`sqlite:///path` or `postgresql://…`), closing every connection at the end.
+
+    Makes the folder of an SQLite file when it is missing, for its owner alone.
+    Raises RunstoreError INVALID_ARGUMENT when the URL or its driver cannot be used.
+    """
+    parsed = _with_async_driver(url)
+    engine = _create_engine(parsed)
+    if engine.dialect.name == "sqlite":
+        if not parsed.database:
+            raise _bad_url("names no file")
+        Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _configure_sqlite(engine)
+    try:
+        yield Database(engine)
+    finally:
+        await engine.dispose()
+
+
+def _with_async_driver(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise _bad_url("is not a database URL") from error
+    driver = _ASYNC_DRIVERS.get(parsed.drivername.partition("+")[0])
+    if driver is None:
+        raise _bad_url(f"names {parsed.drivername}; use sqlite:///path or postgresql://user@host/name")
+    return parsed.set(drivername=driver)
+
+
+def _create_engine(url: URL) -> AsyncEngine:
+    try:
+        return create_async_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
+    except ModuleNotFoundError as error:
+        raise _bad_url(f"needs the Python package {error.name}: pip install 'runstore[postgres]'") from error
+
+
+def _bad_url(problem: str) -> RunstoreError:
+    return RunstoreError(ErrorReason.INVALID_ARGUMENT, f"the catalog URL {problem}", field="catalog_url")
+
+
+def _configure_sqlite(engine: AsyncEngine) -> None:
+    """Makes SQLite behave: real transactions, writers that queue instead of failing half-way."""
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def on_connect(dbapi_connection: Any, _record: object) -> None:
+        # The driver's own, late BEGIN lets two readers deadlock on becoming writers; ours is explicit.
+        dbapi_connection.isolation_level = None
+        cursor = dbapi_connection.cursor()
+        for pragma in _SQLITE_PRAGMAS:
+            cursor.execute(pragma)
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        raise Conflict from error
+    except (DataError, UnicodeEncodeError, OverflowError) as error:
+        raise RunstoreError(ErrorReason.INVALID_ARGUMENT, "the catalog cannot store a value") from error
+    except (SQLAlchemyError, OSError) as error:
+        raise RunstoreError(ErrorReason.UNAVAILABLE, "the catalog's database did not answer") from error

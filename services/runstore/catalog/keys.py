@@ -1,0 +1,182 @@
+"""Tenants and their API keys: made by an operator, recognised on every call."""
+
+import base64
+import hashlib
+import re
+import secrets
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, insert, or_, select, update
+
+from runstore.catalog import tables
+from runstore.catalog.database import Conflict, Database
+from runstore.catalog.expiring import ExpiringMap
+from runstore.catalog.projects import ProjectCatalog
+from runstore.catalog.texts import check_name
+from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.domain.principals import ApiKey, Principal, Tenant
+from runstore.runtime.clock import Clock
+
+_SECRET = re.compile(r"rsk_[A-Za-z0-9_-]{43}")
+_SECRET_BYTES = 32
+_PREFIX_CHARACTERS = 8
+
+_MAX_CACHED_KEYS = 10_000
+# A key revoked by another process (`runstore keys revoke`) stops working within this time.
+_CACHE_TTL_S = 3.0
+_LAST_USED_RESOLUTION_US = 60_000_000
+
+_keys = tables.api_keys.c
+# All of a key but its hash.
+_PUBLIC_COLUMNS = [column for column in _keys if column.name != "hash"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Recognised:
+    principal: Principal
+    expires_at_us: int | None
+
+
+class KeyCatalog:
+    """Issues, recognises and revokes API keys. Only the SHA-256 of a secret is stored.
+
+    Every method may raise RunstoreError UNAVAILABLE when the database does not answer.
+    """
+
+    def __init__(self, database: Database, projects: ProjectCatalog, clock: Clock) -> None:
+        self._database = database
+        self._projects = projects
+        self._clock = clock
+        self._recognised: ExpiringMap[bytes, _Recognised] = ExpiringMap(
+            clock, max_entries=_MAX_CACHED_KEYS, ttl_s=_CACHE_TTL_S
+        )
+
+    async def authenticate(self, secret: str) -> Principal | None:
+        """Who holds `secret`; None when nobody was given it, or it was revoked or has expired.
+
+        A revocation takes effect within three seconds. The look-up is by hash, so how long it takes
+        tells nothing about how much of a guess was right.
+        """
+        if _SECRET.fullmatch(secret) is None:
+            return None
+        digest = _digest(secret)
+        recognised = self._recognised.get(digest)
+        if recognised is None:
+            recognised = await self._recognise(digest)
+        if recognised is None or _past(recognised.expires_at_us, self._clock.now_us()):
+            return None
+        return recognised.principal
+
+    async def _recognise(self, digest: bytes) -> _Recognised | None:
+        ticket = self._recognised.ticket()
+        query = select(*_PUBLIC_COLUMNS).where(_keys.hash == digest, _keys.revoked_at_us.is_(None))
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            return None
+        key = _key(row)
+        recognised = _Recognised(Principal(key.tenant_id, key.id), key.expires_at_us)
+        self._recognised.put(digest, recognised, ticket)
+        await self._note_use(key)
+        return recognised
+
+    async def _note_use(self, key: ApiKey) -> None:
+        now_us = self._clock.now_us()
+        since_us = now_us - _LAST_USED_RESOLUTION_US
+        if key.last_used_at_us is not None and key.last_used_at_us >= since_us:
+            return
+        unnoted = or_(_keys.last_used_at_us.is_(None), _keys.last_used_at_us < since_us)
+        statement = update(tables.api_keys).where(_keys.id == key.id, unnoted).values(last_used_at_us=now_us)
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(statement)
+        except RunstoreError as error:
+            # The note is for people; a good key must work while the database refuses to write.
+            if error.reason is not ErrorReason.UNAVAILABLE:
+                raise
+
+    async def create_key(
+        self, tenant_id: str, name: str, expires_at_us: int | None = None
+    ) -> tuple[ApiKey, str]:
+        """A new key and its secret (`rsk_` and 43 URL-safe characters), which cannot be had again.
+
+        Raises NOT_FOUND for an unknown tenant, INVALID_ARGUMENT for a name that cannot be stored.
+        """
+        check_name("name", name)
+        secret = "rsk_" + base64.urlsafe_b64encode(secrets.token_bytes(_SECRET_BYTES)).rstrip(b"=").decode()
+        key = ApiKey(
+            id=str(uuid.uuid4()),
+            tenant_id=tenant_id,
+            name=name,
+            prefix=secret[:_PREFIX_CHARACTERS],
+            created_at_us=self._clock.now_us(),
+            expires_at_us=expires_at_us,
+            revoked_at_us=None,
+            last_used_at_us=None,
+        )
+        values = {column.name: getattr(key, column.name) for column in _PUBLIC_COLUMNS}
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(insert(tables.api_keys).values(**values, hash=_digest(secret)))
+        except Conflict as error:
+            raise RunstoreError(ErrorReason.NOT_FOUND, "no such tenant", field="tenant_id") from error
+        return key, secret
+
+    async def list_keys(self, tenant_id: str | None = None) -> list[ApiKey]:
+        """Every key, revoked and expired ones too, oldest first; of one tenant when it is given."""
+        query = select(*_PUBLIC_COLUMNS).order_by(_keys.created_at_us, _keys.id)
+        if tenant_id is not None:
+            query = query.where(_keys.tenant_id == tenant_id)
+        async with self._database.read() as connection:
+            return [_key(row) for row in await connection.execute(query)]
+
+    async def revoke_key(self, key_id: str) -> ApiKey:
+        """Makes the key useless from now on; revoking it again changes nothing. Raises NOT_FOUND."""
+        statement = (
+            update(tables.api_keys)
+            .where(_keys.id == key_id, _keys.revoked_at_us.is_(None))
+            .values(revoked_at_us=self._clock.now_us())
+        )
+        async with self._database.write() as connection:
+            await connection.execute(statement)
+            row = (await connection.execute(select(*_PUBLIC_COLUMNS).where(_keys.id == key_id))).one_or_none()
+        self._recognised.forget_all()
+        if row is None:
+            raise RunstoreError(ErrorReason.NOT_FOUND, f"no key with id {key_id}", field="id")
+        return _key(row)
+
+    async def create_tenant(self, name: str, *, tenant_id: str | None = None) -> Tenant:
+        """A new tenant with its `default` project. Raises ALREADY_EXISTS for a taken name or id."""
+        check_name("name", name)
+        tenant = Tenant(id=tenant_id or str(uuid.uuid4()), name=name, created_at_us=self._clock.now_us())
+        row = {"id": tenant.id, "name": tenant.name, "created_at_us": tenant.created_at_us}
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(insert(tables.tenants).values(row))
+        except Conflict as error:
+            raise RunstoreError(
+                ErrorReason.ALREADY_EXISTS, f"a tenant named {name!r} already exists", field="name"
+            ) from error
+        await self._projects.ensure_default(tenant.id)
+        return tenant
+
+    async def list_tenants(self) -> list[Tenant]:
+        """Every tenant, oldest first."""
+        tenant = tables.tenants.c
+        query = select(tables.tenants).order_by(tenant.created_at_us, tenant.id)
+        async with self._database.read() as connection:
+            return [Tenant(**row._mapping) for row in await connection.execute(query)]
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def _past(time_us: int | None, now_us: int) -> bool:
+    return time_us is not None and time_us <= now_us
+
+
+def _key(row: Row[Any]) -> ApiKey:
+    return ApiKey(**row._mapping)
