@@ -1,0 +1,204 @@
+"""Every setting of runstore, read once from `RUNSTORE_…` variables and the command line, then verified.
+
+Nothing else reads the environment: what a part needs, it is given.
+"""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from runstore.runtime.address import Address
+
+_PREFIX = "RUNSTORE_"
+_MIB = 1024 * 1024
+_GIB = 1024 * _MIB
+
+# sockaddr_un holds 108 bytes on Linux, 104 on macOS, the final NUL included.
+_MAX_SOCKET_PATH_BYTES = 103
+
+
+class AuthMode(StrEnum):
+    """Who may call."""
+
+    NONE = "none"
+    """Everybody who can reach the address; hence loopback only."""
+    KEYS = "keys"
+    """Holders of an API key made by `runstore keys create`."""
+
+
+class BadSettings(Exception):
+    """Settings that cannot be used; each line of the text names a setting and its variable."""
+
+
+def _available_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _parse_address(value: object) -> object:
+    return Address.parse(value) if isinstance(value, str) else value
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+_Address = Annotated[Address, NoDecode, BeforeValidator(_parse_address), PlainSerializer(str)]
+_Folder = Annotated[Path, AfterValidator(_absolute)]
+# Accepts plain numbers and "64MiB" alike.
+_Bytes = Annotated[ByteSize, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """One immutable object, made by `load_settings` and passed on explicitly."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid", validate_default=True)
+
+    data_dir: _Folder = Field(Path("data"), description="Folder that holds everything: log, engine, catalog.")
+    http: _Address = Field(
+        Address("127.0.0.1", 1984), description="HOST:PORT of the LangSmith-compatible HTTP interface."
+    )
+    grpc: _Address = Field(
+        Address("127.0.0.1", 1985), description="HOST:PORT of the gRPC interface, runstore.v1."
+    )
+    auth: AuthMode = Field(AuthMode.NONE, description="none (loopback only) or keys (API keys).")
+    clickhouse_dsn: str = Field(
+        "",
+        repr=False,  # May hold a password.
+        description="http(s)://user:password@host:port/database; empty for the embedded engine in data_dir.",
+    )
+    catalog_url: str = Field(
+        "",
+        repr=False,  # May hold a password.
+        description="postgresql://user:password@host/database; empty for SQLite in data_dir.",
+    )
+    gateway_workers: int = Field(
+        default_factory=lambda: max(1, _available_cpus() - 1),
+        ge=1,
+        le=256,
+        description="Gateway processes that share the HTTP port.",
+    )
+    store_address: str = Field(
+        "",
+        description="Where a gateway finds the store: HOST:PORT or unix:PATH; "
+        "empty for the socket in data_dir.",
+    )
+    flush_interval_ms: int = Field(
+        200, ge=1, le=60_000, description="Longest wait of an acknowledged run for its insert."
+    )
+    flush_max_runs: int = Field(20_000, ge=1, description="Runs in one insert, at most.")
+    flush_max_bytes: _Bytes = Field(ByteSize(64 * _MIB), description="Bytes of runs in one insert, at most.")
+    log_segment_bytes: _Bytes = Field(
+        ByteSize(64 * _MIB), description="Size at which a file of the log is full."
+    )
+    log_max_bytes: _Bytes = Field(
+        ByteSize(8 * _GIB),
+        description="Bytes in the log while the engine is away; then 429, never loss.",
+    )
+    queue_max_bytes: _Bytes = Field(
+        ByteSize(256 * _MIB), description="Operations in memory, waiting for their insert."
+    )
+    max_body_bytes: _Bytes = Field(ByteSize(256 * _MIB), description="Largest HTTP body as it travels.")
+    max_decompressed_bytes: _Bytes = Field(ByteSize(1 * _GIB), description="Largest body once decompressed.")
+    max_decompression_ratio: int = Field(
+        1_000, ge=1, description="Decompressed size by compressed size, at most."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe message that is logged."
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="auto: console on a terminal, JSON otherwise."
+    )
+    drain_timeout_s: float = Field(
+        30.0, gt=0, le=3_600, description="Time to finish what is under way when stopping."
+    )
+
+    @model_validator(mode="after")
+    def _verify(self) -> Self:
+        for name, address in (("http", self.http), ("grpc", self.grpc)):
+            if self.auth is AuthMode.NONE and not address.is_loopback:
+                raise ValueError(
+                    f"{name}: {address} can be reached from other machines, which auth=none does not allow. "
+                    f"Use a loopback address, or {_PREFIX}AUTH=keys and `runstore keys create`"
+                )
+        if self.grpc.port == 0:
+            raise ValueError("grpc: port 0 is refused, because nobody could learn which port was chosen")
+        for smaller, larger in (
+            ("flush_max_bytes", "queue_max_bytes"),
+            ("log_segment_bytes", "log_max_bytes"),
+            ("max_body_bytes", "max_decompressed_bytes"),
+        ):
+            if getattr(self, smaller) > getattr(self, larger):
+                raise ValueError(f"{smaller}: above {larger} ({getattr(self, larger)} bytes)")
+        return self
+
+    @property
+    def clickhouse_location(self) -> str:
+        """What the storage layer connects to: `chdb:///absolute/path` or the server's URL."""
+        return self.clickhouse_dsn or f"chdb://{self.data_dir / 'clickhouse'}"
+
+    @property
+    def catalog_location(self) -> str:
+        """What `open_catalog` connects to."""
+        return self.catalog_url or f"sqlite:///{self.data_dir / 'catalog.sqlite'}"
+
+    @property
+    def log_dir(self) -> Path:
+        """Folder of the write-ahead log."""
+        return self.data_dir / "log"
+
+    @property
+    def store_socket(self) -> Path | None:
+        """The Unix socket that the store listens on beside `grpc`; None when its path would be too long."""
+        path = self.data_dir / "store.sock"
+        return path if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES else None
+
+    @property
+    def store_target(self) -> str:
+        """The gRPC target at which a gateway finds the store."""
+        if self.store_address:
+            return self.store_address
+        return f"unix:{self.store_socket}" if self.store_socket else str(self.grpc.reachable)
+
+    def environment(self) -> dict[str, str]:
+        """A process environment from which `load_settings` makes these very settings again."""
+        values = self.model_dump(mode="json")
+        return {**os.environ, **{_variable(name): str(value) for name, value in values.items()}}
+
+
+def load_settings(**options: object) -> Settings:
+    """Settings from the environment; `options` that are not None take precedence.
+
+    Raises BadSettings, one line for each setting at fault.
+    """
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise BadSettings("\n".join(_problem(detail) for detail in error.errors())) from error
+
+
+def _problem(detail: Any) -> str:
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["loc"]:
+        name = str(detail["loc"][0])
+    else:  # From `_verify`, whose messages begin with the setting.
+        name, _, message = message.partition(": ")
+    return f"{name} ({_variable(name)}): {message}"
+
+
+def _variable(name: str) -> str:
+    return _PREFIX + name.upper()
