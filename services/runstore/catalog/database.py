@@ -106,7 +106,9 @@ def _with_async_driver(url: str) -> URL:
 
 def _create_engine(url: URL) -> AsyncEngine:
     try:
-        return create_async_engine(url, hide_parameters=True, pool_pre_ping=url.get_backend_name() != "sqlite")
+        return create_async_engine(
+            url, hide_parameters=True, pool_pre_ping=url.get_backend_name() != "sqlite"
+        )
     except ModuleNotFoundError as error:
         raise _bad_url(f"needs the Python package {error.name}: pip install 'runstore[postgres]'") from error
 

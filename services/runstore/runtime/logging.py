@@ -16,7 +16,7 @@ from structlog.typing import EventDict, Processor
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 # Loggers whose lower levels repeat what runstore logs itself, or print what callers sent.
-_QUIET_LOGGERS = ("uvicorn.access", "sqlalchemy", "aiosqlite", "httpx", "httpcore", "grpc", "asyncio")
+_QUIET_LOGGERS = ("uvicorn.access", "sqlalchemy", "alembic", "aiosqlite", "grpc", "asyncio")
 
 
 def configure_logging(

@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from runstore.runtime.address import Address
+from runstore.runtime.failures import BadSettings
 
 _PREFIX = "RUNSTORE_"
 _MIB = 1024 * 1024
@@ -36,10 +37,6 @@ class AuthMode(StrEnum):
     """Everybody who can reach the address; hence loopback only."""
     KEYS = "keys"
     """Holders of an API key made by `runstore keys create`."""
-
-
-class BadSettings(Exception):
-    """Settings that cannot be used; each line of the text names a setting and its variable."""
 
 
 def _available_cpus() -> int:

@@ -6,11 +6,14 @@ only when there is a step to take, because that import costs more than a whole s
 
 from pathlib import Path
 
+import structlog
 from sqlalchemy import Connection, inspect, text
 
 from runstore.catalog.database import Database
 from runstore.catalog.tables import SCHEMA_VERSION
 from runstore.domain.errors import ErrorReason, RunstoreError
+
+_log = structlog.get_logger(__name__)
 
 
 class SchemaTooNew(RunstoreError):
@@ -49,12 +52,14 @@ def _upgrade(connection: Connection) -> None:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
+    if (found := _version(connection)) == SCHEMA_VERSION:  # Another process was first.
+        return
     config = Config()
     # Alembic interpolates option values; a path may hold a percent sign.
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
-    found = _version(connection)
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if found is not None and found not in known:
         raise SchemaTooNew(found)
     command.upgrade(config, "head")
+    _log.info("catalog migrated", version_before=found, version_after=SCHEMA_VERSION)

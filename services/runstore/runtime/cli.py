@@ -1,0 +1,158 @@
+"""The `runstore` command. Heavy modules are imported inside commands, so that `--help` stays instant."""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runstore.runtime.cli_keys import app as keys_app
+from runstore.runtime.cli_start import failures_as_sentences, start
+
+if TYPE_CHECKING:
+    from runstore.runtime.settings import Settings
+
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="runstore",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help=(
+        "Stores and serves the runs (traces) of LLM applications, for unmodified LangSmith SDKs and gRPC.\n\n"
+        "Settings come from [bold]RUNSTORE_…[/bold] variables, such as RUNSTORE_HTTP; options win."
+    ),
+    epilog="Start here:  [bold]runstore serve[/bold]",
+)
+app.add_typer(keys_app, name="keys", rich_help_panel="Administration")
+
+_RUN, _PARTS, _ADMINISTRATION = "Run", "Run parts apart", "Administration"
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder that holds everything (RUNSTORE_DATA_DIR).", show_default="./data"),
+]
+Http = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="HTTP address (RUNSTORE_HTTP).", show_default="127.0.0.1:1984"),
+]
+Grpc = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="gRPC address (RUNSTORE_GRPC).", show_default="127.0.0.1:1985"),
+]
+SupervisorFd = Annotated[int | None, typer.Option(hidden=True)]
+
+
+@app.command(rich_help_panel=_RUN)
+def serve(data_dir: DataDir = None, http: Http = None, grpc: Grpc = None) -> None:
+    """Starts everything: the store and its gateways, supervised. Ctrl-C drains and stops.
+
+    Example:  runstore serve --data-dir /var/lib/runstore --http 127.0.0.1:8080
+    """
+    from runstore.runtime import serve as serving
+
+    with failures_as_sentences():
+        settings = start("supervisor", data_dir=data_dir, http=http, grpc=grpc)
+        drained = serving.serve(settings)
+    if not drained:
+        raise typer.Exit(_INTERRUPTED)
+
+
+@app.command(rich_help_panel=_PARTS)
+def store(data_dir: DataDir = None, grpc: Grpc = None, supervisor_fd: SupervisorFd = None) -> None:
+    """Starts the store alone: it owns the data directory and answers gRPC.
+
+    Example:  runstore store --grpc 127.0.0.1:1985
+    """
+    from runstore.runtime.data_dir import owned_data_dir
+    from runstore.runtime.process import run_process
+    from runstore.runtime.sockets import check_free
+
+    with failures_as_sentences():
+        settings = start("store", data_dir=data_dir, grpc=grpc)
+        with owned_data_dir(settings.data_dir):
+            from runstore.runtime.store import run_store
+
+            check_free(settings.grpc, "grpc (RUNSTORE_GRPC)")
+            body = partial(run_store, settings)
+            run_process(body, drain_timeout_s=settings.drain_timeout_s, supervisor_fd=supervisor_fd)
+
+
+@app.command(rich_help_panel=_PARTS)
+def gateway(
+    http: Http = None,
+    store_address: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            metavar="HOST:PORT|unix:PATH",
+            help="Where the store answers gRPC (RUNSTORE_STORE_ADDRESS).",
+            show_default="its socket in the data directory",
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    name: Annotated[str, typer.Option(hidden=True)] = "gateway",
+    supervisor_fd: SupervisorFd = None,
+) -> None:
+    """Starts one HTTP gateway alone, in front of a store that runs elsewhere.
+
+    Example:  RUNSTORE_AUTH=keys runstore gateway --http 0.0.0.0:1984 --store store.internal:1985
+    """
+    from runstore.runtime.process import run_process
+    from runstore.runtime.sockets import listen
+
+    with failures_as_sentences():
+        settings = start(name, http=http, store_address=store_address, data_dir=data_dir)
+        from runstore.runtime.gateway import run_gateway
+
+        if fd is None:
+            listening = listen(settings.http, "http (RUNSTORE_HTTP)")
+            fd = listening.detach()
+        body = partial(run_gateway, settings, listen_fd=fd)
+        run_process(body, drain_timeout_s=settings.drain_timeout_s, supervisor_fd=supervisor_fd)
+
+
+@app.command(rich_help_panel=_ADMINISTRATION)
+def migrate(data_dir: DataDir = None) -> None:
+    """Brings catalog and run tables to this version's schema. The server does so at every start.
+
+    Example:  RUNSTORE_CLICKHOUSE_DSN=https://… runstore migrate
+    """
+    from runstore.runtime.data_dir import owned_data_dir
+
+    with failures_as_sentences():
+        settings = start("migrate", data_dir=data_dir)
+        with owned_data_dir(settings.data_dir):
+            asyncio.run(_migrate(settings))
+    print("Schema is up to date.")
+
+
+async def _migrate(settings: "Settings") -> None:
+    from runstore.runtime.store import migrate as migrate_storage
+
+    from runstore.catalog import open_catalog
+
+    async with open_catalog(settings.catalog_location):
+        pass
+    await migrate_storage(settings)
+
+
+@app.command(rich_help_panel=_ADMINISTRATION)
+def version() -> None:
+    """Prints the version."""
+    from importlib.metadata import version as version_of
+
+    print(f"runstore {version_of('runstore')}")
+
+
+def main() -> None:
+    """Entry point of the `runstore` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

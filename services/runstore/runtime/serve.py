@@ -1,0 +1,84 @@
+"""`runstore serve`: one store and its gateways as child processes of this one."""
+
+import asyncio
+import signal
+import sys
+
+import structlog
+
+from runstore.runtime.address import Address
+from runstore.runtime.child import Backoff, Child, ChildSpec
+from runstore.runtime.clock import SystemClock
+from runstore.runtime.settings import AuthMode, Settings
+from runstore.runtime.sockets import check_free, listen
+from runstore.runtime.supervisor import Supervisor
+
+_log = structlog.get_logger(__name__)
+
+_CLI = (sys.executable, "-m", "runstore.runtime.cli")
+
+
+def serve(settings: Settings) -> bool:
+    """Runs until SIGINT or SIGTERM. Returns False when a second one cut the draining short.
+
+    Raises CannotStart when a port is taken or a process cannot be started.
+    """
+    check_free(settings.grpc, "grpc (RUNSTORE_GRPC)")
+    with listen(settings.http, "http (RUNSTORE_HTTP)") as http_socket:
+        http = Address(settings.http.host, http_socket.getsockname()[1])
+        return asyncio.run(_supervise(settings, http, http_socket.fileno()))
+
+
+async def _supervise(settings: Settings, http: Address, http_fd: int) -> bool:
+    stop, force = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            force.set()
+        else:
+            _log.info("stopping", hint="once more to stop at once")
+            stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, on_signal)
+    environment = settings.environment()
+    clock, backoff = SystemClock(), Backoff()
+    store = Child(ChildSpec("store", (*_CLI, "store"), environment), clock, backoff)
+    gateway = (*_CLI, "gateway", "--fd", str(http_fd))
+    gateways = [
+        Child(
+            ChildSpec(f"gateway-{n}", (*gateway, "--name", f"gateway-{n}"), environment, (http_fd,)),
+            clock,
+            backoff,
+        )
+        for n in range(1, settings.gateway_workers + 1)
+    ]
+    supervisor = Supervisor(store, gateways, drain_timeout_s=settings.drain_timeout_s)
+    await supervisor.run(
+        stop=stop,
+        force=force,
+        on_ready=lambda: print(greeting(settings, http), flush=True),  # noqa: T201 - for the person who started it
+    )
+    return not force.is_set()
+
+
+def greeting(settings: Settings, http: Address) -> str:
+    """What a person needs to know once everything answers: two addresses, and how to use them."""
+    if settings.auth is AuthMode.NONE:
+        key = "any   # not checked on loopback, but SDKs want one"
+    else:
+        key = "<secret from: runstore keys create --name NAME>"
+    url = f"http://{http.reachable}"
+    return f"""
+runstore is ready
+
+  HTTP  {url}   (documentation: {url}/docs)
+  gRPC  {settings.grpc.reachable}
+
+Send it the traces of an application that uses the LangSmith SDK:
+
+  export LANGSMITH_TRACING=true
+  export LANGSMITH_ENDPOINT={url}
+  export LANGSMITH_API_KEY={key}
+"""
