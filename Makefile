@@ -1,0 +1,84 @@
+# Everything runs from .venv. `make run` and `make test` need only Python 3.11 or later and make.
+
+PYTHON ?=
+BIN := .venv/bin
+# The SDK of a year ago, tested beside the newest one.
+OLD_LANGSMITH := 0.4.43
+PROTOS := $(wildcard proto/runstore/v1/*.proto)
+
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+
+.PHONY: run test check gen bench install install-dev constraints clean
+
+## Starts the server; ARGS="--http 127.0.0.1:8080" passes options.
+run: install
+	@exec $(BIN)/runstore serve $(ARGS)
+
+## Runs every test; ARGS="-k projects" passes options.
+test: install-dev
+	@exec $(BIN)/pytest $(ARGS)
+
+## Lints, formatting, types, protos, generated code, house rules.
+check: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest --quiet tests/tidy
+
+## Regenerates gen/ from proto/.
+gen: install-dev
+	rm -f gen/runstore/v1/*_pb2*
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=proto \
+	  --python_out=gen --grpc_python_out=gen --mypy_out=quiet:gen --mypy_grpc_out=quiet:gen $(PROTOS)
+
+## Prints throughput and latency beside the engine's own ceiling.
+bench: install-dev
+	@exec $(BIN)/python tests/bench $(ARGS)
+
+install: .venv/.installed
+install-dev: .venv/.installed-dev .venv/.installed-old-sdk .venv/.installed-js-sdk
+
+## Writes the versions in .venv down as the ones that every installation gets.
+constraints:
+	$(BIN)/python -m pip freeze --exclude runstore > constraints.txt
+
+clean:
+	rm -rf .venv tests/contract/js/node_modules
+
+.venv/.created:
+	@python=""; \
+	for candidate in $(if $(PYTHON),"$(PYTHON)",python3.14 python3.13 python3.12 python3.11 python3); do \
+	  if "$$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    python="$$candidate"; break; \
+	  fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "runstore needs Python 3.11 or later (with venv); name one: make PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	echo "Making .venv with $$("$$python" --version)"; \
+	"$$python" -m venv .venv
+	@touch $@
+
+.venv/.installed: pyproject.toml constraints.txt | .venv/.created
+	@echo "Installing runstore into .venv (once)"
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml constraints.txt | .venv/.created
+	@echo "Installing runstore and its tests' tools into .venv (once)"
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@ .venv/.installed
+
+.venv/.installed-old-sdk: Makefile | .venv/.installed-dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --target .venv/langsmith-0.4 langsmith==$(OLD_LANGSMITH)
+	@touch $@
+
+# Node is optional: the one test that needs it says loudly that it was skipped.
+.venv/.installed-js-sdk: tests/contract/js/package.json | .venv/.created
+	@if command -v npm >/dev/null 2>&1; then \
+	  npm install --prefix tests/contract/js --silent --no-audit --no-fund --no-package-lock; \
+	else \
+	  echo "No npm: the JavaScript SDK will not be tested." >&2; \
+	fi
+	@touch $@
