@@ -4,6 +4,7 @@ SQLite by default, PostgreSQL by URL. Driver errors leave here as `RunstoreError
 constraint as `Conflict` for the caller that knows what it means.
 """
 
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -78,14 +79,15 @@ async def open_database(url: str) -> AsyncIterator[Database]:
     """Connects to `url` (`sqlite:///path` or `postgresql://…`), closing every connection at the end.
 
     Makes the folder of an SQLite file when it is missing, for its owner alone.
-    Raises RunstoreError INVALID_ARGUMENT when the URL or its driver cannot be used.
+    Raises RunstoreError INVALID_ARGUMENT when the URL or its driver cannot be used, UNAVAILABLE when
+    the SQLite file cannot be opened.
     """
     parsed = _with_async_driver(url)
     engine = _create_engine(parsed)
     if engine.dialect.name == "sqlite":
         if not parsed.database:
             raise _bad_url("names no file")
-        Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_opens(Path(parsed.database))
         _configure_sqlite(engine)
     try:
         yield Database(engine)
@@ -111,6 +113,15 @@ def _create_engine(url: URL) -> AsyncEngine:
         )
     except ModuleNotFoundError as error:
         raise _bad_url(f"needs the Python package {error.name}: pip install 'runstore[postgres]'") from error
+
+
+def _check_opens(path: Path) -> None:
+    """Opens the file once, to name it in the error; the asynchronous driver also leaks a thread then."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sqlite3.connect(path).close()
+    except (sqlite3.Error, OSError) as error:
+        raise RunstoreError(ErrorReason.UNAVAILABLE, f"the catalog {path} cannot be opened") from error
 
 
 def _bad_url(problem: str) -> RunstoreError:

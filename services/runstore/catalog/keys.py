@@ -163,9 +163,8 @@ class KeyCatalog:
         return tenant
 
     async def list_tenants(self) -> list[Tenant]:
-        """Every tenant, oldest first."""
-        tenant = tables.tenants.c
-        query = select(tables.tenants).order_by(tenant.created_at_us, tenant.id)
+        """Every tenant, by name."""
+        query = select(tables.tenants).order_by(tables.tenants.c.name)
         async with self._database.read() as connection:
             return [Tenant(**row._mapping) for row in await connection.execute(query)]
 
