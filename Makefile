@@ -8,7 +8,7 @@ PROTOS := $(wildcard proto/runstore/v1/*.proto)
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: run test check gen bench install install-dev constraints clean
+.PHONY: run test check gen generate bench install install-dev constraints clean
 
 ## Starts the server; ARGS="--http 127.0.0.1:8080" passes options.
 run: install
@@ -28,8 +28,12 @@ check: install-dev
 ## Regenerates gen/ from proto/.
 gen: install-dev
 	rm -f gen/runstore/v1/*_pb2*
+	@$(MAKE) --silent generate OUT=gen
+
+# Also called by tests/tidy/test_generated.py, with another folder to compare.
+generate:
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=proto \
-	  --python_out=gen --grpc_python_out=gen --mypy_out=quiet:gen --mypy_grpc_out=quiet:gen $(PROTOS)
+	  --python_out=$(OUT) --grpc_python_out=$(OUT) --mypy_out=quiet:$(OUT) --mypy_grpc_out=quiet:$(OUT) $(PROTOS)
 
 ## Prints throughput and latency beside the engine's own ceiling.
 bench: install-dev

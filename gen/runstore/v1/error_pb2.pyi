@@ -91,9 +91,7 @@ Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
 class ErrorDetail(_message.Message):
-    """Detail of every refused call, in the status details (`grpc-status-details-bin` carries it inside
-    a `google.rpc.Status`).
-    """
+    """Detail of every refused call, in the trailing metadata `runstore-error-bin`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
