@@ -134,11 +134,11 @@ def test_huge_payloads_show_their_beginning(letter: str, offset: int) -> None:
     assert escaped == line
 
 
-@pytest.mark.parametrize("spaces", range(2_990, 3_000))
+@pytest.mark.parametrize("spaces", range(2_980, 2_996))
 def test_a_cut_character_is_not_shown(spaces: int) -> None:
     """Where white space brings the end of what is read into view, no broken character is seen."""
-    line = preview(b'"a' + b" " * spaces + "😀".encode() * 100_000 + b'"')
-    assert set(line) <= set('"a 😀…')
+    raw = b'{"a":' + b"\n" * spaces + b'"' + "😀".encode() * 100_000 + b'"}'
+    assert preview(raw).strip("😀…") in ('{"a":', '{"a":"')
 
 
 def test_only_the_beginning_of_a_huge_payload_is_read() -> None:
