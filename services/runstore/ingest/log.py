@@ -1,0 +1,240 @@
+"""The log: operations are durable here before they are acknowledged, until the engine has them.
+
+A folder of segments, each a file of frames. A frame is a 16-byte head (length of the body, CRC-32
+of everything behind it, sequence number of the last operation in the body; little-endian) and the
+body, whose meaning is the caller's. Frames are written in order and synced in groups: while one
+group is on its way to the disk, the next gathers.
+
+A torn tail, as a crash leaves it, was never acknowledged and is cut off when the log is opened.
+"""
+
+import asyncio
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from runstore.domain.errors import ErrorReason, RunstoreError
+
+_HEAD = struct.Struct("<IIQ")
+_CHECKPOINT = struct.Struct("<QI")
+_SUFFIX = ".log"
+
+logger = structlog.get_logger()
+
+
+class LogCorrupt(Exception):
+    """A frame that had been acknowledged cannot be read back."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    body: bytes
+    last_sequence: int
+    on_durable: Callable[[], None]
+    done: asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    path: Path
+    last_sequence: int
+    size_bytes: int
+
+
+class Log:
+    """Appends frames durably and replays them. One event loop owns it; one thread writes."""
+
+    def __init__(self, folder: Path, *, segment_bytes: int, max_bytes: int) -> None:
+        """Open the log in `folder`, made when missing. Raises LogCorrupt."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._segment_bytes = segment_bytes
+        self._max_bytes = max_bytes
+        self._waiting: list[_Waiting] = []
+        self._wake = asyncio.Event()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="log")
+        self._closed = False
+        self._checkpoint_file = os.open(folder / "checkpoint", os.O_RDWR | os.O_CREAT, 0o600)
+        self.checkpoint = self._read_checkpoint()
+        """Sequence number of the last operation that the engine is known to have."""
+        self._sealed: list[_Segment] = []
+        self._number = 0
+        self._scan()
+        self._drop_flushed()
+        self._open_segment()
+        self._task: asyncio.Task[None] | None = None
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to write what is appended."""
+        self._task = asyncio.create_task(self._write_groups())
+
+    async def append(self, body: bytes, last_sequence: int, on_durable: Callable[[], None]) -> None:
+        """Return once `body` survives the loss of the process and of power.
+
+        `on_durable` is called first, exactly once, and in the order of the appends, even if the
+        caller has gone away. Raises OVERLOADED when the log is full and UNAVAILABLE when the disk
+        refuses; nothing of the body counts then.
+        """
+        if self._closed:
+            raise RunstoreError(ErrorReason.UNAVAILABLE, "the store is shutting down")
+        if self.size_bytes + len(body) > self._max_bytes:
+            raise RunstoreError(ErrorReason.OVERLOADED, "the log is full: the engine has fallen behind")
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(body, last_sequence, on_durable, done))
+        self._wake.set()
+        await done
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes in all segments."""
+        return self._size + sum(segment.size_bytes for segment in self._sealed)
+
+    async def close(self) -> None:
+        """Write what waits and stop."""
+        self._closed = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+        self._writer.shutdown()
+        os.close(self._file)
+        os.close(self._checkpoint_file)
+
+    async def _write_groups(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting or not self._closed:
+            if not self._waiting:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            group, self._waiting = self._waiting, []
+            try:
+                await loop.run_in_executor(self._writer, self._write, group)
+            except OSError as error:
+                logger.error("log_write_failed", error=str(error), frames=len(group))
+                refusal = RunstoreError(ErrorReason.UNAVAILABLE, "the log cannot be written")
+                for waiting in group:
+                    if not waiting.done.done():
+                        waiting.done.set_exception(refusal)
+                continue
+            for waiting in group:
+                waiting.on_durable()
+                if not waiting.done.done():
+                    waiting.done.set_result(None)
+
+    def _write(self, group: list[_Waiting]) -> None:
+        """Write and sync one group; on failure leave the segment as if it had never been."""
+        if self._size >= self._segment_bytes:
+            self._seal()
+            self._open_segment()
+        frames: list[bytes] = []
+        for waiting in group:
+            tail = waiting.last_sequence.to_bytes(8, "little")
+            checksum = zlib.crc32(waiting.body, zlib.crc32(tail))
+            frames.append(_HEAD.pack(len(waiting.body), checksum, waiting.last_sequence))
+            frames.append(waiting.body)
+        try:
+            data = memoryview(b"".join(frames))
+            written = 0
+            while written < len(data):
+                written += os.pwrite(self._file, data[written:], self._size + written)
+            os.fdatasync(self._file)
+        except OSError:
+            # Pages of a failed sync may be gone although later syncs succeed: never write behind them.
+            os.ftruncate(self._file, self._size)
+            self._seal()
+            self._open_segment()
+            raise
+        self._size += len(data)
+        self._last_sequence = group[-1].last_sequence
+
+    def _seal(self) -> None:
+        os.close(self._file)
+        self._sealed.append(_Segment(self._path(self._number), self._last_sequence, self._size))
+
+    def _open_segment(self) -> None:
+        self._number += 1
+        self._file = os.open(self._path(self._number), os.O_RDWR | os.O_CREAT, 0o600)
+        self._size = 0
+        self._sync_folder()
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:012d}{_SUFFIX}"
+
+    def _sync_folder(self) -> None:
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    # -- reading back ----------------------------------------------------------------------------
+
+    @property
+    def last_sequence(self) -> int:
+        """Highest sequence number ever appended or checkpointed here."""
+        return max(self._last_sequence, self.checkpoint)
+
+    def replay(self) -> Iterator[bytes]:
+        """Bodies behind the checkpoint, in order. Call before `start`."""
+        for segment in list(self._sealed):
+            if segment.last_sequence > self.checkpoint:
+                for _, last_sequence, body in _frames(segment.path):
+                    if last_sequence > self.checkpoint:
+                        yield body
+
+    def trim(self, sequence: int) -> None:
+        """Forget frames up to `sequence`: the engine has made their operations durable."""
+        self.checkpoint = sequence
+        # Not synced: a checkpoint that a crash takes back only makes the replay longer.
+        packed = sequence.to_bytes(8, "little")
+        os.pwrite(self._checkpoint_file, _CHECKPOINT.pack(sequence, zlib.crc32(packed)), 0)
+        self._drop_flushed()
+
+    def _drop_flushed(self) -> None:
+        while self._sealed and self._sealed[0].last_sequence <= self.checkpoint:
+            self._sealed.pop(0).path.unlink(missing_ok=True)
+
+    def _read_checkpoint(self) -> int:
+        data = os.pread(self._checkpoint_file, _CHECKPOINT.size, 0)
+        if len(data) < _CHECKPOINT.size:
+            return 0
+        sequence, checksum = _CHECKPOINT.unpack(data)
+        return int(sequence) if zlib.crc32(data[:8]) == checksum else 0
+
+    def _scan(self) -> None:
+        """Find the segments left by earlier processes; cut a torn tail off the last."""
+        self._last_sequence = 0
+        paths = sorted(self._folder.glob(f"*{_SUFFIX}"))
+        for path in paths:
+            self._number = int(path.stem)
+            end = 0
+            for end, last_sequence, _ in _frames(path):
+                self._last_sequence = last_sequence
+            size = path.stat().st_size
+            if end < size:
+                if path != paths[-1]:
+                    raise LogCorrupt(f"{path}: unreadable frame at byte {end} of {size}")
+                logger.warning("log_tail_cut", segment=path.name, at_byte=end, bytes_cut=size - end)
+                os.truncate(path, end)
+            self._sealed.append(_Segment(path, self._last_sequence, end))
+
+
+def _frames(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Whole frames of a segment: (offset of their end, last sequence number, body)."""
+    offset = 0
+    with path.open("rb") as file:
+        while len(head := file.read(_HEAD.size)) == _HEAD.size:
+            length, checksum, last_sequence = _HEAD.unpack(head)
+            body = file.read(length)
+            if len(body) < length or zlib.crc32(body, zlib.crc32(head[8:])) != checksum:
+                return
+            offset += _HEAD.size + length
+            yield offset, last_sequence, body

@@ -1,0 +1,85 @@
+"""Checks an operation before it is accepted, and spells its ids one way."""
+
+import re
+from typing import Final
+
+from runstore.domain import dotted_order, json_text
+from runstore.domain.errors import invalid
+from runstore.domain.runs import RunPatch, RunType
+from runstore.domain.times import MAX_TIME_US, MIN_TIME_US
+
+MAX_NAME_CHARS: Final = 4_096
+MAX_TAGS: Final = 1_000
+MAX_ATTACHMENT_NAME_BYTES: Final = 256
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+_RUN_TYPES = frozenset(RunType)
+_ID_FIELDS = ("run_id", "trace_id", "parent_run_id", "project_id", "reference_example_id")
+_PUBLIC_NAMES = {"run_id": "id"}
+_JSON_FIELDS = ("inputs", "outputs", "events", "extra", "manifest")
+
+
+def validate(patch: RunPatch) -> None:
+    """Raise `invalid(field, ...)` unless the patch can be stored; lower-case its ids.
+
+    What `dotted_order` says and the patch leaves out (trace, parent) is filled in; halves of
+    surrogate pairs in payloads become U+FFFD.
+    """
+    for field in _ID_FIELDS:
+        if (value := getattr(patch, field)) is not None:
+            setattr(patch, field, uuid_text(_PUBLIC_NAMES.get(field, field), value))
+    if patch.is_create and not patch.name:
+        raise invalid("name", "a run that is created needs a name")
+    if patch.name is not None and len(patch.name) > MAX_NAME_CHARS:
+        raise invalid("name", f"longer than {MAX_NAME_CHARS} characters")
+    if patch.is_create and patch.run_type is None:
+        raise invalid("run_type", "a run that is created needs a run_type")
+    if patch.run_type is not None and patch.run_type not in _RUN_TYPES:
+        raise invalid("run_type", f"{patch.run_type!r} is not one of {', '.join(RunType)}")
+    for field in ("start_time_us", "end_time_us"):
+        time_us = getattr(patch, field)
+        if time_us is not None and not MIN_TIME_US <= time_us <= MAX_TIME_US:
+            raise invalid(field.removesuffix("_us"), "outside the years that can be stored")
+    for field in _JSON_FIELDS:
+        if (payload := getattr(patch, field)) is not None:
+            json_text.check(field, payload)
+            setattr(patch, field, json_text.replace_lone_surrogates(payload))
+    if patch.tags is not None and len(patch.tags) > MAX_TAGS:
+        raise invalid("tags", f"more than {MAX_TAGS}")
+    _check_attachments(patch)
+    _check_position(patch)
+
+
+def uuid_text(field: str, value: str) -> str:
+    """`value` as a lower-case UUID with dashes; raises `invalid(field, ...)` when it is none."""
+    if _UUID.fullmatch(value):
+        return value
+    lowered = value.lower()
+    if _UUID.fullmatch(lowered):
+        return lowered
+    shown = value if len(value) <= 64 else value[:64] + "…"
+    raise invalid(field, f"{shown!r} is not a UUID")
+
+
+def _check_attachments(patch: RunPatch) -> None:
+    for name in patch.attachments or ():
+        if not name or len(name.encode()) > MAX_ATTACHMENT_NAME_BYTES:
+            raise invalid("attachments", f"a name must have 1 to {MAX_ATTACHMENT_NAME_BYTES} bytes")
+
+
+def _check_position(patch: RunPatch) -> None:
+    """Hold `dotted_order` against the ids beside it."""
+    if patch.dotted_order is None:
+        if patch.parent_run_id == patch.run_id:
+            raise invalid("parent_run_id", "a run cannot be its own parent")
+        return
+    position = dotted_order.parse(patch.dotted_order)
+    if position.run_id != patch.run_id:
+        raise invalid("dotted_order", f"ends with {position.run_id}, but id is {patch.run_id}")
+    if patch.trace_id is not None and patch.trace_id != position.trace_id:
+        raise invalid("dotted_order", f"begins with {position.trace_id}, but trace_id is {patch.trace_id}")
+    parent = position.parent_run_ids[-1] if position.parent_run_ids else None
+    if patch.parent_run_id is not None and patch.parent_run_id != parent:
+        raise invalid("dotted_order", f"has {parent} as parent, but parent_run_id is {patch.parent_run_id}")
+    patch.trace_id = position.trace_id
+    patch.parent_run_id = parent

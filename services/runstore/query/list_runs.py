@@ -1,0 +1,90 @@
+"""Lists runs: checks a question, turns page tokens into positions and back, and asks the store."""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.domain.runs import RunField, RunQuery, StoredRun
+from runstore.query.cursors import PageTokens, query_hash
+from runstore.storage.run_store import RunStore
+
+DEFAULT_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 1_000
+MAX_PROJECTS = 100
+MAX_IDS = 10_000
+MAX_REFERENCE_EXAMPLES = 1_000
+
+
+class Writes(Protocol):
+    """What a reader needs of the writers: to see what they had been promised."""
+
+    async def see_writes(self, tenant_id: str, project_ids: tuple[str, ...] = ()) -> None:
+        """Return once everything acknowledged before, and of these projects, can be read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Runs, and the token of the next page; "" at the end and only there."""
+
+    runs: tuple[StoredRun, ...]
+    next_page_token: str
+
+
+class ListRuns:
+    """Answers lists and reads of single runs."""
+
+    def __init__(self, store: RunStore, writes: Writes, page_tokens: PageTokens) -> None:
+        self._store = store
+        self._writes = writes
+        self._page_tokens = page_tokens
+
+    async def page(self, query: RunQuery, page_size: int, page_token: str) -> Page:
+        """One page. Raises INVALID_ARGUMENT and INVALID_CURSOR."""
+        _check(query)
+        if page_size < 0:
+            raise invalid("page_size", "must not be negative")
+        # What is selected may change from page to page, which runs they are may not.
+        asked = query_hash(replace(query, fields=frozenset(), limit=0))
+        after = self._page_tokens.decode(page_token, asked) if page_token else None
+        limit = min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        await self._writes.see_writes(query.tenant_id, query.project_ids)
+        found = await self._store.list_runs(replace(query, limit=limit, after=after))
+        token = self._page_tokens.encode(found.runs[-1].position, asked) if found.has_more else ""
+        return Page(found.runs, token)
+
+    async def get(
+        self, tenant_id: str, run_id: str, project_id: str | None, fields: frozenset[RunField]
+    ) -> StoredRun:
+        """One run by its id. Raises NOT_FOUND."""
+        projects = (project_id,) if project_id is not None else ()
+        await self._writes.see_writes(tenant_id)
+        query = RunQuery(tenant_id, fields, project_ids=projects, run_ids=(run_id,), limit=1)
+        found = await self._store.list_runs(query)
+        if not found.runs:
+            raise RunstoreError(ErrorReason.NOT_FOUND, f"there is no run {run_id}", field="id")
+        return found.runs[0]
+
+
+def _check(query: RunQuery) -> None:
+    if not (
+        query.project_ids
+        or query.run_ids
+        or query.trace_id
+        or query.parent_run_id
+        or query.reference_example_ids
+    ):
+        raise invalid(
+            "project_ids",
+            "at least one of project_ids, ids, trace_id, parent_run_id and reference_example_ids is needed",
+        )
+    for field, values, most in (
+        ("project_ids", query.project_ids, MAX_PROJECTS),
+        ("ids", query.run_ids, MAX_IDS),
+        ("reference_example_ids", query.reference_example_ids, MAX_REFERENCE_EXAMPLES),
+    ):
+        if len(values) > most:
+            raise invalid(field, f"more than {most}")
+    for field, condition in (("trace_filter", query.trace_filter), ("tree_filter", query.tree_filter)):
+        if condition is not None:
+            raise RunstoreError(ErrorReason.INVALID_FILTER, f"{field} is not supported yet", field=field)

@@ -1,0 +1,77 @@
+"""Who calls: credentials in call metadata, as the public contract names them, to a principal."""
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from http.cookies import CookieError, SimpleCookie
+from typing import Protocol
+
+from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.domain.principals import DEFAULT_TENANT_ID, Principal
+
+API_KEY_COOKIE = "runstore_api_key"
+
+current_principal: ContextVar[Principal] = ContextVar("current_principal")
+"""Set by the interceptor for the duration of a call."""
+
+
+class Authenticator(Protocol):
+    """Recognises callers."""
+
+    async def principal(self, metadata: Mapping[str, str], /) -> Principal:
+        """The caller. Raises UNAUTHENTICATED, PERMISSION_DENIED."""
+        ...
+
+
+class Keys(Protocol):
+    """What authentication needs of the catalog."""
+
+    async def authenticate(self, secret: str) -> Principal | None:
+        """The key's principal, or None for a key that nobody issued."""
+        ...
+
+
+class NoAuthentication:
+    """Everybody is the default tenant, whatever credentials they send."""
+
+    async def principal(self, metadata: Mapping[str, str], /) -> Principal:
+        return Principal(DEFAULT_TENANT_ID, None)
+
+
+class KeyAuthentication:
+    """Callers carry an API key."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    async def principal(self, metadata: Mapping[str, str], /) -> Principal:
+        secret = credential(metadata)
+        if not secret:
+            raise RunstoreError(ErrorReason.UNAUTHENTICATED, "an API key is needed: x-api-key")
+        principal = await self._keys.authenticate(secret)
+        if principal is None:
+            raise RunstoreError(ErrorReason.UNAUTHENTICATED, "the API key is unknown, expired or revoked")
+        tenant_id = metadata.get("x-tenant-id", "").lower()
+        if tenant_id and tenant_id != principal.tenant_id:
+            raise RunstoreError(
+                ErrorReason.PERMISSION_DENIED, "the API key does not belong to this tenant", field="x-tenant-id"
+            )
+        return principal
+
+
+def credential(metadata: Mapping[str, str]) -> str:
+    """The API key in the headers of contract runs-v1, section 2, in that order; "" when none has one.
+
+    Service tokens and cookies of the vendor are its own; here each of these headers carries an API
+    key, so that a replica configured with any of them works.
+    """
+    for header in ("x-api-key", "x-service-key"):
+        if value := metadata.get(header, "").strip():
+            return value
+    scheme, _, token = metadata.get("authorization", "").strip().partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    try:
+        cookie = SimpleCookie(metadata.get("cookie", "")).get(API_KEY_COOKIE)
+    except CookieError:
+        return ""
+    return cookie.value if cookie is not None else ""

@@ -1,0 +1,135 @@
+"""What every call goes through: authentication, one log line, and errors turned into statuses."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+
+from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.rpc.authentication import Authenticator, current_principal
+from runstore.rpc.mapping import error_reason
+from runstore.storage.run_store import StoreUnavailable
+from runstore.v1 import error_pb2
+
+ERROR_METADATA_KEY = "runstore-error-bin"
+
+logger = structlog.get_logger()
+
+_OPEN_METHODS = (
+    "/grpc.health.v1.Health/",
+    "/grpc.reflection.v1alpha.ServerReflection/",
+    "/grpc.reflection.v1.ServerReflection/",
+    # The token in the request is the credential.
+    "/runstore.v1.RunQueryService/GetAttachment",
+)
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
+    """The only place that ends a call with an error status."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith(_OPEN_METHODS[:3]):
+            return handler
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._stream(method, handler.stream_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._unary(method, handler.unary_unary), handler.request_deserializer, handler.response_serializer
+        )
+
+    def _unary(self, method: str, behavior: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def call(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+            line = _CallLine(method)
+            try:
+                await self._authenticate(method, context, line)
+                response = await behavior(request, context)
+            except BaseException as error:
+                await self._fail(context, error, line)
+                raise
+            line.write("OK")
+            return response
+
+        return call
+
+    def _stream(
+        self, method: str, behavior: Callable[..., AsyncIterator[Any]]
+    ) -> Callable[..., AsyncIterator[Any]]:
+        async def call(requests: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:
+            line = _CallLine(method)
+            try:
+                await self._authenticate(method, context, line)
+                async for response in behavior(requests, context):
+                    line.messages += 1
+                    yield response
+            except BaseException as error:
+                await self._fail(context, error, line)
+                raise
+            line.write("OK")
+
+        return call
+
+    async def _authenticate(
+        self, method: str, context: "grpc.aio.ServicerContext[Any, Any]", line: "_CallLine"
+    ) -> None:
+        if method in _OPEN_METHODS:
+            return
+        metadata = {
+            key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
+        }
+        principal = await self._authenticator.principal(metadata)
+        line.tenant_id = principal.tenant_id
+        current_principal.set(principal)
+
+    async def _fail(
+        self, context: "grpc.aio.ServicerContext[Any, Any]", error: BaseException, line: "_CallLine"
+    ) -> None:
+        """End the call with the status of a known error; an unknown one is INTERNAL and says nothing more."""
+        if not isinstance(error, Exception):
+            line.write("CANCELLED")
+            return
+        if isinstance(error, StoreUnavailable):
+            logger.warning("engine_unavailable", error=str(error))
+            refusal = RunstoreError(ErrorReason.UNAVAILABLE, "the engine cannot answer now")
+        elif isinstance(error, RunstoreError):
+            refusal = error
+        else:
+            logger.exception("call_failed", method=line.method)
+            refusal = RunstoreError(ErrorReason.INTERNAL, "internal error")
+        line.write(refusal.reason.grpc_code, reason=refusal.reason.name, field=refusal.field)
+        detail = error_pb2.ErrorDetail(reason=error_reason(refusal.reason), field=refusal.field)
+        await context.abort(
+            grpc.StatusCode[refusal.reason.grpc_code],
+            refusal.message,
+            ((ERROR_METADATA_KEY, detail.SerializeToString()),),
+        )
+
+
+class _CallLine:
+    """The one log line of a call."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.tenant_id = ""
+        self.messages = 0
+        self._started = time.perf_counter()
+
+    def write(self, code: str, **more: Any) -> None:
+        if self.messages:
+            more["messages"] = self.messages
+        duration_ms = round((time.perf_counter() - self._started) * 1_000, 2)
+        level = logger.error if code == "INTERNAL" else logger.debug if code == "OK" else logger.info
+        level("call", method=self.method, code=code, tenant_id=self.tenant_id, duration_ms=duration_ms, **more)

@@ -1,0 +1,142 @@
+"""Serves `ProjectService`."""
+
+import uuid
+from typing import Any, Protocol, TypeAlias
+
+import grpc
+
+from runstore.domain import json_text
+from runstore.domain.errors import invalid
+from runstore.domain.projects import MAX_PROJECT_PAGE, Project, ProjectFilter, ProjectPatch
+from runstore.ingest.validation import uuid_text
+from runstore.rpc.authentication import current_principal
+from runstore.rpc.mapping import project_message, time_us
+from runstore.runtime.clock import Clock
+from runstore.storage.run_store import RunStore
+from runstore.v1 import project_service_pb2 as pb
+from runstore.v1 import project_service_pb2_grpc
+
+_DEFAULT_PAGE_SIZE = 100
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class Projects(Protocol):
+    """What the service needs of the catalog's projects."""
+
+    async def create(self, project: Project, *, upsert: bool = False) -> Project: ...
+    async def get(self, tenant_id: str, project_id: str) -> Project: ...
+    async def list(self, tenant_id: str, condition: ProjectFilter) -> list[Project]: ...
+    async def update(self, tenant_id: str, project_id: str, patch: ProjectPatch) -> Project: ...
+    async def delete(self, tenant_id: str, project_id: str) -> None: ...
+
+
+class Writes(Protocol):
+    """What deleting a project needs of the writers."""
+
+    async def see_writes(self, tenant_id: str, project_ids: tuple[str, ...] = ()) -> None: ...
+
+
+class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
+    """Maps project calls to the catalog; deletes a project's runs with it."""
+
+    def __init__(self, projects: Projects, store: RunStore, writes: Writes, clock: Clock) -> None:
+        self._projects = projects
+        self._store = store
+        self._writes = writes
+        self._clock = clock
+
+    async def CreateProject(
+        self, request: pb.CreateProjectRequest, context: _Context
+    ) -> pb.CreateProjectResponse:
+        now_us = self._clock.now_us()
+        project = Project(
+            id=uuid_text("id", request.id) if request.HasField("id") else str(uuid.uuid4()),
+            tenant_id=current_principal.get().tenant_id,
+            name=request.name,
+            description=request.description if request.HasField("description") else None,
+            extra=_extra(request) or b"{}",
+            reference_dataset_id=_dataset(request),
+            start_time_us=time_us(request.start_time) if request.HasField("start_time") else now_us,
+            created_at_us=now_us,
+            modified_at_us=now_us,
+        )
+        created = await self._projects.create(project, upsert=request.upsert)
+        return pb.CreateProjectResponse(project=project_message(created))
+
+    async def GetProject(self, request: pb.GetProjectRequest, context: _Context) -> pb.GetProjectResponse:
+        tenant_id = current_principal.get().tenant_id
+        project = await self._projects.get(tenant_id, uuid_text("id", request.id))
+        return pb.GetProjectResponse(project=project_message(project))
+
+    async def ListProjects(
+        self, request: pb.ListProjectsRequest, context: _Context
+    ) -> pb.ListProjectsResponse:
+        for field in ("offset", "page_size"):
+            if getattr(request, field) < 0:
+                raise invalid(field, "must not be negative")
+        condition = ProjectFilter(
+            ids=tuple(uuid_text(f"ids[{index}]", id) for index, id in enumerate(request.ids)),
+            name=request.name if request.HasField("name") else None,
+            name_contains=request.name_contains if request.HasField("name_contains") else None,
+            reference_dataset_ids=tuple(
+                uuid_text(f"reference_dataset_ids[{index}]", id)
+                for index, id in enumerate(request.reference_dataset_ids)
+            ),
+            reference_free=request.reference_free if request.HasField("reference_free") else None,
+            metadata=_metadata(request),
+            descending=not request.oldest_first,
+            offset=request.offset,
+            limit=min(request.page_size or _DEFAULT_PAGE_SIZE, MAX_PROJECT_PAGE),
+        )
+        projects = await self._projects.list(current_principal.get().tenant_id, condition)
+        return pb.ListProjectsResponse(projects=[project_message(project) for project in projects])
+
+    async def UpdateProject(
+        self, request: pb.UpdateProjectRequest, context: _Context
+    ) -> pb.UpdateProjectResponse:
+        patch = ProjectPatch(
+            name=request.name if request.HasField("name") else None,
+            description=request.description if request.HasField("description") else None,
+            extra=_extra(request),
+            end_time_us=time_us(request.end_time) if request.HasField("end_time") else None,
+        )
+        tenant_id = current_principal.get().tenant_id
+        project = await self._projects.update(tenant_id, uuid_text("id", request.id), patch)
+        return pb.UpdateProjectResponse(project=project_message(project))
+
+    async def DeleteProject(
+        self, request: pb.DeleteProjectRequest, context: _Context
+    ) -> pb.DeleteProjectResponse:
+        tenant_id = current_principal.get().tenant_id
+        project_id = uuid_text("id", request.id)
+        await self._projects.get(tenant_id, project_id)
+        # Runs first: a crash in between leaves a project that can be deleted again, never hidden runs.
+        await self._writes.see_writes(tenant_id, (project_id,))
+        await self._store.delete_project(tenant_id, project_id)
+        await self._projects.delete(tenant_id, project_id)
+        return pb.DeleteProjectResponse()
+
+
+def _extra(request: Any) -> bytes | None:
+    return _json(request, "extra")
+
+
+def _metadata(request: pb.ListProjectsRequest) -> str | None:
+    raw = _json(request, "metadata")
+    return raw.decode() if raw is not None else None
+
+
+def _json(request: Any, field: str) -> bytes | None:
+    if not request.HasField(field):
+        return None
+    raw: bytes = getattr(request, field)
+    json_text.check(field, raw)
+    if not raw.lstrip().startswith(b"{"):
+        raise invalid(field, "must be a JSON object")
+    return raw
+
+
+def _dataset(request: pb.CreateProjectRequest) -> str | None:
+    if not request.HasField("reference_dataset_id"):
+        return None
+    return uuid_text("reference_dataset_id", request.reference_dataset_id)

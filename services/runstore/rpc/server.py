@@ -1,0 +1,66 @@
+"""The gRPC server: every service, health and reflection, on its addresses."""
+
+from collections.abc import Iterable
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from runstore.rpc.interceptor import CallInterceptor
+from runstore.rpc.projects import ProjectServicer
+from runstore.rpc.run_ingest import RunIngestServicer
+from runstore.rpc.run_query import RunQueryServicer
+from runstore.v1 import (
+    project_service_pb2_grpc,
+    run_ingest_service_pb2_grpc,
+    run_query_service_pb2_grpc,
+)
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024 + 1024 * 1024
+SERVICES = (
+    "runstore.v1.RunIngestService",
+    "runstore.v1.RunQueryService",
+    "runstore.v1.ProjectService",
+)
+
+
+class StoreServer:
+    """Owns the listening server."""
+
+    def __init__(
+        self,
+        ingest: RunIngestServicer,
+        query: RunQueryServicer,
+        projects: ProjectServicer,
+        interceptor: CallInterceptor,
+    ) -> None:
+        self._server = grpc.aio.server(
+            interceptors=[interceptor],
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", -1),
+                # Two stores on one port would each hold half of the runs.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        run_ingest_service_pb2_grpc.add_RunIngestServiceServicer_to_server(ingest, self._server)
+        run_query_service_pb2_grpc.add_RunQueryServiceServicer_to_server(query, self._server)
+        project_service_pb2_grpc.add_ProjectServiceServicer_to_server(projects, self._server)
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs know only the threaded one
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), self._server
+        )
+
+    async def start(self, addresses: Iterable[str]) -> None:
+        """Listen. Raises RuntimeError when an address is taken."""
+        for address in addresses:
+            self._server.add_insecure_port(address)
+        await self._server.start()
+        for service in ("", *SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls and let those under way end."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)

@@ -1,0 +1,371 @@
+"""The columns of a run: how a patch fills them, and how partial rows merge when they are read.
+
+A run is stored as partial rows, one per flush that touched it, under the key (tenant, project,
+start time, run). `seq` orders them; `present` says which fields a row speaks about. A merged field is
+the value of the row with the highest `seq` among those that speak about it. Background merges
+drop exact repetitions of a row and never combine rows, so that a read before a merge and one after
+it agree by construction (docs/decisions/0001-partial-rows.md).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import IntFlag
+from typing import Any
+
+import pyarrow as pa
+
+from runstore.domain.extra import ExtraFacts
+from runstore.domain.runs import RunRow
+from runstore.domain.usage import Usage
+
+NIL_UUID = "00000000-0000-0000-0000-000000000000"
+
+
+class Present(IntFlag):
+    """Bits of `present`: which fields a partial row speaks about. Stored; never renumber."""
+
+    NAME = 1 << 0
+    RUN_TYPE = 1 << 1
+    END_TIME = 1 << 2
+    ERROR = 1 << 3
+    INPUTS = 1 << 4
+    OUTPUTS = 1 << 5
+    EVENTS = 1 << 6
+    EXTRA = 1 << 7
+    MANIFEST = 1 << 8
+    TAGS = 1 << 9
+    REFERENCE_EXAMPLE = 1 << 10
+    USAGE = 1 << 11
+    COST = 1 << 12
+    PRICE = 1 << 13
+    SETTLED = 1 << 14
+    """The position in the trace is certain; a guess yields to it whatever the order."""
+    FIRST_TOKEN = 1 << 15
+    GONE = 1 << 31
+    """The run has moved to another key; rows up to this one do not count."""
+
+
+EXISTS = Present.NAME | Present.RUN_TYPE
+"""A run is listed once its name and type are known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table of partial rows."""
+
+    name: str
+    sql_type: str
+    arrow_type: pa.DataType
+    value: Callable[[RunRow], Any]
+
+
+_UUID = pa.string()  # ClickHouse parses the text faster than Python would.
+_TIME = pa.timestamp("us", tz="UTC")
+_COUNTS = pa.map_(pa.string(), pa.int64())
+_MONEY = pa.decimal128(38, 18)
+_MONEYS = pa.map_(pa.string(), _MONEY)
+
+_SQL_TIME = "DateTime64(6, 'UTC')"
+_SQL_COUNTS = "Map(LowCardinality(String), Int64)"
+_SQL_MONEY = "Nullable(Decimal(38, 18))"
+_SQL_MONEYS = "Map(LowCardinality(String), Decimal(38, 18))"
+
+_NO_USAGE = Usage(rank=0)
+_NO_EXTRA = ExtraFacts()
+
+
+def present(row: RunRow) -> int:
+    """The `present` bits of a row."""
+    patch, facts = row.patch, row.facts
+    bits = Present.SETTLED.value if row.place.is_settled else 0
+    for value, bit in (
+        (patch.name, 1 << 0),
+        (patch.run_type, 1 << 1),
+        (patch.end_time_us, 1 << 2),
+        (patch.error, 1 << 3),
+        (patch.inputs, 1 << 4),
+        (patch.outputs, 1 << 5),
+        (patch.events, 1 << 6),
+        (patch.extra, 1 << 7),
+        (patch.manifest, 1 << 8),
+        (patch.tags, 1 << 9),
+        (patch.reference_example_id, 1 << 10),
+        (facts.usage, 1 << 11),
+        (facts.cost and facts.cost.total_cost, 1 << 12),
+        (facts.price, 1 << 13),
+        (facts.first_token_time_us, 1 << 15),
+    ):
+        if value is not None:
+            bits |= bit
+    return bits
+
+
+def _usage(row: RunRow) -> Usage:
+    return row.facts.usage or _NO_USAGE
+
+
+def _extra(row: RunRow) -> ExtraFacts:
+    return row.facts.extra or _NO_EXTRA
+
+
+def _metadata(row: RunRow) -> list[tuple[str, str]]:
+    """Metadata that filters can see; a null erases nothing, so it is left out."""
+    return [(key, value) for key, value in _extra(row).metadata.items() if value != "null"]
+
+
+def _cost_rank(row: RunRow) -> int:
+    """Costs that the client gave outweigh computed ones."""
+    usage = _usage(row)
+    return 2 if usage.total_cost is not None else 1
+
+
+def _cost(field: str) -> Callable[[RunRow], Decimal | None]:
+    return lambda row: getattr(row.facts.cost, field) if row.facts.cost is not None else None
+
+
+def _cost_details(field: str) -> Callable[[RunRow], list[tuple[str, Decimal]]]:
+    return lambda row: list(getattr(row.facts.cost, field).items()) if row.facts.cost is not None else []
+
+
+KEY = (
+    Column("tenant_id", "UUID", _UUID, lambda row: row.patch.tenant_id),
+    Column("project_id", "UUID", _UUID, lambda row: row.place.key.project_id),
+    Column("start_time", _SQL_TIME, _TIME, lambda row: row.place.key.start_time_us),
+    Column("run_id", "UUID", _UUID, lambda row: row.patch.run_id),
+    Column("seq", "UInt64", pa.uint64(), lambda row: row.patch.sequence),
+    Column("present", "UInt32", pa.uint32(), present),
+)
+
+RUN_COLUMNS = (
+    *KEY,
+    Column("trace_id", "UUID", _UUID, lambda row: row.place.trace_id),
+    Column("dotted_order", "String", pa.string(), lambda row: row.place.dotted_order),
+    Column("parent_run_ids", "Array(UUID)", pa.list_(_UUID), lambda row: row.place.parent_run_ids),
+    Column("name", "String", pa.string(), lambda row: row.patch.name or ""),
+    Column("run_type", "LowCardinality(String)", pa.string(), lambda row: row.patch.run_type or ""),
+    Column("end_time", _SQL_TIME, _TIME, lambda row: row.patch.end_time_us or 0),
+    Column("error_preview", "String", pa.string(), lambda row: row.facts.error_preview),
+    Column("inputs_preview", "String", pa.string(), lambda row: row.facts.inputs_preview),
+    Column("outputs_preview", "String", pa.string(), lambda row: row.facts.outputs_preview),
+    Column("first_token_time", _SQL_TIME, _TIME, lambda row: row.facts.first_token_time_us or 0),
+    Column("tags", "Array(String)", pa.list_(pa.string()), lambda row: row.patch.tags or ()),
+    Column("metadata", "Map(LowCardinality(String), String)", pa.map_(pa.string(), pa.string()), _metadata),
+    Column("thread_id", "String", pa.string(), lambda row: _extra(row).thread_id),
+    Column("thread_rank", "UInt8", pa.uint8(), lambda row: _extra(row).thread_rank),
+    Column("ls_user_id", "String", pa.string(), lambda row: _extra(row).ls_user_id),
+    Column(
+        "reference_example_id", "UUID", _UUID, lambda row: row.patch.reference_example_id or NIL_UUID
+    ),
+    Column("usage_rank", "UInt8", pa.uint8(), lambda row: _usage(row).rank),
+    Column("prompt_tokens", "Int64", pa.int64(), lambda row: _usage(row).prompt_tokens),
+    Column("completion_tokens", "Int64", pa.int64(), lambda row: _usage(row).completion_tokens),
+    Column("total_tokens", "Int64", pa.int64(), lambda row: _usage(row).total_tokens),
+    Column(
+        "prompt_token_details", _SQL_COUNTS, _COUNTS, lambda row: list(_usage(row).prompt_token_details.items())
+    ),
+    Column(
+        "completion_token_details",
+        _SQL_COUNTS,
+        _COUNTS,
+        lambda row: list(_usage(row).completion_token_details.items()),
+    ),
+    Column("cost_rank", "UInt8", pa.uint8(), _cost_rank),
+    Column("prompt_cost", _SQL_MONEY, _MONEY, _cost("prompt_cost")),
+    Column("completion_cost", _SQL_MONEY, _MONEY, _cost("completion_cost")),
+    Column("total_cost", _SQL_MONEY, _MONEY, _cost("total_cost")),
+    Column("prompt_cost_details", _SQL_MONEYS, _MONEYS, _cost_details("prompt_cost_details")),
+    Column("completion_cost_details", _SQL_MONEYS, _MONEYS, _cost_details("completion_cost_details")),
+    Column(
+        "price_model_id",
+        "UUID",
+        _UUID,
+        lambda row: row.facts.price.price_model_id if row.facts.price is not None else NIL_UUID,
+    ),
+)
+
+PAYLOAD_COLUMNS = (
+    *KEY,
+    Column("inputs", "String", pa.binary(), lambda row: row.patch.inputs or b""),
+    Column("outputs", "String", pa.binary(), lambda row: row.patch.outputs or b""),
+    Column("error", "String", pa.string(), lambda row: row.patch.error or ""),
+    Column("events", "String", pa.binary(), lambda row: row.patch.events or b""),
+    Column("extra", "String", pa.binary(), lambda row: row.patch.extra or b""),
+    Column("manifest", "String", pa.binary(), lambda row: row.patch.manifest or b""),
+)
+
+PAYLOAD_BITS = {
+    "inputs": Present.INPUTS,
+    "outputs": Present.OUTPUTS,
+    "error": Present.ERROR,
+    "events": Present.EVENTS,
+    "extra": Present.EXTRA,
+    "manifest": Present.MANIFEST,
+}
+
+
+# -- merging ---------------------------------------------------------------------------------------
+
+
+def last(column: str, bit: Present, order: str = "seq") -> str:
+    """The column's value in the last row that speaks about it; its type's default if none does."""
+    return f"argMaxIf({column}, {order}, bitAnd(present, {bit.value}) != 0)"
+
+
+def _position(column: str) -> str:
+    return f"argMax({column}, (bitAnd(present, {Present.SETTLED.value}), seq))"
+
+
+def _usage_column(column: str) -> str:
+    return last(column, Present.USAGE, "(usage_rank, seq)")
+
+
+def _cost_column(column: str) -> str:
+    return last(column, Present.COST, "(cost_rank, seq)")
+
+
+def _is(bit: Present) -> str:
+    return f"bitAnd(m_present, {bit.value}) != 0"
+
+
+def _where(bit: Present, value: str) -> str:
+    return f"if({_is(bit)}, {value}, NULL)"
+
+
+_MERGED_METADATA = (
+    "arrayFold((merged, update) -> mapUpdate(merged, update), "
+    "arrayMap(row -> row.2, arraySort(row -> row.1, "
+    f"groupArrayIf((seq, CAST(metadata, 'Map(String, String)')), bitAnd(present, {Present.EXTRA.value}) != 0))), "
+    "CAST(map(), 'Map(String, String)'))"
+)
+
+AGGREGATES = {
+    "m_present": "groupBitOr(present)",
+    "m_trace_id": _position("trace_id"),
+    "m_dotted_order": _position("dotted_order"),
+    "m_parent_run_ids": _position("parent_run_ids"),
+    "m_name": last("name", Present.NAME),
+    "m_run_type": last("run_type", Present.RUN_TYPE),
+    "m_end_time": last("end_time", Present.END_TIME),
+    "m_error_preview": last("error_preview", Present.ERROR),
+    "m_inputs_preview": last("inputs_preview", Present.INPUTS),
+    "m_outputs_preview": last("outputs_preview", Present.OUTPUTS),
+    "m_first_token_time": last("first_token_time", Present.FIRST_TOKEN),
+    "m_tags": last("tags", Present.TAGS),
+    "m_metadata": _MERGED_METADATA,
+    "m_thread_id": last("thread_id", Present.EXTRA, "(thread_rank, seq)"),
+    "m_ls_user_id": last("ls_user_id", Present.EXTRA, "(ls_user_id != '', seq)"),
+    "m_reference_example_id": last("reference_example_id", Present.REFERENCE_EXAMPLE),
+    "m_prompt_tokens": _usage_column("prompt_tokens"),
+    "m_completion_tokens": _usage_column("completion_tokens"),
+    "m_total_tokens": _usage_column("total_tokens"),
+    "m_prompt_token_details": _usage_column("prompt_token_details"),
+    "m_completion_token_details": _usage_column("completion_token_details"),
+    "m_prompt_cost": _cost_column("prompt_cost"),
+    "m_completion_cost": _cost_column("completion_cost"),
+    "m_total_cost": _cost_column("total_cost"),
+    "m_prompt_cost_details": _cost_column("prompt_cost_details"),
+    "m_completion_cost_details": _cost_column("completion_cost_details"),
+    "m_price_model_id": last("price_model_id", Present.PRICE),
+    "m_usage_seq": _usage_column("seq"),
+    "m_cost_seq": _cost_column("seq"),
+    "m_cost_rank": _cost_column("cost_rank"),
+}
+"""How each raw column merges over the partial rows of one run."""
+
+
+# A cost counts when the client gave it, or when no later usage came without a price of its own.
+_COST_HOLDS = f"({_is(Present.COST)} AND (m_cost_rank = 2 OR m_cost_seq >= m_usage_seq))"
+_COST_IS_LATE = f"({_is(Present.USAGE)} AND {_is(Present.PRICE)})"
+
+
+def _prices(side: str) -> str:
+    """Dollars per token by category that hold for the run; one look at the price table per query."""
+    return (
+        f"(SELECT mapFromArrays(groupArray(price_model_id), groupArray({side}_prices)) FROM model_prices)"
+        "[m_price_model_id]"
+    )
+
+
+def _late_cost(side: str) -> str:
+    """Cost of usage and price that came in different flushes: every token at the base price, and the
+    difference for the categories that have their own."""
+    prices, details = _prices(side), f"m_{side}_token_details"
+    return (
+        f"(m_{side}_tokens * {prices}[''] + arraySum(category -> if(category = '', toDecimal128(0, 18), "
+        f"{details}[category] * ({prices}[category] - {prices}[''])), mapKeys({prices})))"
+    )
+
+
+def _cost_of(stored: str, late: str) -> str:
+    return (
+        f"multiIf({_COST_HOLDS}, {stored}, {_COST_IS_LATE}, CAST({late}, 'Nullable(Decimal(38, 18))'), NULL)"
+    )
+
+
+def _cost_details_of(side: str) -> str:
+    details = f"m_{side}_token_details"
+    late = (
+        f"mapFilter((category, cost) -> category != '' AND mapContains({details}, category), "
+        f"mapApply((category, price) -> (category, CAST(price * {details}[category], 'Decimal(38, 18)')), "
+        f"CAST({_prices(side)}, 'Map(LowCardinality(String), Decimal(38, 18))')))"
+    )
+    return f"if({_COST_HOLDS} OR NOT {_COST_IS_LATE}, m_{side}_cost_details, {late})"
+
+
+MERGED = {
+    "trace_id": "m_trace_id",
+    "dotted_order": "m_dotted_order",
+    "parent_run_ids": "m_parent_run_ids",
+    "is_root": "empty(m_parent_run_ids)",
+    "name": "m_name",
+    "run_type": "m_run_type",
+    "status": f"multiIf({_is(Present.ERROR)}, 'error', {_is(Present.END_TIME)}, 'success', 'pending')",
+    "has_error": _is(Present.ERROR),
+    "end_time": _where(Present.END_TIME, "m_end_time"),
+    "latency": _where(Present.END_TIME, "date_diff('microsecond', start_time, m_end_time) / 1e6"),
+    "first_token_time": _where(Present.FIRST_TOKEN, "m_first_token_time"),
+    "error_preview": _where(Present.ERROR, "m_error_preview"),
+    "inputs_preview": _where(Present.INPUTS, "m_inputs_preview"),
+    "outputs_preview": _where(Present.OUTPUTS, "m_outputs_preview"),
+    "tags": "m_tags",
+    "metadata": "m_metadata",
+    "thread_id": "nullIf(m_thread_id, '')",
+    "ls_user_id": "m_ls_user_id",
+    "reference_example_id": _where(Present.REFERENCE_EXAMPLE, "m_reference_example_id"),
+    "prompt_tokens": _where(Present.USAGE, "m_prompt_tokens"),
+    "completion_tokens": _where(Present.USAGE, "m_completion_tokens"),
+    "total_tokens": _where(Present.USAGE, "m_total_tokens"),
+    "prompt_token_details": "m_prompt_token_details",
+    "completion_token_details": "m_completion_token_details",
+    "prompt_cost": _cost_of("m_prompt_cost", _late_cost("prompt")),
+    "completion_cost": _cost_of("m_completion_cost", _late_cost("completion")),
+    "total_cost": _cost_of("m_total_cost", f"{_late_cost('prompt')} + {_late_cost('completion')}"),
+    "prompt_cost_details": _cost_details_of("prompt"),
+    "completion_cost_details": _cost_details_of("completion"),
+    "price_model_id": _where(Present.PRICE, "m_price_model_id"),
+}
+"""The merged run as filters and readers see it, over AGGREGATES and the key."""
+
+
+def arrow_block(columns: tuple[Column, ...], rows: list[RunRow]) -> bytes:
+    """The rows as one Arrow IPC stream. Raises pyarrow.ArrowInvalid, OverflowError or TypeError for
+    a value that its column cannot hold."""
+    batch = pa.record_batch(
+        [pa.array([column.value(row) for row in rows], type=column.arrow_type) for column in columns],
+        names=[column.name for column in columns],
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    block: bytes = sink.getvalue().to_pybytes()
+    return block
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def sql_time(time_us: int) -> datetime:
+    """A time as a query parameter; always aware, because the driver binds naive ones as local."""
+    return EPOCH + timedelta(microseconds=time_us)

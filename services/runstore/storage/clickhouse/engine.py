@@ -1,0 +1,94 @@
+"""Connections to the engine, embedded or a server, and its errors in the words of the protocol."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import clickhouse_connect
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from runstore.storage.run_store import BlockRefused, StoreUnavailable
+
+T = TypeVar("T")
+
+# Codes by which ClickHouse says that the data of an insert cannot be stored, now or ever.
+_CONTENT_CODES = frozenset(
+    {
+        6,  # CANNOT_PARSE_TEXT
+        26,  # CANNOT_PARSE_QUOTED_STRING
+        27,  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
+        33,  # CANNOT_READ_ALL_DATA
+        38,  # CANNOT_PARSE_DATE
+        41,  # CANNOT_PARSE_DATETIME
+        53,  # TYPE_MISMATCH
+        69,  # ARGUMENT_OUT_OF_BOUND
+        70,  # CANNOT_CONVERT_TYPE
+        72,  # CANNOT_PARSE_NUMBER
+        117,  # INCORRECT_DATA
+        321,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+        349,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+        376,  # CANNOT_PARSE_UUID
+        407,  # DECIMAL_OVERFLOW
+    }
+)
+
+_SETTINGS = {
+    # Partial rows group along the sort key.
+    "optimize_aggregation_in_order": 1,
+    # Start times may lie in many months at once; a client's old data is no reason to refuse a block.
+    "max_partitions_per_insert_block": 0,
+    "max_insert_threads": 1,
+}
+
+
+class Engine:
+    """Runs calls on pooled clients, off the event loop: several readers and one writer at a time."""
+
+    def __init__(self, dsn: str, *, readers: int = 4) -> None:
+        """`dsn` is `chdb://…` or `http(s)://…`. Nothing is opened yet."""
+        self._dsn = dsn
+        self._local = threading.local()
+        self._clients: list[Any] = []
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="engine-read")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="engine-write")
+
+    async def read(self, call: Callable[[Any], T]) -> T:
+        """Result of `call` with a client of this driver. Raises StoreUnavailable, BlockRefused."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._call, call)
+
+    async def write(self, call: Callable[[Any], T]) -> T:
+        """As `read`, one call at a time in the order of the calls."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self._call, call)
+
+    def close(self) -> None:
+        """Wait for calls under way and disconnect."""
+        self._readers.shutdown()
+        self._writer.shutdown()
+        for client in self._clients:
+            client.close()
+
+    def _call(self, call: Callable[[Any], T]) -> T:
+        with _translated():
+            client = getattr(self._local, "client", None)
+            if client is None:
+                # One client per thread, so sessions never meet; chDB knows no sessions at all.
+                options = {} if self._dsn.startswith("chdb:") else {"autogenerate_session_id": False}
+                client = clickhouse_connect.get_client(dsn=self._dsn, settings=_SETTINGS, **options)
+                self._local.client = client
+                self._clients.append(client)
+            return call(client)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except ClickHouseError as error:
+        if getattr(error, "code", None) in _CONTENT_CODES:
+            raise BlockRefused(str(error)) from error
+        raise StoreUnavailable(str(error)) from error
+    except OSError as error:
+        raise StoreUnavailable(str(error)) from error

@@ -1,0 +1,279 @@
+"""SQL that finds and merges runs.
+
+A list reads a window: the newest (or oldest) rows of the key range, whose border is found by a
+reverse read in key order; the rows inside are grouped per run and filtered. The caller moves the
+window on until its page is full.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from runstore.domain.runs import Position, RunField, RunKey, RunQuery
+from runstore.storage.clickhouse.columns import AGGREGATES, EXISTS, MERGED, PAYLOAD_BITS, Present, last, sql_time
+from runstore.storage.clickhouse.filter_sql import render
+
+_AGGREGATE_NAME = re.compile(r"\bm_[a-z_]+\b")
+
+
+@dataclass(slots=True)
+class Statement:
+    """SQL text and the parameters it names."""
+
+    text: str
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """Part of the runs table: some projects between two times, both inclusive."""
+
+    project_ids: tuple[str, ...]
+    min_start_time_us: int | None = None
+    max_start_time_us: int | None = None
+
+
+# What to select for each field: merged columns in the types that readers want.
+_OUTPUT = {
+    RunField.NAME: "name",
+    RunField.RUN_TYPE: "CAST(run_type, 'String')",
+    RunField.STATUS: "status",
+    RunField.START_TIME: "toUnixTimestamp64Micro(start_time)",
+    RunField.END_TIME: "toUnixTimestamp64Micro(end_time)",
+    RunField.LATENCY_SECONDS: "latency",
+    RunField.FIRST_TOKEN_TIME: "toUnixTimestamp64Micro(first_token_time)",
+    RunField.ERROR_PREVIEW: "error_preview",
+    RunField.INPUTS_PREVIEW: "inputs_preview",
+    RunField.OUTPUTS_PREVIEW: "outputs_preview",
+    RunField.PARENT_RUN_IDS: "arrayMap(id -> toString(id), parent_run_ids)",
+    RunField.PROJECT_ID: "toString(project_id)",
+    RunField.TRACE_ID: "toString(trace_id)",
+    RunField.THREAD_ID: "thread_id",
+    RunField.DOTTED_ORDER: "dotted_order",
+    RunField.IS_ROOT: "is_root",
+    RunField.REFERENCE_EXAMPLE_ID: "toString(reference_example_id)",
+    RunField.TOTAL_TOKENS: "total_tokens",
+    RunField.PROMPT_TOKENS: "prompt_tokens",
+    RunField.COMPLETION_TOKENS: "completion_tokens",
+    RunField.TOTAL_COST: "total_cost",
+    RunField.PROMPT_COST: "prompt_cost",
+    RunField.COMPLETION_COST: "completion_cost",
+    RunField.PROMPT_TOKEN_DETAILS: "prompt_token_details",
+    RunField.COMPLETION_TOKEN_DETAILS: "completion_token_details",
+    RunField.PROMPT_COST_DETAILS: "prompt_cost_details",
+    RunField.COMPLETION_COST_DETAILS: "completion_cost_details",
+    RunField.PRICE_MODEL_ID: "toString(price_model_id)",
+    RunField.TAGS: "tags",
+    RunField.LS_USER_ID: "nullIf(ls_user_id, '')",
+}
+
+PAYLOAD_FIELDS = {
+    RunField.INPUTS: "inputs",
+    RunField.OUTPUTS: "outputs",
+    RunField.ERROR: "error",
+    RunField.EVENTS: "events",
+    RunField.EXTRA: "extra",
+    RunField.METADATA: "extra",
+    RunField.MANIFEST: "manifest",
+}
+"""Fields that live in the payload table, and their column there."""
+
+
+class RunListSql:
+    """Renders the statements of one query over one key range."""
+
+    def __init__(self, query: RunQuery, key_range: KeyRange) -> None:
+        self._query = query
+        self._parameters: dict[str, Any] = {"tenant": query.tenant_id, "projects": list(key_range.project_ids)}
+        self._range = ["tenant_id = {tenant:UUID}", "project_id IN {projects:Array(UUID)}"]
+        self._projects = key_range.project_ids
+        for bound, operator, name in (
+            (key_range.min_start_time_us, ">=", "min_start"),
+            (key_range.max_start_time_us, "<=", "max_start"),
+        ):
+            if bound is not None:
+                self._range.append(f"start_time {operator} {self._bind(name, sql_time(bound), _TIME)}")
+        self._candidate = self._candidate_rows()
+        self._order = "DESC" if query.descending else "ASC"
+        self._selected = {RunField.START_TIME, *(f for f in query.fields if f in _OUTPUT)}
+        self.columns = sorted(self._selected)
+        """Fields in the order in which `page` returns them, behind project id and run id."""
+
+    @property
+    def is_selective(self) -> bool:
+        """Whether runs inside a window can fail the query's conditions."""
+        return len(self._conditions()) > 0 or self._candidate != ""
+
+    def border(self, after: Position | None, rows: int) -> Statement:
+        """The key of the `rows`-th candidate row behind `after`: no row when fewer are left."""
+        order = f"ORDER BY start_time {self._order}, run_id {self._order}"
+        branches = [
+            f"(SELECT start_time, run_id FROM runs WHERE {self._rows(after, None, project=index)} {order} "
+            f"LIMIT {rows})"
+            for index in range(len(self._projects))
+        ]
+        source = f"({' UNION ALL '.join(branches)})"
+        return Statement(
+            f"SELECT toUnixTimestamp64Micro(start_time), toString(run_id) FROM {source} {order} "
+            f"LIMIT 1 OFFSET {rows - 1}",
+            self._parameters,
+        )
+
+    def page(self, after: Position | None, until: Position | None, limit: int) -> Statement:
+        """Merged runs behind `after` up to and including `until`, in order, at most `limit`."""
+        rows = self._rows(after, until)
+        if self._candidate:
+            range_rows = self._rows(after, until, candidates_only=False)
+            rows = (
+                f"{range_rows} AND (project_id, start_time, run_id) IN "
+                f"(SELECT project_id, start_time, run_id FROM runs WHERE {rows})"
+            )
+        return Statement(merged_runs(rows, self._outputs(), self._conditions(), self._order, limit), self._parameters)
+
+    def by_keys(self, keys: list[RunKey]) -> Statement:
+        """Merged runs with these keys that meet the query's conditions, in order."""
+        rows = " AND ".join([*self._range, bind_keys(self._parameters, keys)])
+        return Statement(
+            merged_runs(rows, self._outputs(), [*self._conditions(), *self._behind()], self._order, len(keys)),
+            self._parameters,
+        )
+
+    def _outputs(self) -> list[str]:
+        ids = ["toString(project_id)", "toString(run_id)"]
+        return [*ids, *(_OUTPUT[name] for name in self.columns)]
+
+    def _bind(self, name: str, value: Any, sql_type: str) -> str:
+        self._parameters[name] = value
+        return f"{{{name}:{sql_type}}}"
+
+    def _rows(
+        self,
+        after: Position | None,
+        until: Position | None,
+        *,
+        project: int | None = None,
+        candidates_only: bool = True,
+    ) -> str:
+        """Condition on partial rows: the range, between two positions, candidates only or all."""
+        conditions = list(self._range)
+        if project is not None:
+            conditions[1] = f"project_id = {self._bind(f'project{project}', self._projects[project], 'UUID')}"
+        behind, up_to = ("<", ">=") if self._query.descending else (">", "<=")
+        for name, position, operator in (("after", after, behind), ("until", until, up_to)):
+            if position is not None:
+                conditions.append(self._beside(name, position, operator))
+        if candidates_only and self._candidate:
+            conditions.append(self._candidate)
+        return " AND ".join(conditions)
+
+    def _beside(self, name: str, position: Position, operator: str) -> str:
+        """Rows on one side of a position. The bare time bound is what the primary index understands."""
+        time = self._bind(f"{name}_time", sql_time(position.start_time_us), _TIME)
+        run_id = self._bind(f"{name}_run", position.run_id, "UUID")
+        loose = operator if operator.endswith("=") else operator + "="
+        return f"start_time {loose} {time} AND (start_time, run_id) {operator} ({time}, {run_id})"
+
+    def _behind(self) -> list[str]:
+        if self._query.after is None:
+            return []
+        return [self._beside("after", self._query.after, "<" if self._query.descending else ">")]
+
+    def _candidate_rows(self) -> str:
+        """A condition that at least one partial row of every matching run meets; "" when none is known.
+
+        Conditions on the position in the trace stand on one row together; others need not.
+        """
+        query = self._query
+        if query.reference_example_ids:
+            examples = self._bind("examples", list(query.reference_example_ids), "Array(UUID)")
+            return f"reference_example_id IN {examples}"
+        position = self._position_conditions()
+        if position:
+            return " AND ".join(position)
+        if query.has_error:
+            return f"bitAnd(present, {Present.ERROR.value}) != 0"
+        return ""
+
+    def _position_conditions(self) -> list[str]:
+        query = self._query
+        conditions = []
+        if query.trace_id is not None:
+            conditions.append(f"trace_id = {self._bind('trace', query.trace_id, 'UUID')}")
+        if query.parent_run_id is not None:
+            conditions.append(f"parent_run_ids[-1] = {self._bind('parent', query.parent_run_id, 'UUID')}")
+        if query.is_root is not None:
+            conditions.append("empty(parent_run_ids)" if query.is_root else "notEmpty(parent_run_ids)")
+        return conditions
+
+    def _conditions(self) -> list[str]:
+        """Conditions on the merged run."""
+        query = self._query
+        conditions = self._position_conditions()
+        if query.reference_example_ids:
+            examples = self._bind("examples", list(query.reference_example_ids), "Array(UUID)")
+            conditions.append(f"reference_example_id IN {examples}")
+        if query.run_type is not None:
+            conditions.append(f"run_type = {self._bind('run_type', query.run_type.value, 'String')}")
+        if query.has_error is not None:
+            conditions.append("has_error" if query.has_error else "NOT has_error")
+        if query.filter is not None:
+            rendered = render(query.filter, prefix="filter_")
+            self._parameters.update(rendered.parameters)
+            conditions.append(f"({rendered.text})")
+        return conditions
+
+
+_TIME = "DateTime64(6, 'UTC')"
+
+
+def merged_runs(rows: str, outputs: list[str], conditions: list[str], order: str, limit: int) -> str:
+    """Select `outputs` of the merged runs among the partial rows that `rows` admits."""
+    where = " AND ".join(conditions) if conditions else "1"
+    ordering = f"ORDER BY start_time {order}, run_id {order} LIMIT {limit}"
+    wanted = set(re.findall(r"\b[a-z_]+\b", " ".join([*outputs, where])))
+    merged = {name: text for name, text in MERGED.items() if name in wanted}
+    aggregates = {"m_present", *_AGGREGATE_NAME.findall(" ".join(merged.values()))}
+    grouped = ", ".join(f"{AGGREGATES[name]} AS {name}" for name in sorted(aggregates))
+    gone = f"maxIf(seq, bitAnd(present, {Present.GONE.value}) != 0)"
+    return (
+        f"SELECT {', '.join(f'{text} AS o{index}' for index, text in enumerate(outputs))} FROM ("
+        f"SELECT project_id, start_time, run_id{''.join(f', {text} AS {name}' for name, text in merged.items())} "
+        f"FROM (SELECT project_id, start_time, run_id, {grouped} FROM runs WHERE {rows} "
+        f"GROUP BY project_id, start_time, run_id "
+        f"HAVING bitAnd(m_present, {EXISTS.value}) = {EXISTS.value} AND max(seq) > {gone})) "
+        f"WHERE {where} {ordering}"
+    )
+
+
+def payloads(tenant_id: str, keys: list[RunKey], columns: list[str]) -> Statement:
+    """Merged payload columns of the runs with these keys: project id, run id, then per column its value,
+    NULL when absent; `extra` comes as an array of all its values, oldest first."""
+    parameters: dict[str, Any] = {"tenant": tenant_id}
+    outputs = []
+    for column in columns:
+        bit = PAYLOAD_BITS[column]
+        if column == "extra":
+            outputs.append(
+                "arrayMap(row -> row.2, arraySort(row -> row.1, "
+                f"groupArrayIf((seq, extra), bitAnd(present, {bit.value}) != 0)))"
+            )
+        else:
+            outputs.append(f"if(bitAnd(groupBitOr(present), {bit.value}) != 0, {last(column, bit)}, NULL)")
+    text = (
+        f"SELECT toString(project_id), toString(run_id), {', '.join(outputs)} FROM run_payloads "
+        f"WHERE tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, keys)} "
+        "GROUP BY project_id, start_time, run_id"
+    )
+    return Statement(text, parameters)
+
+
+def bind_keys(parameters: dict[str, Any], keys: list[RunKey]) -> str:
+    """Condition on rows of these keys."""
+    parameters["key_projects"] = [key.project_id for key in keys]
+    parameters["key_times"] = [key.start_time_us for key in keys]
+    parameters["key_runs"] = [key.run_id for key in keys]
+    return (
+        "(project_id, start_time, run_id) IN (SELECT project, fromUnixTimestamp64Micro(time, 'UTC'), run FROM "
+        "(SELECT arrayJoin(arrayZip({key_projects:Array(UUID)}, {key_times:Array(Int64)}, "
+        "{key_runs:Array(UUID)})) AS key, key.1 AS project, key.2 AS time, key.3 AS run))"
+    )

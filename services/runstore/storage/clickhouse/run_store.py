@@ -1,0 +1,405 @@
+"""Runs in ClickHouse: the one implementation of `RunStore`."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from runstore.domain.extra import merge_extra, metadata_of
+from runstore.domain.prices import Price
+from runstore.domain.runs import (
+    AttachmentRef,
+    Position,
+    RunField,
+    RunKey,
+    RunMove,
+    RunPage,
+    RunPatch,
+    RunPlace,
+    RunQuery,
+    RunRow,
+    StoredRun,
+)
+from runstore.storage.clickhouse import schema
+from runstore.storage.clickhouse.columns import PAYLOAD_COLUMNS, RUN_COLUMNS, Present, arrow_block, sql_time
+from runstore.storage.clickhouse.engine import Engine
+from runstore.storage.clickhouse.list_sql import PAYLOAD_FIELDS, KeyRange, RunListSql, Statement, bind_keys, payloads
+from runstore.storage.run_store import BlockRefused
+
+_WIDEST_WINDOW_ROWS = 1_000_000
+_PATCH = msgspec.msgpack.Decoder(RunPatch)
+
+
+@asynccontextmanager
+async def open_run_store(dsn: str) -> AsyncIterator["ClickHouseRunStore"]:
+    """Connect to `chdb://…` or `http(s)://…` and bring its schema up to date.
+
+    Raises StoreUnavailable, SchemaTooNew.
+    """
+    engine = Engine(dsn)
+    try:
+        await engine.write(schema.migrate)
+        yield ClickHouseRunStore(engine)
+    finally:
+        engine.close()
+
+
+class ClickHouseRunStore:
+    """`RunStore` on an engine whose schema is up to date."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._stored_prices: set[str] = set()
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    async def append(self, rows: Sequence[RunRow], moves: Sequence[RunMove], /) -> None:
+        for move in moves:
+            await self._engine.write(partial(_move, move))
+        if rows:
+            await self._engine.write(lambda client: self._insert(client, list(rows)))
+
+    def _insert(self, client: Any, rows: list[RunRow]) -> None:
+        """Insert a block; the runs table comes last, so that no run is listed before its payload is there."""
+        try:
+            runs = arrow_block(RUN_COLUMNS, rows)
+            heavy = arrow_block(PAYLOAD_COLUMNS, [row for row in rows if _has_payload(row.patch)])
+        except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+            raise BlockRefused(str(error)) from error
+        self._insert_prices(client, rows)
+        _insert_attachments(client, rows)
+        _insert_block(client, "run_payloads", [column.name for column in PAYLOAD_COLUMNS], heavy)
+        _insert_block(client, "runs", [column.name for column in RUN_COLUMNS], runs)
+
+    def _insert_prices(self, client: Any, rows: list[RunRow]) -> None:
+        prices: dict[str, Price] = {
+            price.price_model_id: price
+            for row in rows
+            if (price := row.facts.price) is not None and price.price_model_id not in self._stored_prices
+        }
+        if prices:
+            values = [[id, dict(price.prompt), dict(price.completion)] for id, price in prices.items()]
+            client.insert("model_prices", values, ["price_model_id", "prompt_prices", "completion_prices"])
+            self._stored_prices.update(prices)
+
+    async def park(self, patches: Sequence[tuple[str, RunPatch]], /) -> None:
+        await self._engine.write(lambda client: _insert_parked(client, patches, done=False))
+
+    async def unpark(self, patches: Sequence[tuple[str, RunPatch]], /) -> None:
+        if patches:
+            await self._engine.write(lambda client: _insert_parked(client, patches, done=True))
+
+    async def bury(self, patches: Sequence[RunPatch], reason: str, /) -> None:
+        values = [
+            [patch.tenant_id, patch.run_id, patch.sequence, reason, msgspec.msgpack.encode(patch)]
+            for patch in patches
+        ]
+        names = ["tenant_id", "run_id", "seq", "reason", "operation"]
+        await self._engine.write(lambda client: client.insert("dead_letters", values, names))
+
+    async def delete_project(self, tenant_id: str, project_id: str, /) -> None:
+        parameters = {"tenant": tenant_id, "project": project_id}
+        where = "tenant_id = {tenant:UUID} AND project_id = {project:UUID}"
+
+        def delete(client: Any) -> None:
+            for table in ("runs", "run_keys", "trace_keys", "run_payloads", "run_attachments"):
+                client.command(f"DELETE FROM {table} WHERE {where}", parameters=parameters)
+
+        await self._engine.write(delete)
+
+    # -- finding ---------------------------------------------------------------------------------
+
+    async def places(self, tenant_id: str, run_ids: Collection[str], /) -> Mapping[str, RunPlace]:
+        keys = await self._keys(tenant_id, run_ids)
+        if not keys:
+            return {}
+        parameters: dict[str, Any] = {"tenant": tenant_id}
+        latest = f"(bitAnd(present, {Present.SETTLED.value}), seq)"
+        text = (
+            "SELECT toString(project_id), toUnixTimestamp64Micro(start_time), toString(run_id), "
+            f"toString(argMax(trace_id, {latest})), argMax(dotted_order, {latest}), "
+            f"arrayMap(id -> toString(id), argMax(parent_run_ids, {latest})), "
+            f"bitAnd(groupBitOr(present), {Present.SETTLED.value}) != 0 "
+            f"FROM runs WHERE tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, keys)} "
+            "GROUP BY project_id, start_time, run_id"
+        )
+        return {
+            run_id: RunPlace(
+                RunKey(project_id, time_us, run_id), trace_id, order, tuple(parents), is_settled=bool(settled)
+            )
+            for project_id, time_us, run_id, trace_id, order, parents, settled in await self._rows(
+                Statement(text, parameters)
+            )
+        }
+
+    async def _keys(self, tenant_id: str, run_ids: Collection[str]) -> list[RunKey]:
+        """Current keys of the runs that are stored."""
+        text = (
+            "SELECT toString(run_id), argMax((toString(project_id), toUnixTimestamp64Micro(start_time)), last) "
+            "FROM (SELECT run_id, project_id, start_time, max(seq) AS last FROM run_keys "
+            "WHERE tenant_id = {tenant:UUID} AND run_id IN {runs:Array(UUID)} "
+            "GROUP BY run_id, project_id, start_time HAVING NOT argMax(gone, seq)) GROUP BY run_id"
+        )
+        rows = await self._rows(Statement(text, {"tenant": tenant_id, "runs": list(run_ids)}))
+        return [RunKey(project_id, time_us, run_id) for run_id, (project_id, time_us) in rows]
+
+    async def moved_runs(self) -> set[tuple[str, str]]:
+        text = "SELECT DISTINCT toString(tenant_id), toString(run_id) FROM run_keys WHERE gone"
+        return {(tenant_id, run_id) for tenant_id, run_id in await self._rows(Statement(text, {}))}
+
+    async def awaited_runs(self) -> Mapping[tuple[str, str], int]:
+        text = (
+            "SELECT toString(tenant_id), toString(awaited_run_id), count() FROM (SELECT tenant_id, awaited_run_id "
+            "FROM parked_operations GROUP BY tenant_id, awaited_run_id, run_id, seq HAVING NOT max(done)) "
+            "GROUP BY tenant_id, awaited_run_id"
+        )
+        return {(tenant_id, run_id): count for tenant_id, run_id, count in await self._rows(Statement(text, {}))}
+
+    async def parked(self, awaited: Collection[tuple[str, str]], /) -> Sequence[tuple[str, RunPatch]]:
+        found: list[tuple[str, RunPatch]] = []
+        text = (
+            "SELECT toString(awaited_run_id), any(operation) FROM parked_operations "
+            "WHERE tenant_id = {tenant:UUID} AND awaited_run_id IN {runs:Array(UUID)} "
+            "GROUP BY awaited_run_id, run_id, seq HAVING NOT max(done) ORDER BY seq"
+        )
+        for tenant_id in {tenant_id for tenant_id, _ in awaited}:
+            runs = [run_id for tenant, run_id in awaited if tenant == tenant_id]
+            rows = await self._rows(Statement(text, {"tenant": tenant_id, "runs": runs}), bytes_columns=True)
+            found += [(_text(awaited_id), _PATCH.decode(operation)) for awaited_id, operation in rows]
+        return found
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    async def list_runs(self, query: RunQuery, /) -> RunPage:
+        if query.run_ids:
+            found = await self._by_ids(query)
+        else:
+            found = await self._by_windows(query)
+        page = found[: query.limit]
+        return RunPage(tuple(await self._with_payloads(query, page)), has_more=len(found) > query.limit)
+
+    async def _by_ids(self, query: RunQuery) -> "list[_Found]":
+        keys = await self._keys(query.tenant_id, query.run_ids)
+        if query.project_ids:
+            keys = [key for key in keys if key.project_id in query.project_ids]
+        if not keys:
+            return []
+        projects = tuple({key.project_id for key in keys})
+        sql = RunListSql(query, KeyRange(projects, query.min_start_time_us, query.max_start_time_us))
+        return _found(sql, await self._rows(sql.by_keys(keys)))
+
+    async def _by_windows(self, query: RunQuery) -> "list[_Found]":
+        """Move a window through the key range until one run more than the page holds is found."""
+        key_range = await self._key_range(query)
+        if not key_range.project_ids:
+            return []
+        sql = RunListSql(query, key_range)
+        window = max(1_024, 8 * query.limit) if sql.is_selective else 2 * query.limit + 16
+        found: list[_Found] = []
+        after = query.after
+        while len(found) <= query.limit:
+            border = await self._rows(sql.border(after, window))
+            until = Position(*border[0]) if border else None
+            page = sql.page(after, until, query.limit + 1 - len(found))
+            found += _found(sql, await self._rows(page))
+            if until is None:
+                break
+            after = until
+            window = min(4 * window, _WIDEST_WINDOW_ROWS)
+        return found
+
+    async def _key_range(self, query: RunQuery) -> KeyRange:
+        """Projects and times to look in, as narrow as the query's conditions allow."""
+        bounds = KeyRange(query.project_ids, query.min_start_time_us, query.max_start_time_us)
+        trace_id = query.trace_id
+        if trace_id is None and query.parent_run_id is not None:
+            place = (await self.places(query.tenant_id, [query.parent_run_id])).get(query.parent_run_id)
+            trace_id = place.trace_id if place is not None else query.parent_run_id
+        if trace_id is not None:
+            text = (
+                "SELECT toString(project_id), toUnixTimestamp64Micro(min(first_start)), "
+                "toUnixTimestamp64Micro(max(last_start)) FROM trace_keys "
+                "WHERE tenant_id = {tenant:UUID} AND trace_id = {trace:UUID} GROUP BY project_id"
+            )
+            return _narrowed(bounds, await self._rows(Statement(text, {"tenant": query.tenant_id, "trace": trace_id})))
+        if not query.project_ids and query.reference_example_ids:
+            text = (
+                "SELECT toString(project_id), toUnixTimestamp64Micro(min(start_time)), "
+                "toUnixTimestamp64Micro(max(start_time)) FROM runs WHERE tenant_id = {tenant:UUID} "
+                "AND reference_example_id IN {examples:Array(UUID)} GROUP BY project_id"
+            )
+            parameters = {"tenant": query.tenant_id, "examples": list(query.reference_example_ids)}
+            return _narrowed(bounds, await self._rows(Statement(text, parameters)))
+        return bounds
+
+    async def _with_payloads(self, query: RunQuery, page: "list[_Found]") -> list[StoredRun]:
+        """Add the selected payloads and attachments, read for the page's keys only."""
+        columns = sorted({PAYLOAD_FIELDS[field] for field in query.fields if field in PAYLOAD_FIELDS})
+        if columns and page:
+            statement = payloads(query.tenant_id, [key for key, _ in page], columns)
+            rows = await self._rows(statement, bytes_columns=True)
+            by_key = {(_text(row[0]), _text(row[1])): dict(zip(columns, row[2:], strict=True)) for row in rows}
+            for key, run in page:
+                _add_payloads(query, run, by_key.get((key.project_id, key.run_id), {}))
+        if RunField.ATTACHMENTS in query.fields and page:
+            await self._add_attachments(query, page)
+        return [run for _, run in page]
+
+    async def _add_attachments(self, query: RunQuery, page: "list[_Found]") -> None:
+        parameters: dict[str, Any] = {"tenant": query.tenant_id}
+        keys = bind_keys(parameters, [key for key, _ in page])
+        text = (
+            "SELECT toString(run_id), name, argMax(mime_type, seq), argMax(length(content), seq) "
+            f"FROM run_attachments WHERE tenant_id = {{tenant:UUID}} AND {keys} "
+            "GROUP BY project_id, start_time, run_id, name ORDER BY name"
+        )
+        files: dict[str, dict[str, tuple[str, int]]] = {}
+        for run_id, name, mime_type, size in await self._rows(Statement(text, parameters)):
+            files.setdefault(run_id, {})[name] = (mime_type, size)
+        for key, run in page:
+            if key.run_id in files:
+                run.values[RunField.ATTACHMENTS] = (key, files[key.run_id])
+
+    async def attachment(self, ref: AttachmentRef, /) -> tuple[str, bytes] | None:
+        parameters: dict[str, Any] = {"tenant": ref.tenant_id, "name": ref.name}
+        text = (
+            "SELECT argMax(mime_type, seq), argMax(content, seq) FROM run_attachments "
+            f"WHERE tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, [ref.key])} AND name = {{name:String}} "
+            "HAVING count() > 0"
+        )
+        rows = await self._rows(Statement(text, parameters), bytes_columns=True)
+        return (_text(rows[0][0]), bytes(rows[0][1])) if rows else None
+
+    async def _rows(self, statement: Statement, *, bytes_columns: bool = False) -> Sequence[Sequence[Any]]:
+        """Result rows; strings as bytes if asked, so that payloads are not decoded to be encoded again."""
+        formats = {"String": "bytes"} if bytes_columns else None
+        return await self._engine.read(
+            lambda client: client.query(
+                statement.text, parameters=statement.parameters, query_formats=formats
+            ).result_rows
+        )
+
+
+_Found = tuple[RunKey, StoredRun]
+
+
+def _found(sql: RunListSql, rows: Sequence[Sequence[Any]]) -> list[_Found]:
+    runs = []
+    for project_id, run_id, *values in rows:
+        fields = {name: value for name, value in zip(sql.columns, values, strict=True) if value is not None}
+        fields[RunField.ID] = run_id
+        position = Position(fields[RunField.START_TIME], run_id)
+        runs.append((RunKey(project_id, position.start_time_us, run_id), StoredRun(position, fields)))
+    return runs
+
+
+def _narrowed(bounds: KeyRange, found: Sequence[Sequence[Any]]) -> KeyRange:
+    """`bounds` cut down to where the rows (project id, first start, last start) lie."""
+    kept = [row for row in found if not bounds.project_ids or row[0] in bounds.project_ids]
+    if not kept:
+        return KeyRange(())
+    low, high = min(row[1] for row in kept), max(row[2] for row in kept)
+    return replace(
+        bounds,
+        project_ids=tuple(row[0] for row in kept),
+        min_start_time_us=low if bounds.min_start_time_us is None else max(low, bounds.min_start_time_us),
+        max_start_time_us=high if bounds.max_start_time_us is None else min(high, bounds.max_start_time_us),
+    )
+
+
+def _add_payloads(query: RunQuery, run: StoredRun, columns: dict[str, Any]) -> None:
+    extra = None
+    for value in columns.get("extra", ()):
+        extra = value if extra is None else merge_extra(extra, value)
+    for field, column in PAYLOAD_FIELDS.items():
+        if field not in query.fields:
+            continue
+        value = extra if column == "extra" else columns.get(column)
+        if field is RunField.METADATA and value is not None:
+            value = metadata_of(value)
+        if value is not None:
+            run.values[field] = _text(value) if field is RunField.ERROR else value
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _has_payload(patch: RunPatch) -> bool:
+    return any(
+        value is not None
+        for value in (patch.inputs, patch.outputs, patch.error, patch.events, patch.extra, patch.manifest)
+    )
+
+
+def _insert_block(client: Any, table: str, names: list[str], block: bytes) -> None:
+    client.raw_insert(table, column_names=names, insert_block=block, fmt="ArrowStream")
+
+
+def _insert_attachments(client: Any, rows: list[RunRow]) -> None:
+    values = [
+        [
+            row.patch.tenant_id,
+            row.place.key.project_id,
+            sql_time(row.place.key.start_time_us),
+            row.patch.run_id,
+            name,
+            row.patch.sequence,
+            attachment.mime_type,
+            attachment.content,
+        ]
+        for row in rows
+        for name, attachment in (row.patch.attachments or {}).items()
+    ]
+    if values:
+        names = ["tenant_id", "project_id", "start_time", "run_id", "name", "seq", "mime_type", "content"]
+        client.insert("run_attachments", values, names)
+
+
+def _insert_parked(client: Any, patches: Sequence[tuple[str, RunPatch]], *, done: bool) -> None:
+    values = [
+        [
+            patch.tenant_id,
+            awaited_run_id,
+            patch.run_id,
+            patch.sequence,
+            done,
+            b"" if done else msgspec.msgpack.encode(patch),
+        ]
+        for awaited_run_id, patch in patches
+    ]
+    names = ["tenant_id", "awaited_run_id", "run_id", "seq", "done", "operation"]
+    client.insert("parked_operations", values, names)
+
+
+def _move(move: RunMove, client: Any) -> None:
+    """Copy every partial row under the new key and mark the old one gone, safe to repeat."""
+    parameters = {
+        "tenant": move.tenant_id,
+        "run": move.run_id,
+        "seq": move.sequence,
+        "old_project": move.old.project_id,
+        "old_time": sql_time(move.old.start_time_us),
+        "project": move.new.project_id,
+        "time": sql_time(move.new.start_time_us),
+    }
+    old = (
+        "tenant_id = {tenant:UUID} AND project_id = {old_project:UUID} "
+        "AND start_time = {old_time:DateTime64(6, 'UTC')} AND run_id = {run:UUID}"
+    )
+    new_key = "{project:UUID} AS project_id, {time:DateTime64(6, 'UTC')} AS start_time"
+    for table in ("run_payloads", "run_attachments"):
+        client.command(
+            f"INSERT INTO {table} SELECT * REPLACE ({new_key}) FROM {table} WHERE {old}", parameters=parameters
+        )
+    # One statement, so that the run is never under both keys or under neither.
+    gone = f"toUInt32({Present.GONE.value}) AS present, {{seq:UInt64}} AS seq"
+    client.command(
+        f"INSERT INTO runs SELECT * REPLACE ({new_key}) FROM runs WHERE {old} "
+        f"UNION ALL SELECT * REPLACE ({gone}) FROM runs WHERE {old} LIMIT 1 BY tenant_id",
+        parameters=parameters,
+    )

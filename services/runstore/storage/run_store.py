@@ -1,0 +1,66 @@
+"""What the rest of runstore may ask of the database that holds the runs."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from runstore.domain.runs import AttachmentRef, RunMove, RunPage, RunPatch, RunPlace, RunQuery, RunRow, StoredRun
+
+
+class StoreUnavailable(Exception):
+    """The engine cannot be reached or is out of resources; the same call may succeed later."""
+
+
+class BlockRefused(Exception):
+    """The engine refuses the content of a block and will again; split it and retry the halves."""
+
+
+class RunStore(Protocol):
+    """Runs as partial rows that merge when they are read.
+
+    Every method raises StoreUnavailable. Writes are durable when they return, in the order of the
+    calls, and safe to repeat.
+    """
+
+    async def append(self, rows: Sequence[RunRow], moves: Sequence[RunMove], /) -> None:
+        """Insert partial rows, after giving the moved runs their new keys. Raises BlockRefused."""
+        ...
+
+    async def places(self, tenant_id: str, run_ids: Collection[str], /) -> Mapping[str, RunPlace]:
+        """Where the runs are stored; those that are not are left out."""
+        ...
+
+    async def moved_runs(self) -> set[tuple[str, str]]:
+        """Every run that ever changed its key, as (tenant id, run id)."""
+        ...
+
+    async def park(self, patches: Sequence[tuple[str, RunPatch]], /) -> None:
+        """Keep patches until the run each awaits, given by its id, has a place."""
+        ...
+
+    async def awaited_runs(self) -> Mapping[tuple[str, str], int]:
+        """The runs that parked patches await, as (tenant id, run id), with how many do."""
+        ...
+
+    async def parked(self, awaited: Collection[tuple[str, str]], /) -> Sequence[tuple[str, RunPatch]]:
+        """Patches parked for these runs, oldest first, each with the id of the run it awaits."""
+        ...
+
+    async def unpark(self, patches: Sequence[tuple[str, RunPatch]], /) -> None:
+        """Forget parked patches."""
+        ...
+
+    async def bury(self, patches: Sequence[RunPatch], reason: str, /) -> None:
+        """Keep patches that the engine refuses as dead letters."""
+        ...
+
+    async def list_runs(self, query: RunQuery, /) -> RunPage:
+        """A page of merged runs by (start time, id); never empty while more match."""
+        ...
+
+    async def attachment(self, ref: AttachmentRef, /) -> tuple[str, bytes] | None:
+        """MIME type and content, or None when there is none."""
+        ...
+
+    async def delete_project(self, tenant_id: str, project_id: str, /) -> None:
+        """Delete every run of the project; none is listed once this returns."""
+        ...
