@@ -1,6 +1,7 @@
 """Settings: read once, verified, mistakes named so that a person can mend them."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -100,8 +101,11 @@ def test_long_data_dir_falls_back_to_tcp(tmp_path: Path) -> None:
 
 
 def test_every_setting_is_described() -> None:
-    """The table in the README and `--help` have something to say about each."""
+    """Each setting says what it means, in the code and in the README's table; the table has no others."""
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    listed = re.findall(r"^\| `RUNSTORE_(\w+)` \|", readme, re.MULTILINE)
+    assert [name.lower() for name in listed] == list(Settings.model_fields)
 
 
 @pytest.mark.parametrize(
