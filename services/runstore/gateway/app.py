@@ -1,0 +1,61 @@
+"""Puts the HTTP application together."""
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
+from starlette.types import ASGIApp
+
+from runstore.gateway.bodies import BodyLimits, BodyReader, JsonBodyLimit
+from runstore.gateway.call_log import CallLog
+from runstore.gateway.documents import DESCRIPTION, SECURITY_SCHEMES
+from runstore.gateway.error_handlers import install_error_handlers
+from runstore.gateway.prefixes import CanonicalPaths
+from runstore.gateway.routes_ingest import ingest_routes
+from runstore.gateway.routes_runs_v1 import run_routes_v1
+from runstore.gateway.routes_runs_v2 import run_routes_v2
+from runstore.gateway.routes_server import server_routes
+from runstore.gateway.routes_sessions import session_routes
+from runstore.gateway.store_client import StoreClient
+
+_TITLE: Final = "runstore"
+
+
+def create_app(store: StoreClient, limits: BodyLimits, now_us: Callable[[], int]) -> ASGIApp:
+    """The gateway as an ASGI application; `now_us` gives microseconds since the epoch."""
+    app: FastAPI = FastAPIOffline(
+        title=_TITLE,
+        version=version("runstore"),
+        description=DESCRIPTION,
+        redirect_slashes=False,  # `CanonicalPaths` has removed them.
+        strict_content_type=False,  # curl without a header sends JSON, too.
+    )
+    install_error_handlers(app)
+    # In the order of matching: `/runs/query` must not be taken for a run's id, nor `/runs/batch`.
+    app.include_router(ingest_routes(store, BodyReader(limits)))
+    app.include_router(run_routes_v1(store))
+    app.include_router(run_routes_v2(store, now_us))
+    app.include_router(session_routes(store))
+    app.include_router(server_routes(store))
+    _document_security(app)
+    return CallLog(CanonicalPaths(JsonBodyLimit(app)))
+
+
+def _document_security(app: FastAPI) -> None:
+    """Adds the credentials to the OpenAPI; the store checks them, so no route declares them."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes
+            )
+            schema.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
+            schema["security"] = [{name: []} for name in SECURITY_SCHEMES]
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    # FastAPI documents assigning the method as the way to extend the schema.
+    app.openapi = openapi  # type: ignore[method-assign]

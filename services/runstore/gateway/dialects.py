@@ -1,0 +1,78 @@
+"""How errors look: three dialects, one for each family of routes.
+
+Contract runs-v1, section 2, and runs-v2, section 0.
+
+| routes | body |
+|---|---|
+| v1 reads and sessions | FastAPI: `{"detail": "…"}`, for 422 `{"detail": [{"loc", "msg", "type"}]}` |
+| v1 ingest | Go: `{"error": "…", "details": "…"}` |
+| v2 | RFC 7807 `application/problem+json` |
+"""
+
+from enum import Enum
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+from starlette.responses import Response
+
+from runstore.domain.errors import ErrorReason, RunstoreError
+
+INTERNAL_TEXT: Final = "Internal error. The server's log has the details."
+
+_INGEST_POSTS: Final = frozenset({"/runs", "/runs/batch", "/runs/multipart"})
+
+
+class Dialect(Enum):
+    """The shape of an error's body."""
+
+    FASTAPI = "fastapi"
+    GO = "go"
+    PROBLEM = "problem"
+
+
+def dialect_of(method: str, path: str) -> Dialect:
+    """The dialect that clients of a route expect; `path` is canonical."""
+    if path.startswith("/api/v2/"):
+        return Dialect.PROBLEM
+    if (method == "POST" and path in _INGEST_POSTS) or (method == "PATCH" and path.startswith("/runs/")):
+        return Dialect.GO
+    return Dialect.FASTAPI
+
+
+def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer; `content` may hold `msgspec.Raw`, which is written as it stands."""
+    return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
+
+
+def error_response(dialect: Dialect, path: str, error: RunstoreError) -> Response:
+    """The answer to a refused call; `path` is the v2 `instance`."""
+    status = error.reason.http_status
+    headers = {}
+    if error.reason is ErrorReason.OVERLOADED:
+        # Short: the SDKs sleep it and retry three times before they drop a batch.
+        headers["Retry-After"] = "1"
+    if error.reason is ErrorReason.UNIMPLEMENTED:
+        # The generated client retries 501 otherwise.
+        headers["x-should-retry"] = "false"
+    message = INTERNAL_TEXT if error.reason is ErrorReason.INTERNAL else error.message
+    if dialect is Dialect.PROBLEM:
+        detail = f"{error.field}: {message}" if error.field else message
+        return problem_response(status, detail, path, headers)
+    if dialect is Dialect.GO:
+        body = {"error": f"{error.field}: {message}" if error.field else message}
+        return json_response(body, status, headers)
+    return json_response({"detail": _fastapi_detail(status, message, error.field)}, status, headers)
+
+
+def problem_response(status: int, detail: str, path: str, headers: dict[str, str] | None = None) -> Response:
+    """An RFC 7807 answer."""
+    title = HTTPStatus(status).phrase
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "instance": path}
+    return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")
+
+
+def _fastapi_detail(status: int, message: str, field: str) -> object:
+    if status != HTTPStatus.UNPROCESSABLE_ENTITY:
+        return message
+    return [{"loc": ["body", *(field.split(".") if field else ())], "msg": message, "type": "value_error"}]

@@ -1,0 +1,246 @@
+"""Builds the operations of an ingest request, and collects what had to be refused on the way.
+
+A refused run or part costs its neighbours nothing: everything good is sent on, and one answer lists
+the rest.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.gateway.multipart import Part
+from runstore.gateway.run_json import (
+    PAYLOAD_FIELDS,
+    RunJson,
+    canonical_uuid,
+    fill_fields,
+    fill_payload,
+    not_json,
+    parse_run,
+    wrong_type,
+)
+from runstore.gateway.store_client import MAX_WRITE_BYTES, MAX_WRITE_OPERATIONS
+from runstore.v1 import run_ingest_service_pb2 as pb
+
+_MAX_ATTACHMENT_NAME_BYTES: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A run or part that is not stored."""
+
+    source: str
+    """Where it was in the request: a part's name, or `post[3]`."""
+    field: str
+    """Key at fault; "" when no single one is."""
+    message: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source}: {self.field}: {self.message}" if self.field else f"{self.source}: {self.message}"
+        )
+
+
+@dataclass(slots=True)
+class Operations:
+    """What a request asks to store, in order, and what it asked in vain."""
+
+    operations: list[pb.RunOperation] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    """Where each operation was in the request."""
+    refusals: list[Refusal] = field(default_factory=list)
+    feedback_parts: int = 0
+    """Well-formed feedback, which this version does not store."""
+
+    def refuse(self, source: str, error: RunstoreError) -> None:
+        """Notes that what stood at `source` is not stored."""
+        self.refusals.append(Refusal(source, error.field, error.message))
+
+    def refuse_by_store(self, offset: int, errors: Iterable[pb.OperationError]) -> None:
+        """Merges the store's refusals of a message whose first operation was number `offset`."""
+        for error in errors:
+            self.refusals.append(Refusal(self.sources[offset + error.index], error.field, error.message))
+
+    def messages(self) -> Iterator[tuple[int, pb.WriteRunsRequest]]:
+        """WriteRuns messages within the protocol's limits, each with the number of its first operation.
+
+        An operation that no message can hold is refused.
+        """
+        start, size, message = 0, 0, pb.WriteRunsRequest()
+        for number, operation in enumerate(self.operations):
+            operation_bytes = operation.ByteSize() + 16  # and its tag and length
+            if size + operation_bytes > MAX_WRITE_BYTES or number - start >= MAX_WRITE_OPERATIONS:
+                if message.operations:
+                    yield start, message
+                start, size, message = number, 0, pb.WriteRunsRequest()
+            if operation_bytes > MAX_WRITE_BYTES:
+                self.refuse(self.sources[number], _too_large_for_a_message())
+                start = number + 1
+                continue
+            message.operations.append(operation)
+            size += operation_bytes
+        if message.operations:
+            yield start, message
+
+
+def operation_of(run: RunJson, *, is_create: bool) -> pb.RunOperation:
+    """One run as an operation. Raises INVALID_ARGUMENT naming the key at fault."""
+    operation = pb.RunOperation()
+    fill_fields(operation.create if is_create else operation.update, run)
+    return operation
+
+
+class _Batch(msgspec.Struct):
+    post: list[msgspec.Raw] | None = None
+    patch: list[msgspec.Raw] | None = None
+
+
+_BATCH_DECODER: Final = msgspec.json.Decoder(_Batch)
+
+
+def operations_of_batch(body: bytes) -> Operations:
+    """The operations of a `/runs/batch` body: `{"post": [run…], "patch": [run…]}`, creates first.
+
+    Raises MALFORMED_BODY or INVALID_ARGUMENT when the body as a whole is not that.
+    """
+    try:
+        batch = _BATCH_DECODER.decode(body)
+    except msgspec.ValidationError as error:
+        raise wrong_type(error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise not_json(error) from error
+    found = Operations()
+    for key, runs in (("post", batch.post), ("patch", batch.patch)):
+        for index, raw in enumerate(runs or ()):
+            source = f"{key}[{index}]"
+            try:
+                run = parse_run(raw)
+                _require_place(run)
+                operation = operation_of(run, is_create=key == "post")
+            except RunstoreError as error:
+                found.refuse(source, error)
+            else:
+                found.operations.append(operation)
+                found.sources.append(source)
+    return found
+
+
+def operations_of_parts(parts: Iterable[Part]) -> Operations:
+    """The operations of a `/runs/multipart` body (contract runs-v1, section 4.6).
+
+    `parts` may raise; nothing is kept then.
+    """
+    assembly = _Assembly()
+    for part in parts:
+        assembly.add(part)
+    return assembly.finish()
+
+
+class _Assembly:
+    """Puts the field parts and attachments of a body to the runs they belong to."""
+
+    def __init__(self) -> None:
+        self._found = Operations()
+        self._runs: dict[str, pb.RunFields | None] = {}
+        """`post.<id>` as it was sent → its fields; None when the run was refused, and its parts with it."""
+        self._by_id: dict[str, pb.RunFields | None] = {}
+        """The same by canonical id, for attachments."""
+        self._early: list[Part] = []
+        """Parts that came before their run."""
+
+    def add(self, part: Part) -> None:
+        name, content = part.name, part.content
+        try:
+            if part.declared_bytes != len(content):
+                raise _wrong_length(part)
+            owner, _, last = name.rpartition(".")
+            if owner in self._runs:
+                self._add_payload(self._runs[owner], last, content)
+            elif owner in ("post", "patch"):
+                self._add_run(name, last, content, is_create=owner == "post")
+            else:
+                self._add_other(part)
+        except RunstoreError as error:
+            self._found.refuse(name, error)
+
+    def finish(self) -> Operations:
+        """What was built; parts whose run never came are refused."""
+        early, self._early = self._early, []
+        for part in early:
+            self.add(part)
+        for part in self._early:
+            self._found.refuse(part.name, invalid("", "the request has no run of this id for the part"))
+        return self._found
+
+    def _add_run(self, name: str, name_id: str, content: bytes, *, is_create: bool) -> None:
+        self._runs[name] = None
+        run_id = canonical_uuid("id", name_id)
+        self._by_id.setdefault(run_id, None)
+        run = parse_run(content)
+        _require_place(run)
+        operation = operation_of(run, is_create=is_create)
+        fields = operation.create if is_create else operation.update
+        if fields.id != run_id:
+            raise invalid("id", "differs from the id in the part's name")
+        self._runs[name] = self._by_id[run_id] = fields
+        self._found.operations.append(operation)
+        self._found.sources.append(name)
+
+    def _add_payload(self, fields: pb.RunFields | None, key: str, content: bytes) -> None:
+        if key not in PAYLOAD_FIELDS:
+            raise invalid("", f"unknown part; after the id comes one of {', '.join(PAYLOAD_FIELDS)}")
+        if fields is not None:
+            fill_payload(fields, key, content)
+
+    def _add_other(self, part: Part) -> None:
+        kind, _, rest = part.name.partition(".")
+        if kind == "attachment" and "." in rest:
+            self._add_attachment(part, *rest.split(".", 1))
+        elif kind == "feedback" and rest:
+            canonical_uuid("id", rest)
+            _check_object(part.content)
+            self._found.feedback_parts += 1
+        elif kind in ("post", "patch") and "." in rest:
+            self._early.append(part)
+        else:
+            raise invalid("", "unknown part; names begin with post, patch, attachment or feedback, and an id")
+
+    def _add_attachment(self, part: Part, sent_id: str, name: str) -> None:
+        run_id = canonical_uuid("id", sent_id)
+        if run_id not in self._by_id:
+            self._early.append(part)
+            return
+        if not name or "." in name or "/" in name or len(name.encode()) > _MAX_ATTACHMENT_NAME_BYTES:
+            raise invalid("name", "an attachment's name has 1 to 256 bytes, no dots and no slashes")
+        fields = self._by_id[run_id]
+        if fields is not None:
+            fields.attachments.add(name=name, mime_type=part.mime_type, content=part.content)
+
+
+def _require_place(run: RunJson) -> None:
+    if run.trace_id is None:
+        raise invalid("trace_id", "missing")
+    if run.dotted_order is None:
+        raise invalid("dotted_order", "missing")
+
+
+def _check_object(content: bytes) -> None:
+    try:
+        msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError as error:
+        raise wrong_type(error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise not_json(error) from error
+
+
+def _wrong_length(part: Part) -> RunstoreError:
+    if part.declared_bytes < 0:
+        return invalid("", "its length is missing: Content-Length, or `; length=N` in Content-Type")
+    return invalid("", f"its length is {len(part.content)} bytes, not {part.declared_bytes} as declared")
+
+
+def _too_large_for_a_message() -> RunstoreError:
+    return RunstoreError(ErrorReason.TOO_LARGE, f"the run is above {MAX_WRITE_BYTES} bytes")

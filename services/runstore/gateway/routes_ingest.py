@@ -1,0 +1,168 @@
+"""The ingest routes: `POST /runs`, `PATCH /runs/{id}`, `POST /runs/batch`, `POST /runs/multipart`.
+
+202 means durable. A request is answered once: 422 lists what was refused, and everything else of
+the request is stored; 400 means that nothing of it is.
+"""
+
+from typing import Any, Final
+
+import structlog
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from runstore.domain.errors import invalid
+from runstore.gateway.bodies import BodyReader
+from runstore.gateway.call_log import add_call_facts
+from runstore.gateway.dialects import json_response
+from runstore.gateway.documents import (
+    ACCEPTED_ANSWER,
+    BATCH_BODY,
+    INGEST_ERRORS,
+    MULTIPART_BODY,
+    RUN_BODY,
+)
+from runstore.gateway.multipart import boundary_of, split
+from runstore.gateway.operations import (
+    Operations,
+    operation_of,
+    operations_of_batch,
+    operations_of_parts,
+)
+from runstore.gateway.run_json import RunJson, canonical_uuid, parse_run
+from runstore.gateway.store_client import Credentials, StoreClient, credentials_of
+
+# A body can hold 10,000 bad runs; nobody reads more than these.
+_MAX_LISTED_REFUSALS: Final = 100
+
+_log = structlog.get_logger(__name__)
+
+
+def ingest_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
+    """The routes, writing to `store`."""
+    router = APIRouter(tags=["Ingest"])
+    answers: dict[int | str, dict[str, Any]] = {202: ACCEPTED_ANSWER, **INGEST_ERRORS}
+    feedback_warning = _OnceWarning()
+
+    @router.post("/runs", status_code=202, responses=answers, openapi_extra=RUN_BODY)
+    async def create_run(request: Request) -> Response:
+        """Creates one run, or merges into it when its id is known.
+
+        Needs `id`, `name` and `run_type`; `trace_id` and `dotted_order` are derived when absent.
+        """
+        credentials = credentials_of(request.headers)
+        async with bodies.read(request) as body:
+            found = _single(parse_run(body), is_create=True)
+        return await _store_one(request, store, found, credentials, "Run created")
+
+    @router.patch("/runs/{run_id}", status_code=202, responses=answers, openapi_extra=RUN_BODY)
+    async def update_run(request: Request, run_id: str) -> Response:
+        """Merges the given fields into a run. Null and absent fields change nothing.
+
+        An update of a run that does not exist yet is kept until the run is created.
+        """
+        credentials = credentials_of(request.headers)
+        async with bodies.read(request) as body:
+            run = parse_run(body)
+            _agree_on_id(run, run_id)
+            found = _single(run, is_create=False)
+        return await _store_one(request, store, found, credentials, "Run updated")
+
+    @router.post("/runs/batch", status_code=202, responses=answers, openapi_extra=BATCH_BODY)
+    async def write_batch(request: Request) -> Response:
+        """Creates and updates many runs; each needs `id`, `trace_id` and `dotted_order`."""
+        credentials = credentials_of(request.headers)
+        async with bodies.read(request) as body:
+            return await _store_all(request, store, operations_of_batch(body), credentials)
+
+    @router.post("/runs/multipart", status_code=202, responses=answers, openapi_extra=MULTIPART_BODY)
+    async def write_multipart(request: Request) -> Response:
+        """Creates and updates many runs with their payloads and attachments, one part each.
+
+        `feedback.<id>` parts are checked but not stored by this version; the answer says so.
+        """
+        credentials = credentials_of(request.headers)
+        boundary = boundary_of(request.headers.get("content-type", ""))
+        async with bodies.read(request) as body:
+            found = operations_of_parts(split(body, boundary))
+            if found.feedback_parts:
+                feedback_warning.give()
+            return await _store_all(request, store, found, credentials)
+
+    return router
+
+
+class _OnceWarning:
+    """Says once per process that feedback is not stored; each answer says it, too."""
+
+    def __init__(self) -> None:
+        self._given = False
+
+    def give(self) -> None:
+        if not self._given:
+            self._given = True
+            _log.warning("feedback_not_stored", hint="feedback parts are accepted but not stored yet")
+
+
+def _agree_on_id(run: RunJson, path_id: str) -> None:
+    """Gives the run of an update the id in its path."""
+    run_id = canonical_uuid("run_id", path_id)
+    if run.id is not None and canonical_uuid("id", run.id) != run_id:
+        raise invalid("id", "differs from the id in the path")
+    run.id = run_id
+
+
+def _single(run: RunJson, *, is_create: bool) -> Operations:
+    return Operations([operation_of(run, is_create=is_create)], [""])
+
+
+async def _write(store: StoreClient, found: Operations, credentials: Credentials) -> None:
+    # One after the other: operations are applied in the order of the request.
+    for offset, message in found.messages():
+        answer = await store.write_runs(message, credentials)
+        found.refuse_by_store(offset, answer.errors)
+
+
+async def _store_one(
+    request: Request, store: StoreClient, found: Operations, credentials: Credentials, done: str
+) -> Response:
+    add_call_facts(request.scope, operations=1)
+    await _write(store, found, credentials)
+    for refusal in found.refusals:
+        raise invalid(refusal.field, refusal.message)
+    return json_response({"message": done}, 202)
+
+
+async def _store_all(
+    request: Request, store: StoreClient, found: Operations, credentials: Credentials
+) -> Response:
+    try:
+        await _write(store, found, credentials)
+    finally:
+        add_call_facts(request.scope, operations=len(found.operations), refused=len(found.refusals))
+    if found.refusals:
+        return _refusal_answer(found)
+    message = f"{len(found.operations)} operations accepted"
+    return json_response({"message": message + _feedback_note(found)}, 202)
+
+
+def _refusal_answer(found: Operations) -> Response:
+    listed = found.refusals[:_MAX_LISTED_REFUSALS]
+    lines = [str(refusal) for refusal in listed]
+    if len(found.refusals) > len(listed):
+        lines.append(f"and {len(found.refusals) - len(listed)} more")
+    body = {
+        "error": f"{len(found.refusals)} of the request refused, everything else stored"
+        + _feedback_note(found),
+        "details": "\n".join(lines),
+        "refused": [
+            {"source": refusal.source, "field": refusal.field, "message": refusal.message}
+            for refusal in listed
+        ],
+    }
+    return json_response(body, 422)
+
+
+def _feedback_note(found: Operations) -> str:
+    if not found.feedback_parts:
+        return ""
+    return f"; {found.feedback_parts} feedback parts are not stored by this version"

@@ -1,0 +1,122 @@
+"""The v1 routes that read runs: `GET /runs/{id}`, `POST /runs/query` (contract runs-v1, sections 5 and 6)."""
+
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter, HTTPException, Query, Request
+from starlette.responses import Response
+
+from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.gateway.call_log import add_call_facts
+from runstore.gateway.dialects import json_response
+from runstore.gateway.models import Detail, RunPageV1, RunsQueryV1, RunV1
+from runstore.gateway.run_json import RUN_TYPES
+from runstore.gateway.run_v1 import DEFAULT_SELECTION, SELECTABLE, Selection
+from runstore.gateway.store_client import StoreClient, credentials_of
+from runstore.gateway.time_fields import TimeUs, to_timestamp
+from runstore.v1 import run_pb2
+from runstore.v1 import run_query_service_pb2 as pb
+
+_MAX_LIMIT: Final = 100
+_WITHOUT_SERIALIZED: Final = Selection(
+    key for key in SELECTABLE if key in DEFAULT_SELECTION.keys and key not in ("serialized", "manifest")
+)
+
+
+def run_routes_v1(store: StoreClient) -> APIRouter:
+    """The routes, reading from `store`."""
+    router = APIRouter(tags=["Runs (v1)"])
+    not_found: dict[int | str, dict[str, Any]] = {404: {"model": Detail}}
+
+    @router.get("/runs/{run_id}", response_model=RunV1, responses=not_found)
+    async def read_run(
+        request: Request,
+        run_id: UUID,
+        session_id: Annotated[UUID | None, Query(description="The run's project.")] = None,
+        start_time: Annotated[TimeUs | None, Query(description="A hint; not needed here.")] = None,  # noqa: ARG001 - documented, and checked
+        exclude_s3_stored_attributes: Annotated[  # noqa: ARG001, FBT002 - part of the contract
+            bool, Query(description="Without effect: nothing is stored outside.")
+        ] = False,
+        exclude_serialized: bool = False,  # noqa: FBT001, FBT002 - a query parameter
+        include_messages: bool = False,  # noqa: ARG001, FBT001, FBT002 - part of the contract
+    ) -> Response:
+        """Reads one run, complete."""
+        selection = _WITHOUT_SERIALIZED if exclude_serialized else DEFAULT_SELECTION
+        query = pb.GetRunRequest(
+            id=str(run_id),
+            project_id=None if session_id is None else str(session_id),
+            fields=selection.fields,
+        )
+        answer = await store.get_run(query, credentials_of(request.headers))
+        return json_response(selection.show(answer.run))
+
+    @router.post(
+        "/runs/query",
+        response_model=RunPageV1,
+        responses={400: {"model": Detail, "description": "Bad filter or cursor, or no bound."}},
+    )
+    async def query_runs(request: Request, body: RunsQueryV1) -> Response:
+        """Lists runs, newest first unless told, a page at a time.
+
+        At least one of `session`, `id`, `parent_run`, `trace` and `reference_example` is needed.
+        """
+        selection = DEFAULT_SELECTION if body.select is None else Selection(body.select)
+        page = await store.list_runs(_list_request(body, selection), credentials_of(request.headers))
+        add_call_facts(request.scope, runs=len(page.runs))
+        following = None if body.skip_pagination else page.next_page_token or None
+        return json_response(
+            {
+                "runs": [selection.show(run) for run in page.runs],
+                "cursors": {"next": following, "prev": None},
+                "search_cursors": None,
+                "parsed_query": None,
+            }
+        )
+
+    return router
+
+
+def _list_request(body: RunsQueryV1, selection: Selection) -> pb.ListRunsRequest:
+    if body.query or body.search_filter:
+        raise RunstoreError(ErrorReason.UNIMPLEMENTED, "Queries in natural language are not offered.")
+    limit = _MAX_LIMIT if body.limit is None else min(max(body.limit, 1), _MAX_LIMIT)
+    request = pb.ListRunsRequest(
+        fields=selection.fields,
+        sort_order=run_pb2.SORT_ORDER_ASC if body.order == "asc" else run_pb2.SORT_ORDER_DESC,
+        page_size=limit,
+        page_token=body.cursor or "",
+    )
+    if body.id:
+        request.ids.extend(map(str, body.id))  # The contract: ids switch every condition off.
+        return request
+    _add_conditions(request, body)
+    return request
+
+
+def _add_conditions(request: pb.ListRunsRequest, body: RunsQueryV1) -> None:
+    if not (body.session or body.parent_run or body.trace or body.reference_example):
+        raise HTTPException(
+            400,
+            "At least one of 'session', 'id', 'parent_run', 'trace' or 'reference_example' must be specified",
+        )
+    request.project_ids.extend(map(str, body.session or ()))
+    request.reference_example_ids.extend(map(str, body.reference_example or ()))
+    if body.trace is not None:
+        request.trace_id = str(body.trace)
+    if body.parent_run is not None:
+        request.parent_run_id = str(body.parent_run)
+    if body.run_type is not None:
+        request.run_type = RUN_TYPES[body.run_type]
+    if body.is_root is not None:
+        request.is_root = body.is_root
+    elif body.execution_order == 1:
+        request.is_root = True
+    if body.error is not None:
+        request.has_error = body.error
+    if body.start_time is not None:
+        request.min_start_time.CopyFrom(to_timestamp(body.start_time))
+    if body.end_time is not None:
+        request.max_start_time.CopyFrom(to_timestamp(body.end_time))
+    request.filter = body.filter or ""
+    request.trace_filter = body.trace_filter or ""
+    request.tree_filter = body.tree_filter or ""

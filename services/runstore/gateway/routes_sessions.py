@@ -1,0 +1,161 @@
+"""The project routes, which v1 calls sessions (contract resources, section 1)."""
+
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.domain.times import format_naive
+from runstore.gateway.dialects import json_response
+from runstore.gateway.models import Detail, ProjectCreate, ProjectUpdate, TracerSession
+from runstore.gateway.store_client import StoreClient, credentials_of
+from runstore.gateway.time_fields import to_time_us, to_timestamp
+from runstore.v1 import project_service_pb2 as pb
+
+# Statistics come with a later version; the keys are there, as SDKs expect.
+_STATISTICS: Final = dict.fromkeys(
+    (
+        *("run_count", "latency_p50", "latency_p99", "first_token_p50", "first_token_p99"),
+        *("total_tokens", "prompt_tokens", "completion_tokens"),
+        *("total_cost", "prompt_cost", "completion_cost"),
+        *("last_run_start_time", "feedback_stats", "session_feedback_stats", "run_facets"),
+        *("error_rate", "streaming_rate", "test_run_number"),
+    )
+)
+_NO_EXTRA: Final = msgspec.Raw(b"{}")
+
+
+class _ListQuery(BaseModel):
+    """Query parameters of the list."""
+
+    id: list[UUID] = Field(default=[])
+    name: str | None = Field(None, description="The exact name.")
+    name_contains: str | None = Field(None, description="Part of the name, in any case.")
+    reference_dataset: list[UUID] = Field(default=[], description="Experiments on these datasets.")
+    reference_free: bool | None = Field(None, description="No experiments (true), or only those (false).")
+    metadata: str | None = Field(None, description="JSON object that the metadata contains.")
+    include_stats: bool = Field(default=True, description="Statistics are null in this version.")
+    dataset_version: str | None = Field(None, description="Without effect.")
+    sort_by: Literal["start_time"] = "start_time"
+    sort_by_desc: bool = True
+    filter: str | None = Field(None, description="Not offered.")
+    tag_value_id: list[UUID] = Field(default=[], description="Not offered.")
+    offset: int = Field(0, ge=0, le=2**31 - 1)
+    limit: int = Field(100, ge=1, le=100)
+
+
+def session_routes(store: StoreClient) -> APIRouter:
+    """The routes, on the projects of `store`."""
+    router = APIRouter(prefix="/sessions", tags=["Projects (sessions)"])
+    not_found: dict[int | str, dict[str, Any]] = {404: {"model": Detail}}
+    taken: dict[int | str, dict[str, Any]] = {409: {"model": Detail, "description": "The name is taken."}}
+
+    @router.post("", response_model=TracerSession, responses=taken)
+    async def create_session(
+        request: Request,
+        body: ProjectCreate,
+        upsert: bool = False,  # noqa: FBT001, FBT002 - a query parameter
+    ) -> Response:
+        """Creates a project. With `upsert`, answers the one of that name when there is one."""
+        message = pb.CreateProjectRequest(
+            name=body.name,
+            id=None if body.id is None else str(body.id),
+            description=body.description,
+            extra=_json(body.extra),
+            reference_dataset_id=_text(body.reference_dataset_id),
+            start_time=None if body.start_time is None else to_timestamp(body.start_time),
+            upsert=upsert,
+        )
+        answer = await store.create_project(message, credentials_of(request.headers))
+        return json_response(_show(answer.project))
+
+    @router.get("", response_model=list[TracerSession])
+    async def list_sessions(request: Request, query: Annotated[_ListQuery, Query()]) -> Response:
+        """Lists projects, the last started first."""
+        answer = await store.list_projects(_list_request(query), credentials_of(request.headers))
+        return json_response([_show(project) for project in answer.projects])
+
+    @router.get("/{session_id}", response_model=TracerSession, responses=not_found)
+    async def read_session(request: Request, session_id: UUID) -> Response:
+        """Reads a project."""
+        message = pb.GetProjectRequest(id=str(session_id))
+        answer = await store.get_project(message, credentials_of(request.headers))
+        return json_response(_show(answer.project))
+
+    @router.patch("/{session_id}", response_model=TracerSession, responses={**not_found, **taken})
+    async def update_session(request: Request, session_id: UUID, body: ProjectUpdate) -> Response:
+        """Changes a project; null and absent keys keep what is there."""
+        message = pb.UpdateProjectRequest(
+            id=str(session_id),
+            name=body.name,
+            description=body.description,
+            extra=_json(body.extra),
+            end_time=None if body.end_time is None else to_timestamp(body.end_time),
+            reference_dataset_id=_text(body.reference_dataset_id),
+        )
+        answer = await store.update_project(message, credentials_of(request.headers))
+        return json_response(_show(answer.project))
+
+    @router.delete("/{session_id}", responses=not_found)
+    async def delete_session(request: Request, session_id: UUID) -> Response:
+        """Deletes a project and its runs."""
+        await store.delete_project(
+            pb.DeleteProjectRequest(id=str(session_id)), credentials_of(request.headers)
+        )
+        return json_response({"message": "Session deleted"})
+
+    return router
+
+
+def _list_request(query: _ListQuery) -> pb.ListProjectsRequest:
+    if query.filter is not None or query.tag_value_id:
+        raise RunstoreError(
+            ErrorReason.UNIMPLEMENTED, "filter and tag_value_id are not offered by this version"
+        )
+    return pb.ListProjectsRequest(
+        ids=map(str, query.id),
+        name=query.name,
+        name_contains=query.name_contains,
+        reference_dataset_ids=map(str, query.reference_dataset),
+        reference_free=query.reference_free,
+        metadata=None if query.metadata is None else _json_object("metadata", query.metadata),
+        oldest_first=not query.sort_by_desc,
+        offset=query.offset,
+        page_size=query.limit,
+    )
+
+
+def _show(project: pb.Project) -> dict[str, Any]:
+    return {
+        "id": project.id,
+        "tenant_id": project.tenant_id,
+        "name": project.name,
+        "description": project.description if project.HasField("description") else None,
+        "start_time": format_naive(to_time_us(project.start_time)),
+        "end_time": format_naive(to_time_us(project.end_time)) if project.HasField("end_time") else None,
+        "extra": msgspec.Raw(project.extra) if project.extra else _NO_EXTRA,
+        "reference_dataset_id": (
+            project.reference_dataset_id if project.HasField("reference_dataset_id") else None
+        ),
+        **_STATISTICS,
+    }
+
+
+def _text(identifier: UUID | None) -> str | None:
+    return None if identifier is None else str(identifier)
+
+
+def _json(content: dict[str, Any] | None) -> bytes | None:
+    return None if content is None else msgspec.json.encode(content)
+
+
+def _json_object(field: str, text: str) -> bytes:
+    try:
+        msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise invalid(field, "not a JSON object") from error
+    return text.encode()

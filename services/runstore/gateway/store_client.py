@@ -1,0 +1,199 @@
+"""The gateway's only way to the store: one gRPC channel, and its errors as `RunstoreError`."""
+
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from starlette.datastructures import Headers
+
+from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.v1 import error_pb2
+from runstore.v1 import project_service_pb2 as projects
+from runstore.v1 import project_service_pb2_grpc as projects_grpc
+from runstore.v1 import run_ingest_service_pb2 as ingest
+from runstore.v1 import run_ingest_service_pb2_grpc as ingest_grpc
+from runstore.v1 import run_query_service_pb2 as queries
+from runstore.v1 import run_query_service_pb2_grpc as queries_grpc
+
+MAX_WRITE_BYTES: Final = 64 * 1024 * 1024
+"""Most bytes of one WriteRuns message (`run_ingest_service.proto`)."""
+
+MAX_WRITE_OPERATIONS: Final = 10_000
+"""Most operations of one WriteRuns message (`run_ingest_service.proto`)."""
+
+# A page of runs with large payloads is far above gRPC's default of 4 MiB.
+_MAX_RECEIVE_BYTES: Final = 1024 * 1024 * 1024
+# Room for the framing of the last operation.
+_MAX_SEND_BYTES: Final = MAX_WRITE_BYTES + 1024 * 1024
+
+_WRITE_TIMEOUT_S: Final = 30.0
+_READ_TIMEOUT_S: Final = 60.0
+_HEALTH_TIMEOUT_S: Final = 2.0
+
+_CREDENTIAL_HEADERS: Final = ("x-api-key", "x-service-key", "authorization", "cookie", "x-tenant-id")
+_ERROR_DETAIL_KEY: Final = "runstore-error-bin"
+
+# For errors that come from gRPC itself or from a proxy, without our detail. Their texts hold
+# addresses and internals, so the caller gets these instead.
+_BARE_CODES: Final = {
+    grpc.StatusCode.UNAVAILABLE: (ErrorReason.UNAVAILABLE, "The store cannot be reached."),
+    grpc.StatusCode.CANCELLED: (ErrorReason.UNAVAILABLE, "The store is stopping."),
+    grpc.StatusCode.DEADLINE_EXCEEDED: (
+        ErrorReason.DEADLINE_EXCEEDED,
+        "The store did not answer in time.",
+    ),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: (ErrorReason.OVERLOADED, "The store is overloaded."),
+    grpc.StatusCode.UNIMPLEMENTED: (ErrorReason.UNIMPLEMENTED, "The store does not offer this."),
+    grpc.StatusCode.UNAUTHENTICATED: (ErrorReason.UNAUTHENTICATED, "Invalid credentials."),
+    grpc.StatusCode.PERMISSION_DENIED: (ErrorReason.PERMISSION_DENIED, "Not allowed."),
+    grpc.StatusCode.NOT_FOUND: (ErrorReason.NOT_FOUND, "Not found."),
+}
+
+_Request = TypeVar("_Request", bound=Message)
+_Response = TypeVar("_Response", bound=Message)
+
+Credentials = tuple[tuple[str, str], ...]
+"""Call metadata: the caller's credential headers, names in lower case."""
+
+_log = structlog.get_logger(__name__)
+
+
+def open_channel(target: str) -> grpc.aio.Channel:
+    """A channel to the store at `target` (`unix:/path/store.sock` or `host:port`); connects lazily."""
+    return grpc.aio.insecure_channel(
+        target,
+        options=[
+            ("grpc.max_send_message_length", _MAX_SEND_BYTES),
+            ("grpc.max_receive_message_length", _MAX_RECEIVE_BYTES),
+            # After a restart the store is back within seconds; gRPC would wait up to two minutes.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1_000),
+        ],
+    )
+
+
+def credentials_of(headers: Headers) -> Credentials:
+    """The caller's credential headers, to be passed on with a call.
+
+    Raises UNAUTHENTICATED for one with characters that gRPC metadata cannot carry.
+    """
+    credentials = tuple((name, headers[name]) for name in _CREDENTIAL_HEADERS if headers.get(name))
+    for name, value in credentials:
+        if not (value.isascii() and value.isprintable()):
+            raise RunstoreError(ErrorReason.UNAUTHENTICATED, f"Invalid characters in the header {name}.")
+    return credentials
+
+
+class StoreClient:
+    """Calls the store, each call with a deadline.
+
+    Every method raises `RunstoreError`: the store's own refusals with their reason, UNAVAILABLE
+    when it cannot be reached, DEADLINE_EXCEEDED when it is too slow.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._ingest = ingest_grpc.RunIngestServiceStub(channel)
+        self._queries = queries_grpc.RunQueryServiceStub(channel)
+        self._projects = projects_grpc.ProjectServiceStub(channel)
+        self._health = health_pb2_grpc.HealthStub(channel)
+
+    async def write_runs(
+        self, request: ingest.WriteRunsRequest, credentials: Credentials
+    ) -> ingest.WriteRunsResponse:
+        """Makes operations durable; those that the store refuses are in the answer's `errors`."""
+        return await _answer(self._ingest.WriteRuns, request, credentials, _WRITE_TIMEOUT_S)
+
+    async def list_runs(
+        self, request: queries.ListRunsRequest, credentials: Credentials
+    ) -> queries.ListRunsResponse:
+        """One page of runs."""
+        return await _answer(self._queries.ListRuns, request, credentials, _READ_TIMEOUT_S)
+
+    async def get_run(
+        self, request: queries.GetRunRequest, credentials: Credentials
+    ) -> queries.GetRunResponse:
+        """One run; NOT_FOUND when the tenant has none of that id."""
+        return await _answer(self._queries.GetRun, request, credentials, _READ_TIMEOUT_S)
+
+    async def get_attachment(self, request: queries.GetAttachmentRequest) -> queries.GetAttachmentResponse:
+        """The content of an attachment; its token is the credential."""
+        return await _answer(self._queries.GetAttachment, request, (), _READ_TIMEOUT_S)
+
+    async def create_project(
+        self, request: projects.CreateProjectRequest, credentials: Credentials
+    ) -> projects.CreateProjectResponse:
+        """Creates a project; ALREADY_EXISTS when the name is taken and `upsert` is false."""
+        return await _answer(self._projects.CreateProject, request, credentials, _READ_TIMEOUT_S)
+
+    async def get_project(
+        self, request: projects.GetProjectRequest, credentials: Credentials
+    ) -> projects.GetProjectResponse:
+        """One project; NOT_FOUND when the tenant has none of that id."""
+        return await _answer(self._projects.GetProject, request, credentials, _READ_TIMEOUT_S)
+
+    async def list_projects(
+        self, request: projects.ListProjectsRequest, credentials: Credentials
+    ) -> projects.ListProjectsResponse:
+        """One page of projects."""
+        return await _answer(self._projects.ListProjects, request, credentials, _READ_TIMEOUT_S)
+
+    async def update_project(
+        self, request: projects.UpdateProjectRequest, credentials: Credentials
+    ) -> projects.UpdateProjectResponse:
+        """Changes the given fields of a project."""
+        return await _answer(self._projects.UpdateProject, request, credentials, _READ_TIMEOUT_S)
+
+    async def delete_project(
+        self, request: projects.DeleteProjectRequest, credentials: Credentials
+    ) -> projects.DeleteProjectResponse:
+        """Deletes a project and its runs."""
+        return await _answer(self._projects.DeleteProject, request, credentials, _READ_TIMEOUT_S)
+
+    async def is_serving(self) -> bool:
+        """Whether the store says, within two seconds, that it serves. Raises nothing."""
+        try:
+            health = await _answer(self._health.Check, health_pb2.HealthCheckRequest(), (), _HEALTH_TIMEOUT_S)
+        except RunstoreError:
+            return False
+        return bool(health.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def _answer(
+    method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
+    request: _Request,
+    credentials: Credentials,
+    timeout_s: float,
+) -> _Response:
+    try:
+        return await method(request, timeout=timeout_s, metadata=credentials)
+    except grpc.aio.AioRpcError as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: grpc.aio.AioRpcError) -> RunstoreError:
+    detail = _error_detail(error.trailing_metadata())
+    if detail is None:
+        if "larger than max" in (error.details() or ""):  # gRPC's own limit of a message
+            return RunstoreError(ErrorReason.TOO_LARGE, "Too large for one message to or from the store.")
+        bare = _BARE_CODES.get(error.code())
+        if bare is None:
+            _log.error("store_failed", code=error.code().name, details=error.details())
+            return RunstoreError(ErrorReason.INTERNAL, "")
+        return RunstoreError(*bare)
+    name = error_pb2.ErrorReason.Name(detail.reason).removeprefix("ERROR_REASON_")
+    reason = ErrorReason.__members__.get(name, ErrorReason.INTERNAL)
+    return RunstoreError(reason, error.details() or "", field=detail.field)
+
+
+def _error_detail(metadata: Iterable[Any] | None) -> error_pb2.ErrorDetail | None:
+    for key, value in metadata or ():
+        if key == _ERROR_DETAIL_KEY and isinstance(value, bytes):
+            try:
+                return error_pb2.ErrorDetail.FromString(value)
+            except DecodeError:
+                return None
+    return None

@@ -1,0 +1,90 @@
+"""Runs one gateway process: the composition root of the HTTP side."""
+
+import asyncio
+import math
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+import uvicorn
+
+from runstore.gateway.app import create_app
+from runstore.gateway.bodies import BodyLimits
+from runstore.gateway.store_client import StoreClient, open_channel
+from runstore.runtime.clock import SystemClock
+from runstore.runtime.settings import Settings
+
+_BACKLOG = 2_048
+_KEEP_ALIVE_S = 75  # Longer than the 5 s that SDKs pause between batches.
+
+_log = structlog.get_logger(__name__)
+
+
+async def run_gateway(
+    settings: Settings, *, listen_fd: int | None, ready: Callable[[], None], stop: asyncio.Event
+) -> None:
+    """Serves HTTP until `stop`, then finishes the calls under way within `settings.drain_timeout_s`.
+
+    Listens on the inherited socket `listen_fd`, or else on `settings.http`. `ready` is called once
+    connections are accepted. The store may be away, then and later: calls answer 503 meanwhile.
+    Raises OSError when the address cannot be bound.
+    """
+    limits = BodyLimits(
+        max_body_bytes=settings.max_body_bytes,
+        max_decompressed_bytes=settings.max_decompressed_bytes,
+        max_decompression_ratio=settings.max_decompression_ratio,
+    )
+    listener = _listener(settings, listen_fd)
+    async with open_channel(settings.store_target) as channel:
+        app = create_app(StoreClient(channel), limits, SystemClock().now_us)
+        server = _Server(_uvicorn_config(app, settings), ready)
+        stopping = asyncio.create_task(_stop_when_set(stop, server))
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            stopping.cancel()
+            listener.close()
+
+
+def _uvicorn_config(app: object, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type] # starlette's and uvicorn's types of ASGI differ in name only
+        http="httptools",
+        lifespan="off",
+        access_log=False,  # `CallLog` writes the line.
+        log_config=None,  # The process has configured logging.
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
+    )
+
+
+def _listener(settings: Settings, listen_fd: int | None) -> socket.socket:
+    if listen_fd is not None:
+        return socket.socket(fileno=listen_fd)
+    address = settings.http
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    return socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that says when it accepts connections, and leaves signals to the process."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _stop_when_set(stop: asyncio.Event, server: _Server) -> None:
+    await stop.wait()
+    _log.info("gateway_draining")
+    server.should_exit = True

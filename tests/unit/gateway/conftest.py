@@ -1,0 +1,258 @@
+"""A real gateway on a loopback port, in front of a scripted store on a Unix socket.
+
+Both live on one event loop in a thread, so that synchronous SDKs can call them.
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from runstore.domain.errors import ErrorReason
+from runstore.runtime import gateway as gateway_process
+from runstore.runtime.settings import Settings
+from runstore.v1 import error_pb2
+from runstore.v1 import project_service_pb2 as projects
+from runstore.v1 import project_service_pb2_grpc as projects_grpc
+from runstore.v1 import run_ingest_service_pb2 as ingest
+from runstore.v1 import run_ingest_service_pb2_grpc as ingest_grpc
+from runstore.v1 import run_query_service_pb2 as queries
+from runstore.v1 import run_query_service_pb2_grpc as queries_grpc
+
+_Result = TypeVar("_Result")
+
+MAX_BODY_BYTES = 2 * 1024 * 1024
+MAX_DECOMPRESSED_BYTES = 40 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Refuse:
+    """A scripted refusal."""
+
+    reason: ErrorReason
+    message: str
+    field: str = ""
+    has_detail: bool = True
+
+
+@dataclass
+class FakeStore:
+    """Records every request with its metadata; answers from `answers`, by name of the method."""
+
+    requests: list[tuple[str, Any, dict[str, Any]]] = field(default_factory=list)
+    answers: dict[str, Any] = field(default_factory=dict)
+    serving: bool = True
+
+    def of(self, method: str) -> list[Any]:
+        """The requests of one method."""
+        return [request for name, request, _ in self.requests if name == method]
+
+    @property
+    def operations(self) -> list[ingest.RunOperation]:
+        """All operations of all WriteRuns requests."""
+        return [operation for request in self.of("WriteRuns") for operation in request.operations]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Call metadata of the last request."""
+        return self.requests[-1][2]
+
+    async def answer(self, method: str, request: Any, context: Any, default: Any) -> Any:
+        """Records the request; aborts or answers as scripted."""
+        self.requests.append((method, request, dict(context.invocation_metadata())))
+        answer = self.answers.get(method, default)
+        if callable(answer):
+            answer = answer(request)
+        if isinstance(answer, Refuse):
+            if answer.has_detail:
+                reason = error_pb2.ErrorReason.Value(f"ERROR_REASON_{answer.reason.name}")
+                detail = error_pb2.ErrorDetail(reason=reason, field=answer.field)
+                context.set_trailing_metadata((("runstore-error-bin", detail.SerializeToString()),))
+            await context.abort(grpc.StatusCode[answer.reason.grpc_code], answer.message)
+        return answer
+
+
+class _Ingest(ingest_grpc.RunIngestServiceServicer):
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+
+    async def WriteRuns(self, request: Any, context: Any) -> Any:
+        return await self._store.answer("WriteRuns", request, context, ingest.WriteRunsResponse())
+
+
+class _Queries(queries_grpc.RunQueryServiceServicer):
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+
+    async def ListRuns(self, request: Any, context: Any) -> Any:
+        return await self._store.answer("ListRuns", request, context, queries.ListRunsResponse())
+
+    async def GetRun(self, request: Any, context: Any) -> Any:
+        missing = Refuse(ErrorReason.NOT_FOUND, "no such run")
+        return await self._store.answer("GetRun", request, context, missing)
+
+    async def GetAttachment(self, request: Any, context: Any) -> Any:
+        missing = Refuse(ErrorReason.NOT_FOUND, "no such attachment")
+        return await self._store.answer("GetAttachment", request, context, missing)
+
+
+class _Projects(projects_grpc.ProjectServiceServicer):
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+
+    async def CreateProject(self, request: Any, context: Any) -> Any:
+        return await self._store.answer("CreateProject", request, context, None)
+
+    async def GetProject(self, request: Any, context: Any) -> Any:
+        missing = Refuse(ErrorReason.NOT_FOUND, "no such project")
+        return await self._store.answer("GetProject", request, context, missing)
+
+    async def ListProjects(self, request: Any, context: Any) -> Any:
+        return await self._store.answer("ListProjects", request, context, projects.ListProjectsResponse())
+
+    async def UpdateProject(self, request: Any, context: Any) -> Any:
+        return await self._store.answer("UpdateProject", request, context, None)
+
+    async def DeleteProject(self, request: Any, context: Any) -> Any:
+        return await self._store.answer("DeleteProject", request, context, projects.DeleteProjectResponse())
+
+
+class _Health(health_pb2_grpc.HealthServicer):
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        state = health_pb2.HealthCheckResponse
+        return state(status=state.SERVING if self._store.serving else state.NOT_SERVING)
+
+
+class BackgroundLoop:
+    """An event loop in a thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Awaitable[_Result]) -> _Result:
+        """Runs on the loop; returns or raises here."""
+
+        async def await_it() -> _Result:
+            return await coroutine
+
+        return asyncio.run_coroutine_threadsafe(await_it(), self._loop).result(timeout=30)
+
+    def start(self, make: Callable[[], Any]) -> Any:
+        """Calls `make` on the loop."""
+
+        async def call() -> Any:
+            return make()
+
+        return self.run(call())
+
+    def close(self) -> None:
+        """Stops the loop and its thread."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+        self._loop.close()
+
+
+class RunningGateway:
+    """`run_gateway` under way on a port of the system's choice."""
+
+    def __init__(self, loop: BackgroundLoop, target: str) -> None:
+        self._loop = loop
+        self._stop: asyncio.Event = loop.start(asyncio.Event)
+        self.port = 0
+        ready = threading.Event()
+        listener = gateway_process.socket.create_server(("127.0.0.1", 0))
+        self.port = listener.getsockname()[1]
+        settings = Settings(
+            store_address=target,
+            max_body_bytes=MAX_BODY_BYTES,
+            max_decompressed_bytes=MAX_DECOMPRESSED_BYTES,
+            max_decompression_ratio=50,
+            drain_timeout_s=5,
+        )
+        serve = gateway_process.run_gateway(
+            settings, listen_fd=listener.detach(), ready=ready.set, stop=self._stop
+        )
+        self._task: asyncio.Task[None] = loop.start(lambda: asyncio.get_running_loop().create_task(serve))
+        assert ready.wait(timeout=10)
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        """Drains and waits for the end."""
+        self._loop.start(self._stop.set)
+        self._loop.run(self._task)
+
+
+@pytest.fixture(scope="session")
+def loop() -> Iterator[BackgroundLoop]:
+    """The loop of the fake store and of the gateway."""
+    background = BackgroundLoop()
+    yield background
+    background.close()
+
+
+@pytest.fixture(scope="session")
+def _store_and_target(
+    loop: BackgroundLoop, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[FakeStore, str]]:
+    store = FakeStore()
+    path = Path(tmp_path_factory.mktemp("s")) / "store.sock"
+
+    async def serve() -> Any:
+        server = grpc.aio.server(options=[("grpc.max_receive_message_length", 66 * 1024 * 1024)])
+        ingest_grpc.add_RunIngestServiceServicer_to_server(_Ingest(store), server)
+        queries_grpc.add_RunQueryServiceServicer_to_server(_Queries(store), server)
+        projects_grpc.add_ProjectServiceServicer_to_server(_Projects(store), server)
+        health_pb2_grpc.add_HealthServicer_to_server(_Health(store), server)
+        server.add_insecure_port(f"unix:{path}")
+        await server.start()
+        return server
+
+    server = loop.run(serve())
+    yield store, f"unix:{path}"
+    loop.run(server.stop(None))
+
+
+@pytest.fixture(scope="session")
+def _gateway(loop: BackgroundLoop, _store_and_target: tuple[FakeStore, str]) -> Iterator[RunningGateway]:
+    running = RunningGateway(loop, _store_and_target[1])
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def store(_store_and_target: tuple[FakeStore, str]) -> FakeStore:
+    """The scripted store, with nothing recorded and default answers."""
+    store = _store_and_target[0]
+    store.requests.clear()
+    store.answers.clear()
+    store.serving = True
+    return store
+
+
+@pytest.fixture
+def url(_gateway: RunningGateway) -> str:
+    """The gateway's address."""
+    return _gateway.url
+
+
+@pytest.fixture
+def http(url: str, store: FakeStore) -> Iterator[httpx.Client]:
+    """A client of the gateway that follows no redirects."""
+    with httpx.Client(base_url=url, timeout=20) as client:
+        yield client
