@@ -6,8 +6,8 @@ like any field: see `storage.clickhouse.columns`.
 
 from runstore.domain.events import first_token_time
 from runstore.domain.extra import read_extra
-from runstore.domain.prices import Price, PriceBook, cost
 from runstore.domain.previews import error_preview, preview
+from runstore.domain.prices import Price, PriceBook, cost
 from runstore.domain.runs import RunFacts, RunPatch
 from runstore.domain.usage import usage_from_outputs
 

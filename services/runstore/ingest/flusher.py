@@ -202,7 +202,9 @@ class Flusher:
             await _persistently(self._store.append, rows, moves)
         except BlockRefused as refusal:
             if len(rows) == 1:
-                logger.error("dead_letter", run_id=rows[0].patch.run_id, reason=str(refusal))
+                logger.error(  # noqa: TRY400  # the reason says it all, and a trace would hold the data
+                    "dead_letter", run_id=rows[0].patch.run_id, reason=str(refusal)
+                )
                 await _persistently(self._store.bury, [rows[0].patch], str(refusal))
                 return
             middle = len(rows) // 2

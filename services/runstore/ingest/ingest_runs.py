@@ -37,7 +37,13 @@ class IngestRuns:
     """The way in for every operation, whatever transport brought it."""
 
     def __init__(
-        self, projects: Projects, sequence: SequenceNumbers, log: Log, flusher: Flusher, *, queue_max_bytes: int
+        self,
+        projects: Projects,
+        sequence: SequenceNumbers,
+        log: Log,
+        flusher: Flusher,
+        *,
+        queue_max_bytes: int,
     ) -> None:
         self._projects = projects
         self._sequence = sequence
@@ -94,7 +100,10 @@ class IngestRuns:
 
 
 def replay(log: Log, flusher: Flusher) -> int:
-    """Submit what the log holds and the engine may not have; how many operations. Call before the log starts."""
+    """Submit what the log holds and the engine may not have; how many operations.
+
+    Call before the log starts.
+    """
     count = 0
     for body in log.replay():
         patches = _BODY.decode(body)

@@ -117,8 +117,8 @@ class Log:
             group, self._waiting = self._waiting, []
             try:
                 await loop.run_in_executor(self._writer, self._write, group)
-            except OSError as error:
-                logger.error("log_write_failed", error=str(error), frames=len(group))
+            except OSError:
+                logger.exception("log_write_failed", frames=len(group))
                 refusal = RunstoreError(ErrorReason.UNAVAILABLE, "the log cannot be written")
                 for waiting in group:
                     if not waiting.done.done():
@@ -216,8 +216,8 @@ class Log:
         for path in paths:
             self._number = int(path.stem)
             end = 0
-            for end, last_sequence, _ in _frames(path):
-                self._last_sequence = last_sequence
+            for frame_end, last_sequence, _ in _frames(path):
+                end, self._last_sequence = frame_end, last_sequence
             size = path.stat().st_size
             if end < size:
                 if path != paths[-1]:

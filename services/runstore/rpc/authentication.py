@@ -53,7 +53,9 @@ class KeyAuthentication:
         tenant_id = metadata.get("x-tenant-id", "").lower()
         if tenant_id and tenant_id != principal.tenant_id:
             raise RunstoreError(
-                ErrorReason.PERMISSION_DENIED, "the API key does not belong to this tenant", field="x-tenant-id"
+                ErrorReason.PERMISSION_DENIED,
+                "the API key does not belong to this tenant",
+                field="x-tenant-id",
             )
         return principal
 

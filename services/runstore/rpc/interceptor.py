@@ -48,7 +48,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
                 handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._unary(method, handler.unary_unary), handler.request_deserializer, handler.response_serializer
+            self._unary(method, handler.unary_unary),
+            handler.request_deserializer,
+            handler.response_serializer,
         )
 
     def _unary(self, method: str, behavior: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -107,7 +109,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         elif isinstance(error, RunstoreError):
             refusal = error
         else:
-            logger.exception("call_failed", method=line.method)
+            logger.error("call_failed", method=line.method, exc_info=error)
             refusal = RunstoreError(ErrorReason.INTERNAL, "internal error")
         line.write(refusal.reason.grpc_code, reason=refusal.reason.name, field=refusal.field)
         detail = error_pb2.ErrorDetail(reason=error_reason(refusal.reason), field=refusal.field)
@@ -132,4 +134,6 @@ class _CallLine:
             more["messages"] = self.messages
         duration_ms = round((time.perf_counter() - self._started) * 1_000, 2)
         level = logger.error if code == "INTERNAL" else logger.debug if code == "OK" else logger.info
-        level("call", method=self.method, code=code, tenant_id=self.tenant_id, duration_ms=duration_ms, **more)
+        level(
+            "call", method=self.method, code=code, tenant_id=self.tenant_id, duration_ms=duration_ms, **more
+        )

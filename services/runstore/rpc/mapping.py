@@ -75,9 +75,7 @@ def run_patch(operation: run_ingest_service_pb2.RunOperation, tenant_id: str) ->
     return patch
 
 
-def operation_error(
-    index: int, run_id: str, error: RunstoreError
-) -> run_ingest_service_pb2.OperationError:
+def operation_error(index: int, run_id: str, error: RunstoreError) -> run_ingest_service_pb2.OperationError:
     """A refusal, as the writer gets it."""
     return run_ingest_service_pb2.OperationError(
         index=index,
@@ -195,19 +193,19 @@ def _set_nothing(message: run_pb2.Run, value: object) -> None:
 
 
 _SETTERS: dict[RunField, Callable[[run_pb2.Run, Any], None]] = {field: _plain(field) for field in RunField}
-_SETTERS.update({
-    field: _time(field) for field in (RunField.START_TIME, RunField.END_TIME, RunField.FIRST_TOKEN_TIME)
-})
-_SETTERS.update({
-    field: _money(field) for field in (RunField.TOTAL_COST, RunField.PROMPT_COST, RunField.COMPLETION_COST)
-})
+_SETTERS.update(
+    {field: _time(field) for field in (RunField.START_TIME, RunField.END_TIME, RunField.FIRST_TOKEN_TIME)}
+)
+_SETTERS.update(
+    {field: _money(field) for field in (RunField.TOTAL_COST, RunField.PROMPT_COST, RunField.COMPLETION_COST)}
+)
 _SETTERS.update({field: _items(field) for field in (RunField.PARENT_RUN_IDS, RunField.TAGS)})
-_SETTERS.update({
-    field: _map(field) for field in (RunField.PROMPT_TOKEN_DETAILS, RunField.COMPLETION_TOKEN_DETAILS)
-})
-_SETTERS.update({
-    field: _money_map(field) for field in (RunField.PROMPT_COST_DETAILS, RunField.COMPLETION_COST_DETAILS)
-})
+_SETTERS.update(
+    {field: _map(field) for field in (RunField.PROMPT_TOKEN_DETAILS, RunField.COMPLETION_TOKEN_DETAILS)}
+)
+_SETTERS.update(
+    {field: _money_map(field) for field in (RunField.PROMPT_COST_DETAILS, RunField.COMPLETION_COST_DETAILS)}
+)
 _SETTERS[RunField.RUN_TYPE] = _set_run_type
 _SETTERS[RunField.STATUS] = _set_status
 _SETTERS[RunField.ATTACHMENTS] = _set_nothing

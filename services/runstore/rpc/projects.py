@@ -75,12 +75,12 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
             if getattr(request, field) < 0:
                 raise invalid(field, "must not be negative")
         condition = ProjectFilter(
-            ids=tuple(uuid_text(f"ids[{index}]", id) for index, id in enumerate(request.ids)),
+            ids=tuple(uuid_text(f"ids[{index}]", value) for index, value in enumerate(request.ids)),
             name=request.name if request.HasField("name") else None,
             name_contains=request.name_contains if request.HasField("name_contains") else None,
             reference_dataset_ids=tuple(
-                uuid_text(f"reference_dataset_ids[{index}]", id)
-                for index, id in enumerate(request.reference_dataset_ids)
+                uuid_text(f"reference_dataset_ids[{index}]", value)
+                for index, value in enumerate(request.reference_dataset_ids)
             ),
             reference_free=request.reference_free if request.HasField("reference_free") else None,
             metadata=_metadata(request),

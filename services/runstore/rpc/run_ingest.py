@@ -86,7 +86,9 @@ class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
         for index, operation in enumerate(operations):
             if index >= MAX_OPERATIONS:
                 raise RunstoreError(
-                    ErrorReason.TOO_LARGE, f"more than {MAX_OPERATIONS} operations in a batch", field="operations"
+                    ErrorReason.TOO_LARGE,
+                    f"more than {MAX_OPERATIONS} operations in a batch",
+                    field="operations",
                 )
             try:
                 patch = run_patch(operation, tenant_id)

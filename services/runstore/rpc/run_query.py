@@ -12,9 +12,8 @@ from runstore.query.list_runs import ListRuns
 from runstore.rpc.authentication import current_principal
 from runstore.rpc.mapping import run_fields, run_message, run_query
 from runstore.storage.run_store import RunStore
-from runstore.v1 import run_pb2
+from runstore.v1 import run_pb2, run_query_service_pb2_grpc
 from runstore.v1 import run_query_service_pb2 as pb
-from runstore.v1 import run_query_service_pb2_grpc
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 

@@ -57,9 +57,7 @@ async def migrate(settings: Settings) -> None:
 
 async def _open_ingest(settings: Settings, store: ClickHouseRunStore) -> tuple[Log, Flusher]:
     """Log and flusher, with everything stored that an earlier process left in the log."""
-    log = Log(
-        settings.log_dir, segment_bytes=settings.log_segment_bytes, max_bytes=settings.log_max_bytes
-    )
+    log = Log(settings.log_dir, segment_bytes=settings.log_segment_bytes, max_bytes=settings.log_max_bytes)
     flusher = Flusher(
         store,
         Placer(store, await store.moved_runs()),

@@ -3,7 +3,15 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from runstore.domain.runs import AttachmentRef, RunMove, RunPage, RunPatch, RunPlace, RunQuery, RunRow, StoredRun
+from runstore.domain.runs import (
+    AttachmentRef,
+    RunMove,
+    RunPage,
+    RunPatch,
+    RunPlace,
+    RunQuery,
+    RunRow,
+)
 
 
 class StoreUnavailable(Exception):

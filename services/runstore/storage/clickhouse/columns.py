@@ -155,15 +155,16 @@ RUN_COLUMNS = (
     Column("thread_id", "String", pa.string(), lambda row: _extra(row).thread_id),
     Column("thread_rank", "UInt8", pa.uint8(), lambda row: _extra(row).thread_rank),
     Column("ls_user_id", "String", pa.string(), lambda row: _extra(row).ls_user_id),
-    Column(
-        "reference_example_id", "UUID", _UUID, lambda row: row.patch.reference_example_id or NIL_UUID
-    ),
+    Column("reference_example_id", "UUID", _UUID, lambda row: row.patch.reference_example_id or NIL_UUID),
     Column("usage_rank", "UInt8", pa.uint8(), lambda row: _usage(row).rank),
     Column("prompt_tokens", "Int64", pa.int64(), lambda row: _usage(row).prompt_tokens),
     Column("completion_tokens", "Int64", pa.int64(), lambda row: _usage(row).completion_tokens),
     Column("total_tokens", "Int64", pa.int64(), lambda row: _usage(row).total_tokens),
     Column(
-        "prompt_token_details", _SQL_COUNTS, _COUNTS, lambda row: list(_usage(row).prompt_token_details.items())
+        "prompt_token_details",
+        _SQL_COUNTS,
+        _COUNTS,
+        lambda row: list(_usage(row).prompt_token_details.items()),
     ),
     Column(
         "completion_token_details",
@@ -208,21 +209,87 @@ PAYLOAD_BITS = {
 # -- merging ---------------------------------------------------------------------------------------
 
 
-def last(column: str, bit: Present, order: str = "seq") -> str:
-    """The column's value in the last row that speaks about it; its type's default if none does."""
-    return f"argMaxIf({column}, {order}, bitAnd(present, {bit.value}) != 0)"
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Columns that merge together: all of them come from one row."""
+
+    columns: tuple[str, ...]
+    bit: Present | None
+    """Only rows with this bit speak about the columns; None: every row does."""
+    order: str = "seq"
+    """The row with the highest value of this SQL expression counts."""
+
+    @property
+    def aggregate(self) -> str:
+        """SQL of the merged column, or of the tuple of them if there are several."""
+        value = self.columns[0] if len(self.columns) == 1 else f"({', '.join(self.columns)})"
+        if self.bit is None:
+            return f"argMax({value}, {self.order})"
+        return f"argMaxIf({value}, {self.order}, bitAnd(present, {self.bit.value}) != 0)"
 
 
-def _position(column: str) -> str:
-    return f"argMax({column}, (bitAnd(present, {Present.SETTLED.value}), seq))"
+GROUPS = {
+    "position": Group(
+        ("trace_id", "dotted_order", "parent_run_ids"),
+        None,
+        f"(bitAnd(present, {Present.SETTLED.value}), seq)",
+    ),
+    "name": Group(("name",), Present.NAME),
+    "run_type": Group(("run_type",), Present.RUN_TYPE),
+    "end_time": Group(("end_time",), Present.END_TIME),
+    "error_preview": Group(("error_preview",), Present.ERROR),
+    "inputs_preview": Group(("inputs_preview",), Present.INPUTS),
+    "outputs_preview": Group(("outputs_preview",), Present.OUTPUTS),
+    "first_token_time": Group(("first_token_time",), Present.FIRST_TOKEN),
+    "tags": Group(("tags",), Present.TAGS),
+    "thread_id": Group(("thread_id",), Present.EXTRA, "(thread_rank, seq)"),
+    "ls_user_id": Group(("ls_user_id",), Present.EXTRA, "(ls_user_id != '', seq)"),
+    "reference_example_id": Group(("reference_example_id",), Present.REFERENCE_EXAMPLE),
+    "usage": Group(
+        (
+            "prompt_tokens",
+            "completion_tokens",
+            "total_tokens",
+            "prompt_token_details",
+            "completion_token_details",
+            "seq",
+        ),
+        Present.USAGE,
+        "(usage_rank, seq)",
+    ),
+    "cost": Group(
+        (
+            "prompt_cost",
+            "completion_cost",
+            "total_cost",
+            "prompt_cost_details",
+            "completion_cost_details",
+            "seq",
+            "cost_rank",
+        ),
+        Present.COST,
+        "(cost_rank, seq)",
+    ),
+    "price_model_id": Group(("price_model_id",), Present.PRICE),
+}
 
+# Metadata merges key by key, as `extra` does.
+_METADATA = (
+    "arrayFold((merged, update) -> mapUpdate(merged, update), "
+    "arrayMap(row -> row.2, arraySort(row -> row.1, "
+    "groupArrayIf((seq, CAST(metadata, 'Map(String, String)')), bitAnd(present, "
+    f"{Present.EXTRA.value}) != 0))), "
+    "CAST(map(), 'Map(String, String)'))"
+)
 
-def _usage_column(column: str) -> str:
-    return last(column, Present.USAGE, "(usage_rank, seq)")
+AGGREGATES = {
+    "m_present": "groupBitOr(present)",
+    "m_metadata": _METADATA,
+    **{f"m_{name}": group.aggregate for name, group in GROUPS.items()},
+}
+"""SQL by which the partial rows of one run merge."""
 
-
-def _cost_column(column: str) -> str:
-    return last(column, Present.COST, "(cost_rank, seq)")
+# -- merged runs in SQL, for filters -----------------------------------------------------------------
 
 
 def _is(bit: Present) -> str:
@@ -233,55 +300,24 @@ def _where(bit: Present, value: str) -> str:
     return f"if({_is(bit)}, {value}, NULL)"
 
 
-_MERGED_METADATA = (
-    "arrayFold((merged, update) -> mapUpdate(merged, update), "
-    "arrayMap(row -> row.2, arraySort(row -> row.1, "
-    f"groupArrayIf((seq, CAST(metadata, 'Map(String, String)')), bitAnd(present, {Present.EXTRA.value}) != 0))), "
-    "CAST(map(), 'Map(String, String)'))"
-)
+def _element(group: str, column: str) -> str:
+    return f"m_{group}.{GROUPS[group].columns.index(column) + 1}"
 
-AGGREGATES = {
-    "m_present": "groupBitOr(present)",
-    "m_trace_id": _position("trace_id"),
-    "m_dotted_order": _position("dotted_order"),
-    "m_parent_run_ids": _position("parent_run_ids"),
-    "m_name": last("name", Present.NAME),
-    "m_run_type": last("run_type", Present.RUN_TYPE),
-    "m_end_time": last("end_time", Present.END_TIME),
-    "m_error_preview": last("error_preview", Present.ERROR),
-    "m_inputs_preview": last("inputs_preview", Present.INPUTS),
-    "m_outputs_preview": last("outputs_preview", Present.OUTPUTS),
-    "m_first_token_time": last("first_token_time", Present.FIRST_TOKEN),
-    "m_tags": last("tags", Present.TAGS),
-    "m_metadata": _MERGED_METADATA,
-    "m_thread_id": last("thread_id", Present.EXTRA, "(thread_rank, seq)"),
-    "m_ls_user_id": last("ls_user_id", Present.EXTRA, "(ls_user_id != '', seq)"),
-    "m_reference_example_id": last("reference_example_id", Present.REFERENCE_EXAMPLE),
-    "m_prompt_tokens": _usage_column("prompt_tokens"),
-    "m_completion_tokens": _usage_column("completion_tokens"),
-    "m_total_tokens": _usage_column("total_tokens"),
-    "m_prompt_token_details": _usage_column("prompt_token_details"),
-    "m_completion_token_details": _usage_column("completion_token_details"),
-    "m_prompt_cost": _cost_column("prompt_cost"),
-    "m_completion_cost": _cost_column("completion_cost"),
-    "m_total_cost": _cost_column("total_cost"),
-    "m_prompt_cost_details": _cost_column("prompt_cost_details"),
-    "m_completion_cost_details": _cost_column("completion_cost_details"),
-    "m_price_model_id": last("price_model_id", Present.PRICE),
-    "m_usage_seq": _usage_column("seq"),
-    "m_cost_seq": _cost_column("seq"),
-    "m_cost_rank": _cost_column("cost_rank"),
-}
-"""How each raw column merges over the partial rows of one run."""
+
+def _usage_element(column: str) -> str:
+    return _element("usage", column)
 
 
 # A cost counts when the client gave it, or when no later usage came without a price of its own.
-_COST_HOLDS = f"({_is(Present.COST)} AND (m_cost_rank = 2 OR m_cost_seq >= m_usage_seq))"
+_COST_HOLDS = (
+    f"({_is(Present.COST)} AND ({_element('cost', 'cost_rank')} = 2 "
+    f"OR {_element('cost', 'seq')} >= {_usage_element('seq')}))"
+)
 _COST_IS_LATE = f"({_is(Present.USAGE)} AND {_is(Present.PRICE)})"
 
 
 def _prices(side: str) -> str:
-    """Dollars per token by category that hold for the run; one look at the price table per query."""
+    """Dollars per token by category that hold for the run."""
     return (
         f"(SELECT mapFromArrays(groupArray(price_model_id), groupArray({side}_prices)) FROM model_prices)"
         "[m_price_model_id]"
@@ -290,35 +326,36 @@ def _prices(side: str) -> str:
 
 def _late_cost(side: str) -> str:
     """Cost of usage and price that came in different flushes: every token at the base price, and the
-    difference for the categories that have their own."""
-    prices, details = _prices(side), f"m_{side}_token_details"
+    difference for the categories that have their own. `merged_run.late_cost` says the same."""
+    prices, details = _prices(side), _usage_element(f"{side}_token_details")
     return (
-        f"(m_{side}_tokens * {prices}[''] + arraySum(category -> if(category = '', toDecimal128(0, 18), "
-        f"{details}[category] * ({prices}[category] - {prices}[''])), mapKeys({prices})))"
+        f"({_usage_element(f'{side}_tokens')} * {prices}[''] + arraySum(category -> if(category = '', "
+        f"toDecimal128(0, 18), {details}[category] * ({prices}[category] - {prices}[''])), "
+        f"mapKeys({prices})))"
     )
 
 
-def _cost_of(stored: str, late: str) -> str:
+def _cost_of(column: str, late: str) -> str:
     return (
-        f"multiIf({_COST_HOLDS}, {stored}, {_COST_IS_LATE}, CAST({late}, 'Nullable(Decimal(38, 18))'), NULL)"
+        f"multiIf({_COST_HOLDS}, {_element('cost', column)}, "
+        f"{_COST_IS_LATE}, CAST({late}, 'Nullable(Decimal(38, 18))'), NULL)"
     )
 
 
 def _cost_details_of(side: str) -> str:
-    details = f"m_{side}_token_details"
+    details = _usage_element(f"{side}_token_details")
     late = (
         f"mapFilter((category, cost) -> category != '' AND mapContains({details}, category), "
         f"mapApply((category, price) -> (category, CAST(price * {details}[category], 'Decimal(38, 18)')), "
         f"CAST({_prices(side)}, 'Map(LowCardinality(String), Decimal(38, 18))')))"
     )
-    return f"if({_COST_HOLDS} OR NOT {_COST_IS_LATE}, m_{side}_cost_details, {late})"
+    return f"if({_COST_HOLDS} OR NOT {_COST_IS_LATE}, {_element('cost', f'{side}_cost_details')}, {late})"
 
 
 MERGED = {
-    "trace_id": "m_trace_id",
-    "dotted_order": "m_dotted_order",
-    "parent_run_ids": "m_parent_run_ids",
-    "is_root": "empty(m_parent_run_ids)",
+    "trace_id": _element("position", "trace_id"),
+    "parent_run_ids": _element("position", "parent_run_ids"),
+    "is_root": f"empty({_element('position', 'parent_run_ids')})",
     "name": "m_name",
     "run_type": "m_run_type",
     "status": f"multiIf({_is(Present.ERROR)}, 'error', {_is(Present.END_TIME)}, 'success', 'pending')",
@@ -326,27 +363,26 @@ MERGED = {
     "end_time": _where(Present.END_TIME, "m_end_time"),
     "latency": _where(Present.END_TIME, "date_diff('microsecond', start_time, m_end_time) / 1e6"),
     "first_token_time": _where(Present.FIRST_TOKEN, "m_first_token_time"),
-    "error_preview": _where(Present.ERROR, "m_error_preview"),
-    "inputs_preview": _where(Present.INPUTS, "m_inputs_preview"),
-    "outputs_preview": _where(Present.OUTPUTS, "m_outputs_preview"),
     "tags": "m_tags",
     "metadata": "m_metadata",
     "thread_id": "nullIf(m_thread_id, '')",
     "ls_user_id": "m_ls_user_id",
     "reference_example_id": _where(Present.REFERENCE_EXAMPLE, "m_reference_example_id"),
-    "prompt_tokens": _where(Present.USAGE, "m_prompt_tokens"),
-    "completion_tokens": _where(Present.USAGE, "m_completion_tokens"),
-    "total_tokens": _where(Present.USAGE, "m_total_tokens"),
-    "prompt_token_details": "m_prompt_token_details",
-    "completion_token_details": "m_completion_token_details",
-    "prompt_cost": _cost_of("m_prompt_cost", _late_cost("prompt")),
-    "completion_cost": _cost_of("m_completion_cost", _late_cost("completion")),
-    "total_cost": _cost_of("m_total_cost", f"{_late_cost('prompt')} + {_late_cost('completion')}"),
+    "prompt_tokens": _where(Present.USAGE, _usage_element("prompt_tokens")),
+    "completion_tokens": _where(Present.USAGE, _usage_element("completion_tokens")),
+    "total_tokens": _where(Present.USAGE, _usage_element("total_tokens")),
+    "prompt_token_details": _usage_element("prompt_token_details"),
+    "completion_token_details": _usage_element("completion_token_details"),
+    "prompt_cost": _cost_of("prompt_cost", _late_cost("prompt")),
+    "completion_cost": _cost_of("completion_cost", _late_cost("completion")),
+    "total_cost": _cost_of("total_cost", f"{_late_cost('prompt')} + {_late_cost('completion')}"),
     "prompt_cost_details": _cost_details_of("prompt"),
     "completion_cost_details": _cost_details_of("completion"),
     "price_model_id": _where(Present.PRICE, "m_price_model_id"),
 }
-"""The merged run as filters and readers see it, over AGGREGATES and the key."""
+"""The merged run as filters see it, over AGGREGATES and the key."""
+
+# -- blocks ------------------------------------------------------------------------------------------
 
 
 def arrow_block(columns: tuple[Column, ...], rows: list[RunRow]) -> bytes:

@@ -36,8 +36,6 @@ _CONTENT_CODES = frozenset(
 )
 
 _SETTINGS = {
-    # Partial rows group along the sort key.
-    "optimize_aggregation_in_order": 1,
     # Start times may lie in many months at once; a client's old data is no reason to refuse a block.
     "max_partitions_per_insert_block": 0,
     "max_insert_threads": 1,
@@ -75,7 +73,9 @@ class Engine:
             client = getattr(self._local, "client", None)
             if client is None:
                 # One client per thread, so sessions never meet; chDB knows no sessions at all.
-                options = {} if self._dsn.startswith("chdb:") else {"autogenerate_session_id": False}
+                options: dict[str, Any] = (
+                    {} if self._dsn.startswith("chdb:") else {"autogenerate_session_id": False}
+                )
                 client = clickhouse_connect.get_client(dsn=self._dsn, settings=_SETTINGS, **options)
                 self._local.client = client
                 self._clients.append(client)

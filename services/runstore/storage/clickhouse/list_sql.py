@@ -6,12 +6,22 @@ window on until its page is full.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from runstore.domain.runs import Position, RunField, RunKey, RunQuery
-from runstore.storage.clickhouse.columns import AGGREGATES, EXISTS, MERGED, PAYLOAD_BITS, Present, last, sql_time
+from runstore.storage.clickhouse.columns import (
+    AGGREGATES,
+    EXISTS,
+    MERGED,
+    PAYLOAD_BITS,
+    Group,
+    Present,
+    sql_time,
+)
 from runstore.storage.clickhouse.filter_sql import render
+from runstore.storage.clickhouse.merged_run import groups_of
 
 _AGGREGATE_NAME = re.compile(r"\bm_[a-z_]+\b")
 
@@ -33,40 +43,6 @@ class KeyRange:
     max_start_time_us: int | None = None
 
 
-# What to select for each field: merged columns in the types that readers want.
-_OUTPUT = {
-    RunField.NAME: "name",
-    RunField.RUN_TYPE: "CAST(run_type, 'String')",
-    RunField.STATUS: "status",
-    RunField.START_TIME: "toUnixTimestamp64Micro(start_time)",
-    RunField.END_TIME: "toUnixTimestamp64Micro(end_time)",
-    RunField.LATENCY_SECONDS: "latency",
-    RunField.FIRST_TOKEN_TIME: "toUnixTimestamp64Micro(first_token_time)",
-    RunField.ERROR_PREVIEW: "error_preview",
-    RunField.INPUTS_PREVIEW: "inputs_preview",
-    RunField.OUTPUTS_PREVIEW: "outputs_preview",
-    RunField.PARENT_RUN_IDS: "arrayMap(id -> toString(id), parent_run_ids)",
-    RunField.PROJECT_ID: "toString(project_id)",
-    RunField.TRACE_ID: "toString(trace_id)",
-    RunField.THREAD_ID: "thread_id",
-    RunField.DOTTED_ORDER: "dotted_order",
-    RunField.IS_ROOT: "is_root",
-    RunField.REFERENCE_EXAMPLE_ID: "toString(reference_example_id)",
-    RunField.TOTAL_TOKENS: "total_tokens",
-    RunField.PROMPT_TOKENS: "prompt_tokens",
-    RunField.COMPLETION_TOKENS: "completion_tokens",
-    RunField.TOTAL_COST: "total_cost",
-    RunField.PROMPT_COST: "prompt_cost",
-    RunField.COMPLETION_COST: "completion_cost",
-    RunField.PROMPT_TOKEN_DETAILS: "prompt_token_details",
-    RunField.COMPLETION_TOKEN_DETAILS: "completion_token_details",
-    RunField.PROMPT_COST_DETAILS: "prompt_cost_details",
-    RunField.COMPLETION_COST_DETAILS: "completion_cost_details",
-    RunField.PRICE_MODEL_ID: "toString(price_model_id)",
-    RunField.TAGS: "tags",
-    RunField.LS_USER_ID: "nullIf(ls_user_id, '')",
-}
-
 PAYLOAD_FIELDS = {
     RunField.INPUTS: "inputs",
     RunField.OUTPUTS: "outputs",
@@ -84,7 +60,10 @@ class RunListSql:
 
     def __init__(self, query: RunQuery, key_range: KeyRange) -> None:
         self._query = query
-        self._parameters: dict[str, Any] = {"tenant": query.tenant_id, "projects": list(key_range.project_ids)}
+        self._parameters: dict[str, Any] = {
+            "tenant": query.tenant_id,
+            "projects": list(key_range.project_ids),
+        }
         self._range = ["tenant_id = {tenant:UUID}", "project_id IN {projects:Array(UUID)}"]
         self._projects = key_range.project_ids
         for bound, operator, name in (
@@ -95,9 +74,8 @@ class RunListSql:
                 self._range.append(f"start_time {operator} {self._bind(name, sql_time(bound), _TIME)}")
         self._candidate = self._candidate_rows()
         self._order = "DESC" if query.descending else "ASC"
-        self._selected = {RunField.START_TIME, *(f for f in query.fields if f in _OUTPUT)}
-        self.columns = sorted(self._selected)
-        """Fields in the order in which `page` returns them, behind project id and run id."""
+        self.groups = groups_of(query.fields)
+        """Merged groups in the order in which pages return them, behind the key and `present`."""
 
     @property
     def is_selective(self) -> bool:
@@ -128,19 +106,15 @@ class RunListSql:
                 f"{range_rows} AND (project_id, start_time, run_id) IN "
                 f"(SELECT project_id, start_time, run_id FROM runs WHERE {rows})"
             )
-        return Statement(merged_runs(rows, self._outputs(), self._conditions(), self._order, limit), self._parameters)
+        text = merged_runs(rows, self.groups, self._conditions(), self._order, limit)
+        return Statement(text, self._parameters)
 
     def by_keys(self, keys: list[RunKey]) -> Statement:
         """Merged runs with these keys that meet the query's conditions, in order."""
         rows = " AND ".join([*self._range, bind_keys(self._parameters, keys)])
-        return Statement(
-            merged_runs(rows, self._outputs(), [*self._conditions(), *self._behind()], self._order, len(keys)),
-            self._parameters,
-        )
-
-    def _outputs(self) -> list[str]:
-        ids = ["toString(project_id)", "toString(run_id)"]
-        return [*ids, *(_OUTPUT[name] for name in self.columns)]
+        conditions = [*self._conditions(), *self._behind()]
+        text = merged_runs(rows, self.groups, conditions, self._order, self._query.limit + 1)
+        return Statement(text, self._parameters)
 
     def _bind(self, name: str, value: Any, sql_type: str) -> str:
         self._parameters[name] = value
@@ -226,22 +200,29 @@ class RunListSql:
 _TIME = "DateTime64(6, 'UTC')"
 
 
-def merged_runs(rows: str, outputs: list[str], conditions: list[str], order: str, limit: int) -> str:
-    """Select `outputs` of the merged runs among the partial rows that `rows` admits."""
+def merged_runs(rows: str, groups: Sequence[str], conditions: list[str], order: str, limit: int) -> str:
+    """Select the merged runs among the partial rows that `rows` admits: project id, start time in
+    microseconds, run id, `present` and then the groups."""
     where = " AND ".join(conditions) if conditions else "1"
-    ordering = f"ORDER BY start_time {order}, run_id {order} LIMIT {limit}"
-    wanted = set(re.findall(r"\b[a-z_]+\b", " ".join([*outputs, where])))
-    merged = {name: text for name, text in MERGED.items() if name in wanted}
-    aggregates = {"m_present", *_AGGREGATE_NAME.findall(" ".join(merged.values()))}
+    filtered = {name: MERGED[name] for name in re.findall(r"\b[a-z_]+\b", where) if name in MERGED}
+    aggregates = {"m_present", *(f"m_{group}" for group in groups)}
+    aggregates.update(_AGGREGATE_NAME.findall(" ".join(filtered.values())))
     grouped = ", ".join(f"{AGGREGATES[name]} AS {name}" for name in sorted(aggregates))
     gone = f"maxIf(seq, bitAnd(present, {Present.GONE.value}) != 0)"
+    merged = (
+        f"SELECT project_id, start_time, run_id, {grouped} FROM runs WHERE {rows} "
+        "GROUP BY project_id, start_time, run_id "
+        f"HAVING bitAnd(m_present, {EXISTS.value}) = {EXISTS.value} AND max(seq) > {gone}"
+    )
+    if filtered:
+        merged = (
+            f"SELECT *, {', '.join(f'{text} AS {name}' for name, text in filtered.items())} FROM ({merged})"
+        )
+    outputs = ", ".join(f"m_{group}" for group in groups)
     return (
-        f"SELECT {', '.join(f'{text} AS o{index}' for index, text in enumerate(outputs))} FROM ("
-        f"SELECT project_id, start_time, run_id{''.join(f', {text} AS {name}' for name, text in merged.items())} "
-        f"FROM (SELECT project_id, start_time, run_id, {grouped} FROM runs WHERE {rows} "
-        f"GROUP BY project_id, start_time, run_id "
-        f"HAVING bitAnd(m_present, {EXISTS.value}) = {EXISTS.value} AND max(seq) > {gone})) "
-        f"WHERE {where} {ordering}"
+        f"SELECT toString(project_id), toUnixTimestamp64Micro(start_time), toString(run_id), m_present"
+        f"{', ' if outputs else ''}{outputs} FROM ({merged}) WHERE {where} "
+        f"ORDER BY start_time {order}, run_id {order} LIMIT {limit}"
     )
 
 
@@ -258,7 +239,9 @@ def payloads(tenant_id: str, keys: list[RunKey], columns: list[str]) -> Statemen
                 f"groupArrayIf((seq, extra), bitAnd(present, {bit.value}) != 0)))"
             )
         else:
-            outputs.append(f"if(bitAnd(groupBitOr(present), {bit.value}) != 0, {last(column, bit)}, NULL)")
+            outputs.append(
+                f"if(bitAnd(groupBitOr(present), {bit.value}) != 0, {Group((column,), bit).aggregate}, NULL)"
+            )
     text = (
         f"SELECT toString(project_id), toString(run_id), {', '.join(outputs)} FROM run_payloads "
         f"WHERE tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, keys)} "
@@ -273,7 +256,8 @@ def bind_keys(parameters: dict[str, Any], keys: list[RunKey]) -> str:
     parameters["key_times"] = [key.start_time_us for key in keys]
     parameters["key_runs"] = [key.run_id for key in keys]
     return (
-        "(project_id, start_time, run_id) IN (SELECT project, fromUnixTimestamp64Micro(time, 'UTC'), run FROM "
+        "(project_id, start_time, run_id) IN (SELECT project, fromUnixTimestamp64Micro(time, 'UTC'), "
+        "run FROM "
         "(SELECT arrayJoin(arrayZip({key_projects:Array(UUID)}, {key_times:Array(Int64)}, "
         "{key_runs:Array(UUID)})) AS key, key.1 AS project, key.2 AS time, key.3 AS run))"
     )

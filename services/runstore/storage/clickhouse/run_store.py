@@ -1,5 +1,6 @@
 """Runs in ClickHouse: the one implementation of `RunStore`."""
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -27,7 +28,15 @@ from runstore.domain.runs import (
 from runstore.storage.clickhouse import schema
 from runstore.storage.clickhouse.columns import PAYLOAD_COLUMNS, RUN_COLUMNS, Present, arrow_block, sql_time
 from runstore.storage.clickhouse.engine import Engine
-from runstore.storage.clickhouse.list_sql import PAYLOAD_FIELDS, KeyRange, RunListSql, Statement, bind_keys, payloads
+from runstore.storage.clickhouse.list_sql import (
+    PAYLOAD_FIELDS,
+    KeyRange,
+    RunListSql,
+    Statement,
+    bind_keys,
+    payloads,
+)
+from runstore.storage.clickhouse.merged_run import COST_FIELDS, MergedRun, Prices
 from runstore.storage.run_store import BlockRefused
 
 _WIDEST_WINDOW_ROWS = 1_000_000
@@ -82,7 +91,10 @@ class ClickHouseRunStore:
             if (price := row.facts.price) is not None and price.price_model_id not in self._stored_prices
         }
         if prices:
-            values = [[id, dict(price.prompt), dict(price.completion)] for id, price in prices.items()]
+            values = [
+                [price.price_model_id, dict(price.prompt), dict(price.completion)]
+                for price in prices.values()
+            ]
             client.insert("model_prices", values, ["price_model_id", "prompt_prices", "completion_prices"])
             self._stored_prices.update(prices)
 
@@ -139,8 +151,9 @@ class ClickHouseRunStore:
     async def _keys(self, tenant_id: str, run_ids: Collection[str]) -> list[RunKey]:
         """Current keys of the runs that are stored."""
         text = (
-            "SELECT toString(run_id), argMax((toString(project_id), toUnixTimestamp64Micro(start_time)), last) "
-            "FROM (SELECT run_id, project_id, start_time, max(seq) AS last FROM run_keys "
+            "SELECT toString(run_id), "
+            "argMax((toString(project_id), toUnixTimestamp64Micro(start_time)), last) FROM (SELECT "
+            "run_id, project_id, start_time, max(seq) AS last FROM run_keys "
             "WHERE tenant_id = {tenant:UUID} AND run_id IN {runs:Array(UUID)} "
             "GROUP BY run_id, project_id, start_time HAVING NOT argMax(gone, seq)) GROUP BY run_id"
         )
@@ -153,11 +166,14 @@ class ClickHouseRunStore:
 
     async def awaited_runs(self) -> Mapping[tuple[str, str], int]:
         text = (
-            "SELECT toString(tenant_id), toString(awaited_run_id), count() FROM (SELECT tenant_id, awaited_run_id "
+            "SELECT toString(tenant_id), toString(awaited_run_id), count() FROM (SELECT tenant_id, "
+            "awaited_run_id "
             "FROM parked_operations GROUP BY tenant_id, awaited_run_id, run_id, seq HAVING NOT max(done)) "
             "GROUP BY tenant_id, awaited_run_id"
         )
-        return {(tenant_id, run_id): count for tenant_id, run_id, count in await self._rows(Statement(text, {}))}
+        return {
+            (tenant_id, run_id): count for tenant_id, run_id, count in await self._rows(Statement(text, {}))
+        }
 
     async def parked(self, awaited: Collection[tuple[str, str]], /) -> Sequence[tuple[str, RunPatch]]:
         found: list[tuple[str, RunPatch]] = []
@@ -190,7 +206,7 @@ class ClickHouseRunStore:
             return []
         projects = tuple({key.project_id for key in keys})
         sql = RunListSql(query, KeyRange(projects, query.min_start_time_us, query.max_start_time_us))
-        return _found(sql, await self._rows(sql.by_keys(keys)))
+        return _found(sql, await self._rows(sql.by_keys(keys)), query, await self._prices(query))
 
     async def _by_windows(self, query: RunQuery) -> "list[_Found]":
         """Move a window through the key range until one run more than the page holds is found."""
@@ -199,13 +215,14 @@ class ClickHouseRunStore:
             return []
         sql = RunListSql(query, key_range)
         window = max(1_024, 8 * query.limit) if sql.is_selective else 2 * query.limit + 16
+        prices = await self._prices(query)
         found: list[_Found] = []
         after = query.after
         while len(found) <= query.limit:
             border = await self._rows(sql.border(after, window))
             until = Position(*border[0]) if border else None
             page = sql.page(after, until, query.limit + 1 - len(found))
-            found += _found(sql, await self._rows(page))
+            found += _found(sql, await self._rows(page), query, prices)
             if until is None:
                 break
             after = until
@@ -225,7 +242,9 @@ class ClickHouseRunStore:
                 "toUnixTimestamp64Micro(max(last_start)) FROM trace_keys "
                 "WHERE tenant_id = {tenant:UUID} AND trace_id = {trace:UUID} GROUP BY project_id"
             )
-            return _narrowed(bounds, await self._rows(Statement(text, {"tenant": query.tenant_id, "trace": trace_id})))
+            return _narrowed(
+                bounds, await self._rows(Statement(text, {"tenant": query.tenant_id, "trace": trace_id}))
+            )
         if not query.project_ids and query.reference_example_ids:
             text = (
                 "SELECT toString(project_id), toUnixTimestamp64Micro(min(start_time)), "
@@ -236,20 +255,35 @@ class ClickHouseRunStore:
             return _narrowed(bounds, await self._rows(Statement(text, parameters)))
         return bounds
 
+    async def _prices(self, query: RunQuery) -> Prices:
+        """Every price that runs were charged by, if the query may need one; a few hundred at most."""
+        if not query.fields & COST_FIELDS:
+            return {}
+        text = (
+            "SELECT toString(price_model_id), any(prompt_prices), any(completion_prices) "
+            "FROM model_prices GROUP BY price_model_id"
+        )
+        return {row[0]: (row[1], row[2]) for row in await self._rows(Statement(text, {}))}
+
     async def _with_payloads(self, query: RunQuery, page: "list[_Found]") -> list[StoredRun]:
         """Add the selected payloads and attachments, read for the page's keys only."""
-        columns = sorted({PAYLOAD_FIELDS[field] for field in query.fields if field in PAYLOAD_FIELDS})
-        if columns and page:
-            statement = payloads(query.tenant_id, [key for key, _ in page], columns)
-            rows = await self._rows(statement, bytes_columns=True)
-            by_key = {(_text(row[0]), _text(row[1])): dict(zip(columns, row[2:], strict=True)) for row in rows}
-            for key, run in page:
-                _add_payloads(query, run, by_key.get((key.project_id, key.run_id), {}))
-        if RunField.ATTACHMENTS in query.fields and page:
-            await self._add_attachments(query, page)
+        if page:
+            await asyncio.gather(self._add_payloads(query, page), self._add_attachments(query, page))
         return [run for _, run in page]
 
+    async def _add_payloads(self, query: RunQuery, page: "list[_Found]") -> None:
+        columns = sorted({PAYLOAD_FIELDS[field] for field in query.fields if field in PAYLOAD_FIELDS})
+        if not columns:
+            return
+        statement = payloads(query.tenant_id, [key for key, _ in page], columns)
+        rows = await self._rows(statement, bytes_columns=True)
+        by_key = {(_text(row[0]), _text(row[1])): dict(zip(columns, row[2:], strict=True)) for row in rows}
+        for key, run in page:
+            _set_payloads(query, run, by_key.get((key.project_id, key.run_id), {}))
+
     async def _add_attachments(self, query: RunQuery, page: "list[_Found]") -> None:
+        if RunField.ATTACHMENTS not in query.fields:
+            return
         parameters: dict[str, Any] = {"tenant": query.tenant_id}
         keys = bind_keys(parameters, [key for key, _ in page])
         text = (
@@ -268,7 +302,8 @@ class ClickHouseRunStore:
         parameters: dict[str, Any] = {"tenant": ref.tenant_id, "name": ref.name}
         text = (
             "SELECT argMax(mime_type, seq), argMax(content, seq) FROM run_attachments "
-            f"WHERE tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, [ref.key])} AND name = {{name:String}} "
+            f"WHERE tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, [ref.key])} AND name = "
+            f"{{name:String}} "
             "HAVING count() > 0"
         )
         rows = await self._rows(Statement(text, parameters), bytes_columns=True)
@@ -278,22 +313,23 @@ class ClickHouseRunStore:
         """Result rows; strings as bytes if asked, so that payloads are not decoded to be encoded again."""
         formats = {"String": "bytes"} if bytes_columns else None
         return await self._engine.read(
-            lambda client: client.query(
-                statement.text, parameters=statement.parameters, query_formats=formats
-            ).result_rows
+            lambda client: (
+                client.query(
+                    statement.text, parameters=statement.parameters, query_formats=formats
+                ).result_rows
+            )
         )
 
 
 _Found = tuple[RunKey, StoredRun]
 
 
-def _found(sql: RunListSql, rows: Sequence[Sequence[Any]]) -> list[_Found]:
+def _found(sql: RunListSql, rows: Sequence[Sequence[Any]], query: RunQuery, prices: Prices) -> list[_Found]:
     runs = []
-    for project_id, run_id, *values in rows:
-        fields = {name: value for name, value in zip(sql.columns, values, strict=True) if value is not None}
-        fields[RunField.ID] = run_id
-        position = Position(fields[RunField.START_TIME], run_id)
-        runs.append((RunKey(project_id, position.start_time_us, run_id), StoredRun(position, fields)))
+    for project_id, time_us, run_id, present, *values in rows:
+        key = RunKey(project_id, time_us, run_id)
+        merged = MergedRun(key, present, dict(zip(sql.groups, values, strict=True)), prices)
+        runs.append((key, StoredRun(Position(time_us, run_id), merged.fields(query.fields))))
     return runs
 
 
@@ -311,7 +347,7 @@ def _narrowed(bounds: KeyRange, found: Sequence[Sequence[Any]]) -> KeyRange:
     )
 
 
-def _add_payloads(query: RunQuery, run: StoredRun, columns: dict[str, Any]) -> None:
+def _set_payloads(query: RunQuery, run: StoredRun, columns: dict[str, Any]) -> None:
     extra = None
     for value in columns.get("extra", ()):
         extra = value if extra is None else merge_extra(extra, value)
@@ -394,7 +430,8 @@ def _move(move: RunMove, client: Any) -> None:
     new_key = "{project:UUID} AS project_id, {time:DateTime64(6, 'UTC')} AS start_time"
     for table in ("run_payloads", "run_attachments"):
         client.command(
-            f"INSERT INTO {table} SELECT * REPLACE ({new_key}) FROM {table} WHERE {old}", parameters=parameters
+            f"INSERT INTO {table} SELECT * REPLACE ({new_key}) FROM {table} WHERE {old}",
+            parameters=parameters,
         )
     # One statement, so that the run is never under both keys or under neither.
     gone = f"toUInt32({Present.GONE.value}) AS present, {{seq:UInt64}} AS seq"

@@ -41,47 +41,72 @@ def _columns(columns: tuple[Column, ...], codecs: dict[str, str] | None = None) 
 def _first_tables() -> list[str]:
     heavy = {c.name: "CODEC(ZSTD(1))" for c in PAYLOAD_COLUMNS if c.sql_type == "String"}
     light = {
-        c.name: "CODEC(ZSTD(1))" for c in RUN_COLUMNS if c.sql_type == "String" or c.sql_type.startswith("Map")
+        c.name: "CODEC(ZSTD(1))"
+        for c in RUN_COLUMNS
+        if c.sql_type == "String" or c.sql_type.startswith("Map")
     }
     return [
-        f"CREATE TABLE IF NOT EXISTS runs ({_columns(RUN_COLUMNS, light)}, "
-        "INDEX by_reference_example reference_example_id TYPE bloom_filter(0.01) GRANULARITY 4) "
-        f"ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(start_time) ORDER BY ({_RUN_KEY}) "
-        f"SETTINGS index_granularity = 2048, {_DURABLE}",
-        f"CREATE TABLE IF NOT EXISTS run_payloads ({_columns(PAYLOAD_COLUMNS, heavy)}) "
-        f"ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(start_time) ORDER BY ({_RUN_KEY}) "
-        f"SETTINGS index_granularity = 512, {_DURABLE}",
-        "CREATE TABLE IF NOT EXISTS run_attachments (tenant_id UUID, project_id UUID, "
-        "start_time DateTime64(6, 'UTC'), run_id UUID, name String, seq UInt64, mime_type String, "
-        "content String CODEC(ZSTD(1))) ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(start_time) "
-        "ORDER BY (tenant_id, project_id, start_time, run_id, name, seq) "
-        f"SETTINGS index_granularity = 64, {_DURABLE}",
+        (
+            f"CREATE TABLE IF NOT EXISTS runs ({_columns(RUN_COLUMNS, light)}, "
+            "INDEX by_reference_example reference_example_id TYPE bloom_filter(0.01) GRANULARITY 4) "
+            f"ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(start_time) ORDER BY ({_RUN_KEY}) "
+            f"SETTINGS index_granularity = 2048, {_DURABLE}"
+        ),
+        (
+            f"CREATE TABLE IF NOT EXISTS run_payloads ({_columns(PAYLOAD_COLUMNS, heavy)}) "
+            f"ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(start_time) ORDER BY ({_RUN_KEY}) "
+            f"SETTINGS index_granularity = 512, {_DURABLE}"
+        ),
+        (
+            "CREATE TABLE IF NOT EXISTS run_attachments (tenant_id UUID, project_id UUID, "
+            "start_time DateTime64(6, 'UTC'), run_id UUID, name String, seq UInt64, mime_type String, "
+            "content String CODEC(ZSTD(1))) ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(start_time) "
+            "ORDER BY (tenant_id, project_id, start_time, run_id, name, seq) "
+            f"SETTINGS index_granularity = 64, {_DURABLE}"
+        ),
         # Where a run is, by its id alone.
-        "CREATE TABLE IF NOT EXISTS run_keys (tenant_id UUID, run_id UUID, project_id UUID, "
-        "start_time DateTime64(6, 'UTC'), seq UInt64, gone Bool) ENGINE = ReplacingMergeTree "
-        f"ORDER BY (tenant_id, run_id, project_id, start_time, seq) SETTINGS index_granularity = 512, {_DURABLE}",
-        "CREATE MATERIALIZED VIEW IF NOT EXISTS run_keys_feed TO run_keys AS SELECT tenant_id, run_id, "
-        f"project_id, start_time, seq, bitAnd(present, {Present.GONE.value}) != 0 AS gone FROM runs",
+        (
+            "CREATE TABLE IF NOT EXISTS run_keys (tenant_id UUID, run_id UUID, project_id UUID, "
+            "start_time DateTime64(6, 'UTC'), seq UInt64, gone Bool) ENGINE = ReplacingMergeTree "
+            "ORDER BY (tenant_id, run_id, project_id, start_time, seq) SETTINGS index_granularity = "
+            f"512, {_DURABLE}"
+        ),
+        (
+            "CREATE MATERIALIZED VIEW IF NOT EXISTS run_keys_feed TO run_keys AS SELECT tenant_id, run_id, "
+            f"project_id, start_time, seq, bitAnd(present, {Present.GONE.value}) != 0 AS gone FROM runs"
+        ),
         # Where a trace is, and between which times.
-        "CREATE TABLE IF NOT EXISTS trace_keys (tenant_id UUID, trace_id UUID, project_id UUID, "
-        "first_start SimpleAggregateFunction(min, DateTime64(6, 'UTC')), "
-        "last_start SimpleAggregateFunction(max, DateTime64(6, 'UTC'))) ENGINE = AggregatingMergeTree "
-        f"ORDER BY (tenant_id, trace_id, project_id) SETTINGS index_granularity = 512, {_DURABLE}",
-        "CREATE MATERIALIZED VIEW IF NOT EXISTS trace_keys_feed TO trace_keys AS SELECT tenant_id, trace_id, "
-        "project_id, min(start_time) AS first_start, max(start_time) AS last_start FROM runs "
-        "GROUP BY tenant_id, trace_id, project_id",
+        (
+            "CREATE TABLE IF NOT EXISTS trace_keys (tenant_id UUID, trace_id UUID, project_id UUID, "
+            "first_start SimpleAggregateFunction(min, DateTime64(6, 'UTC')), "
+            "last_start SimpleAggregateFunction(max, DateTime64(6, 'UTC'))) ENGINE = AggregatingMergeTree "
+            f"ORDER BY (tenant_id, trace_id, project_id) SETTINGS index_granularity = 512, {_DURABLE}"
+        ),
+        (
+            "CREATE MATERIALIZED VIEW IF NOT EXISTS trace_keys_feed TO trace_keys AS SELECT "
+            "tenant_id, trace_id, "
+            "project_id, min(start_time) AS first_start, max(start_time) AS last_start FROM runs "
+            "GROUP BY tenant_id, trace_id, project_id"
+        ),
         # Prices that runs were charged by; kept, because later prices do not apply to them.
-        "CREATE TABLE IF NOT EXISTS model_prices (price_model_id UUID, "
-        "prompt_prices Map(String, Decimal(38, 18)), completion_prices Map(String, Decimal(38, 18))) "
-        f"ENGINE = ReplacingMergeTree ORDER BY price_model_id SETTINGS {_DURABLE}",
+        (
+            "CREATE TABLE IF NOT EXISTS model_prices (price_model_id UUID, "
+            "prompt_prices Map(String, Decimal(38, 18)), completion_prices Map(String, Decimal(38, 18))) "
+            f"ENGINE = ReplacingMergeTree ORDER BY price_model_id SETTINGS {_DURABLE}"
+        ),
         # Operations that wait for the creation of the run they await.
-        "CREATE TABLE IF NOT EXISTS parked_operations (tenant_id UUID, awaited_run_id UUID, run_id UUID, "
-        "seq UInt64, done Bool, operation String CODEC(ZSTD(1))) ENGINE = ReplacingMergeTree "
-        f"ORDER BY (tenant_id, awaited_run_id, seq, run_id, done) SETTINGS {_DURABLE}",
+        (
+            "CREATE TABLE IF NOT EXISTS parked_operations (tenant_id UUID, awaited_run_id UUID, run_id UUID, "
+            "seq UInt64, done Bool, operation String CODEC(ZSTD(1))) ENGINE = ReplacingMergeTree "
+            f"ORDER BY (tenant_id, awaited_run_id, seq, run_id, done) SETTINGS {_DURABLE}"
+        ),
         # Operations that the engine refuses.
-        "CREATE TABLE IF NOT EXISTS dead_letters (tenant_id UUID, run_id UUID, seq UInt64, reason String, "
-        "operation String CODEC(ZSTD(1))) ENGINE = ReplacingMergeTree ORDER BY (tenant_id, seq, run_id) "
-        f"SETTINGS {_DURABLE}",
+        (
+            "CREATE TABLE IF NOT EXISTS dead_letters (tenant_id UUID, run_id UUID, seq UInt64, "
+            "reason String, "
+            "operation String CODEC(ZSTD(1))) ENGINE = ReplacingMergeTree ORDER BY (tenant_id, seq, run_id) "
+            f"SETTINGS {_DURABLE}"
+        ),
     ]
 
 
