@@ -183,7 +183,7 @@ class _Assembly:
         _require_place(run)
         operation = operation_of(run, is_create=is_create)
         fields = operation.create if is_create else operation.update
-        if fields.id != run_id:
+        if run.id != name_id and fields.id != run_id:
             raise invalid("id", "differs from the id in the part's name")
         self._runs[name] = self._by_id[run_id] = fields
         self._found.operations.append(operation)

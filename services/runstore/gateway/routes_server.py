@@ -68,7 +68,7 @@ def server_routes(store: StoreClient) -> APIRouter:
         return json_response({"status": "unavailable", "detail": "The store does not serve."}, 503)
 
     @router.get(
-        "/attachments/{read_token}",
+        "/attachments/{read_token:path}",
         response_class=Response,
         openapi_extra=_NO_SECURITY,
         responses={200: {"content": {_FALLBACK_MIME_TYPE: {}}, "description": "The file."}},

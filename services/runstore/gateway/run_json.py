@@ -160,7 +160,8 @@ def fill_fields(fields: pb.RunFields, run: RunJson) -> None:
 def _fill_place(fields: pb.RunFields, run: RunJson) -> None:
     """Where the run is: trace, parent and project."""
     if run.trace_id is not None:
-        fields.trace_id = canonical_uuid("trace_id", run.trace_id)
+        # Equal for every root, and checked already then.
+        fields.trace_id = fields.id if run.trace_id == run.id else canonical_uuid("trace_id", run.trace_id)
     if run.dotted_order is not None:
         fields.dotted_order = run.dotted_order
     if run.parent_run_id is not None:

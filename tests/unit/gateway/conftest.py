@@ -4,6 +4,7 @@ Both live on one event loop in a thread, so that synchronous SDKs can call them.
 """
 
 import asyncio
+import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,8 +17,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from runstore.domain.errors import ErrorReason
-from runstore.runtime import gateway as gateway_process
-from runstore.runtime.settings import Settings
+from runstore.runtime.gateway import run_gateway
+from runstore.runtime.settings import load_settings
 from runstore.v1 import error_pb2
 from runstore.v1 import project_service_pb2 as projects
 from runstore.v1 import project_service_pb2_grpc as projects_grpc
@@ -70,6 +71,8 @@ class FakeStore:
         answer = self.answers.get(method, default)
         if callable(answer):
             answer = answer(request)
+        if asyncio.iscoroutine(answer):
+            answer = await answer
         if isinstance(answer, Refuse):
             if answer.has_detail:
                 reason = error_pb2.ErrorReason.Value(f"ERROR_REASON_{answer.reason.name}")
@@ -83,22 +86,28 @@ class _Ingest(ingest_grpc.RunIngestServiceServicer):
     def __init__(self, store: FakeStore) -> None:
         self._store = store
 
-    async def WriteRuns(self, request: Any, context: Any) -> Any:
+    async def WriteRuns(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
         return await self._store.answer("WriteRuns", request, context, ingest.WriteRunsResponse())
+
+    def StreamRuns(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
+        raise NotImplementedError
+
+    async def WaitVisible(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
+        raise NotImplementedError
 
 
 class _Queries(queries_grpc.RunQueryServiceServicer):
     def __init__(self, store: FakeStore) -> None:
         self._store = store
 
-    async def ListRuns(self, request: Any, context: Any) -> Any:
+    async def ListRuns(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
         return await self._store.answer("ListRuns", request, context, queries.ListRunsResponse())
 
-    async def GetRun(self, request: Any, context: Any) -> Any:
+    async def GetRun(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
         missing = Refuse(ErrorReason.NOT_FOUND, "no such run")
         return await self._store.answer("GetRun", request, context, missing)
 
-    async def GetAttachment(self, request: Any, context: Any) -> Any:
+    async def GetAttachment(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
         missing = Refuse(ErrorReason.NOT_FOUND, "no such attachment")
         return await self._store.answer("GetAttachment", request, context, missing)
 
@@ -107,28 +116,28 @@ class _Projects(projects_grpc.ProjectServiceServicer):
     def __init__(self, store: FakeStore) -> None:
         self._store = store
 
-    async def CreateProject(self, request: Any, context: Any) -> Any:
+    async def CreateProject(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
         return await self._store.answer("CreateProject", request, context, None)
 
-    async def GetProject(self, request: Any, context: Any) -> Any:
+    async def GetProject(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
         missing = Refuse(ErrorReason.NOT_FOUND, "no such project")
         return await self._store.answer("GetProject", request, context, missing)
 
-    async def ListProjects(self, request: Any, context: Any) -> Any:
+    async def ListProjects(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
         return await self._store.answer("ListProjects", request, context, projects.ListProjectsResponse())
 
-    async def UpdateProject(self, request: Any, context: Any) -> Any:
+    async def UpdateProject(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
         return await self._store.answer("UpdateProject", request, context, None)
 
-    async def DeleteProject(self, request: Any, context: Any) -> Any:
+    async def DeleteProject(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
         return await self._store.answer("DeleteProject", request, context, projects.DeleteProjectResponse())
 
 
-class _Health(health_pb2_grpc.HealthServicer):
+class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # grpcio-health-checking has no types
     def __init__(self, store: FakeStore) -> None:
         self._store = store
 
-    async def Check(self, request: Any, context: Any) -> Any:
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
         state = health_pb2.HealthCheckResponse
         return state(status=state.SERVING if self._store.serving else state.NOT_SERVING)
 
@@ -157,6 +166,10 @@ class BackgroundLoop:
 
         return self.run(call())
 
+    async def wait_for(self, event: threading.Event) -> None:
+        """Waits on the loop for an event that another thread sets."""
+        await self._loop.run_in_executor(None, event.wait, 10)
+
     def close(self) -> None:
         """Stops the loop and its thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -172,18 +185,16 @@ class RunningGateway:
         self._stop: asyncio.Event = loop.start(asyncio.Event)
         self.port = 0
         ready = threading.Event()
-        listener = gateway_process.socket.create_server(("127.0.0.1", 0))
+        listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
-        settings = Settings(
+        settings = load_settings(
             store_address=target,
             max_body_bytes=MAX_BODY_BYTES,
             max_decompressed_bytes=MAX_DECOMPRESSED_BYTES,
             max_decompression_ratio=50,
             drain_timeout_s=5,
         )
-        serve = gateway_process.run_gateway(
-            settings, listen_fd=listener.detach(), ready=ready.set, stop=self._stop
-        )
+        serve = run_gateway(settings, listen_fd=listener.detach(), ready=ready.set, stop=self._stop)
         self._task: asyncio.Task[None] = loop.start(lambda: asyncio.get_running_loop().create_task(serve))
         assert ready.wait(timeout=10)
 
@@ -191,6 +202,13 @@ class RunningGateway:
     def url(self) -> str:
         """Its address."""
         return f"http://127.0.0.1:{self.port}"
+
+    def wait_until_refusing(self) -> None:
+        """Returns once no new connection is accepted."""
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) != 0:
+                    return
 
     def stop(self) -> None:
         """Drains and waits for the end."""
@@ -207,9 +225,10 @@ def loop() -> Iterator[BackgroundLoop]:
 
 
 @pytest.fixture(scope="session")
-def _store_and_target(
+def store_and_target(
     loop: BackgroundLoop, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[FakeStore, str]]:
+    """The scripted store of the whole session, and the gRPC target that it listens on."""
     store = FakeStore()
     path = Path(tmp_path_factory.mktemp("s")) / "store.sock"
 
@@ -229,16 +248,16 @@ def _store_and_target(
 
 
 @pytest.fixture(scope="session")
-def _gateway(loop: BackgroundLoop, _store_and_target: tuple[FakeStore, str]) -> Iterator[RunningGateway]:
-    running = RunningGateway(loop, _store_and_target[1])
+def _gateway(loop: BackgroundLoop, store_and_target: tuple[FakeStore, str]) -> Iterator[RunningGateway]:
+    running = RunningGateway(loop, store_and_target[1])
     yield running
     running.stop()
 
 
 @pytest.fixture
-def store(_store_and_target: tuple[FakeStore, str]) -> FakeStore:
+def store(store_and_target: tuple[FakeStore, str]) -> FakeStore:
     """The scripted store, with nothing recorded and default answers."""
-    store = _store_and_target[0]
+    store = store_and_target[0]
     store.requests.clear()
     store.answers.clear()
     store.serving = True

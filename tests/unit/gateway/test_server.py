@@ -148,7 +148,7 @@ def test_credentials_travel_as_metadata(http: httpx.Client, store: FakeStore) ->
 
 def test_credentials_that_metadata_cannot_carry_are_401(http: httpx.Client, store: FakeStore) -> None:
     """A key with other than ASCII characters is refused, not a defect."""
-    assert http.get("/sessions", headers={"x-api-key": "schlüssel".encode()}).status_code == 401
+    assert http.get("/sessions", headers=[(b"x-api-key", "schlüssel".encode())]).status_code == 401
     assert store.requests == []
 
 
