@@ -81,7 +81,8 @@ clean:
 # Node is optional: the one test that needs it says loudly that it was skipped.
 .venv/.installed-js-sdk: tests/contract/js/package.json | .venv/.created
 	@if command -v npm >/dev/null 2>&1; then \
-	  npm install --prefix tests/contract/js --silent --no-audit --no-fund --no-package-lock; \
+	  npm install --prefix tests/contract/js --silent --no-audit --no-fund --no-package-lock || \
+	    echo "npm failed: the JavaScript SDK will not be tested." >&2; \
 	else \
 	  echo "No npm: the JavaScript SDK will not be tested." >&2; \
 	fi
