@@ -248,7 +248,7 @@ class _Writer:
             case Compare(_, relation, value):
                 return f"{column.expression} {_OPERATORS[relation]} {self._value(value, column.number_type)}"
             case OneOf(_, values):
-                return self._membership(column.expression, values)
+                return self._membership(column, values)
             case Like(_, pattern):
                 return f"{column.expression} ILIKE {self._parameter('String', pattern)}"
 
@@ -314,7 +314,7 @@ class _Writer:
                 return f"v = '{'true' if value else 'false'}'"
             case Decimal() as number:
                 # A string is no number here, and does not parse for its quotes.
-                literal = self._parameter(_WIDEST_DECIMAL, format(number, "f"))
+                literal = self._parameter(_WIDEST_DECIMAL, number)
                 return f"ifNull(toDecimal256OrNull(v, 38) = {literal}, false)"
             case None:
                 return "v = 'null'"
@@ -343,11 +343,12 @@ class _Writer:
         if number_type == "Int64" and value == value.to_integral_value() and int(value) in _INT64:
             return self._parameter("Int64", int(value))
         if number_type == _MONEY and _is_money(value):
-            return self._parameter(_MONEY, format(value, "f"))
-        return self._parameter(_WIDEST_DECIMAL, format(value, "f"))
+            return self._parameter(_MONEY, value)
+        return self._parameter(_WIDEST_DECIMAL, value)
 
-    def _membership(self, expression: str, values: tuple[Scalar, ...]) -> str:
+    def _membership(self, column: _Column, values: tuple[Scalar, ...]) -> str:
         """Membership in a list of one type, as one parameter."""
+        expression = column.expression
         match values[0]:
             case str():
                 return f"{expression} IN {self._parameter('Array(String)', list(values))}"
@@ -358,10 +359,12 @@ class _Writer:
             case Instant():
                 times = [each.time_us for each in values if isinstance(each, Instant)]
                 return f"has({self._parameter('Array(Int64)', times)}, toUnixTimestamp64Micro({expression}))"
+            case Decimal() if column.number_type == "Float64":
+                floats = [float(each) for each in values if isinstance(each, Decimal)]
+                return f"{expression} IN {self._parameter('Array(Float64)', floats)}"
             case Decimal():
                 # `IN` would round the list to the column's type; `has` compares exactly.
-                numbers = [format(each, "f") for each in values if isinstance(each, Decimal)]
-                array = self._parameter(f"Array({_WIDEST_DECIMAL})", numbers)
+                array = self._parameter(f"Array({_WIDEST_DECIMAL})", list(values))
                 return f"has({array}, toDecimal256({expression}, 38))"
 
     def _parameter(self, sql_type: str, value: object) -> str:

@@ -1,0 +1,659 @@
+"""Filters on the real engine: the SQL selects exactly the runs that the contract says.
+
+The oracle below evaluates the parsed filter on plain Python values. It is written from
+filter-language.md and shares nothing with the binder or the SQL but the parser.
+"""
+
+import json
+import operator
+import re
+import string
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any
+from uuid import UUID
+
+import clickhouse_connect
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runstore.query.binding import parse_condition
+from runstore.query.filters import (
+    And,
+    Boolean,
+    Comparison,
+    Filter,
+    Function,
+    Items,
+    Literal,
+    Not,
+    Null,
+    Number,
+    Or,
+    Text,
+    parse,
+)
+from runstore.storage.clickhouse.filter_sql import SqlCondition, render
+
+pytestmark = pytest.mark.engine
+
+# ---------------------------------------------------------------- runs
+
+_MERGED_COLUMNS = {
+    "run_id": "UUID",
+    "project_id": "UUID",
+    "trace_id": "UUID",
+    "parent_run_ids": "Array(UUID)",
+    "name": "String",
+    "run_type": "LowCardinality(String)",
+    "status": "String",
+    "is_root": "Bool",
+    "start_time": "DateTime64(6, 'UTC')",
+    "end_time": "Nullable(DateTime64(6, 'UTC'))",
+    "first_token_time": "Nullable(DateTime64(6, 'UTC'))",
+    "latency": "Nullable(Float64)",
+    "has_error": "Bool",
+    "tags": "Array(String)",
+    "metadata": "Map(LowCardinality(String), String)",
+    "thread_id": "Nullable(String)",
+    "reference_example_id": "Nullable(UUID)",
+    "prompt_tokens": "Nullable(Int64)",
+    "completion_tokens": "Nullable(Int64)",
+    "total_tokens": "Nullable(Int64)",
+    "prompt_cost": "Nullable(Decimal(38, 18))",
+    "completion_cost": "Nullable(Decimal(38, 18))",
+    "total_cost": "Nullable(Decimal(38, 18))",
+    "prompt_token_details": "Map(LowCardinality(String), Int64)",
+    "completion_token_details": "Map(LowCardinality(String), Int64)",
+    "prompt_cost_details": "Map(LowCardinality(String), Decimal(38, 18))",
+    "completion_cost_details": "Map(LowCardinality(String), Decimal(38, 18))",
+    "price_model_id": "Nullable(UUID)",
+    "ls_user_id": "String",
+}
+
+_MICROSECOND = timedelta(microseconds=1)
+_NIL = UUID(int=0)
+_START = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One merged run in Python values; latency in seconds."""
+
+    run_id: UUID = _NIL
+    project_id: UUID = _NIL
+    trace_id: UUID = _NIL
+    parent_run_ids: list[UUID] = field(default_factory=list)
+    name: str = "bland"
+    run_type: str = "llm"
+    status: str = "success"
+    start_time: datetime = _START
+    end_time: datetime | None = None
+    first_token_time: datetime | None = None
+    tags: list[str] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    thread_id: str | None = None
+    reference_example_id: UUID | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_cost: Decimal | None = None
+    completion_cost: Decimal | None = None
+    total_cost: Decimal | None = None
+    prompt_token_details: dict[str, int] = field(default_factory=dict)
+    completion_token_details: dict[str, int] = field(default_factory=dict)
+    prompt_cost_details: dict[str, Decimal] = field(default_factory=dict)
+    completion_cost_details: dict[str, Decimal] = field(default_factory=dict)
+    price_model_id: UUID | None = None
+    ls_user_id: str = ""
+
+    @property
+    def is_root(self) -> bool:
+        return not self.parent_run_ids
+
+    @property
+    def has_error(self) -> bool:
+        return self.status == "error"
+
+    @property
+    def latency(self) -> Decimal | None:
+        return (
+            None
+            if self.end_time is None
+            else Decimal((self.end_time - self.start_time) // _MICROSECOND) / 1_000_000
+        )
+
+    def row(self, number: int) -> str:
+        """The run as the engine reads it."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values |= {"is_root": self.is_root, "has_error": self.has_error, "latency": self.latency}
+        values["metadata"] = {key: compact(value) for key, value in self.metadata.items()}
+        return json.dumps(
+            values | {"number": number}, default=lambda value: str(value).removesuffix("+00:00")
+        )
+
+
+def compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+# ---------------------------------------------------------------- the oracle
+
+
+def satisfies(run: Run, tree: Filter) -> bool:
+    """Whether the contract selects the run."""
+    match tree:
+        case And(operands):
+            rows = [operand for operand in operands if is_row_test(operand)]
+            others = [operand for operand in operands if not is_row_test(operand)]
+            return all(satisfies(run, other) for other in others) and (not rows or pairs(run, rows))
+        case Or(operands):
+            return any(satisfies(run, operand) for operand in operands)
+        case Not(operand):
+            return not satisfies(run, operand)
+        case Comparison():
+            return pairs(run, [tree]) if is_row_test(tree) else compares(run, tree)
+
+
+def is_row_test(tree: Filter) -> bool:
+    return isinstance(tree, Comparison) and field_of(tree) in ("metadata_key", "metadata_value")
+
+
+def field_of(comparison: Comparison) -> str:
+    assert comparison.attribute is not None
+    return str(comparison.attribute)
+
+
+def pairs(run: Run, tests: list[Any]) -> bool:
+    """The table of section 4, line by line."""
+    rows = [(key, value) for key, value in run.metadata.items() if value is not None]
+
+    def some_row(*together: Comparison, negated: bool = True) -> bool:
+        return any(all(fits(row, test, negated) for test in together) for row in rows)
+
+    def fits(row: tuple[str, Any], test: Comparison, negated: bool) -> bool:
+        stored = row[0] if field_of(test) == "metadata_key" else row[1]
+        result = scalar_holds(positive(test.function), stored, test.value, is_json=True)
+        return result != (negated and is_negative(test))
+
+    keys = [test for test in tests if field_of(test) == "metadata_key"]
+    values = [test for test in tests if field_of(test) == "metadata_value"]
+    if any(not is_negative(key) for key in keys):
+        return some_row(*tests)
+    if any(some_row(key, negated=False) for key in keys):
+        return False
+    if any(not is_negative(value) for value in values):
+        return some_row(*values)
+    return not any(some_row(value, negated=False) for value in values)
+
+
+def is_negative(test: Comparison) -> bool:
+    return test.function in (Function.NEQ, Function.NOTLIKE)
+
+
+def positive(function: Function) -> Function:
+    return {Function.NEQ: Function.EQ, Function.NOTLIKE: Function.LIKE}.get(function, function)
+
+
+def compares(run: Run, test: Comparison) -> bool:
+    function = positive(test.function)
+    return compares_positive(run, test, function) != is_negative(test)
+
+
+_DETAILS = re.compile(r"(prompt|completion)_(token|cost)_details\.(?P<key>.*)")
+
+
+def compares_positive(run: Run, test: Comparison, function: Function) -> bool:
+    name, value = field_of(test), test.value
+    details = _DETAILS.fullmatch(name)
+    if details:
+        stored = getattr(run, name.split(".", 1)[0]).get(details["key"])
+        return scalar_holds(function, stored, value)
+    match name:
+        case "tags" | "parent_run_ids":
+            elements = getattr(run, name)
+            if function is Function.EXISTS:
+                return bool(elements)
+            if isinstance(value, Null):
+                return not elements
+            wanted = Function.EQ if function is Function.HAS else function
+            return any(scalar_holds(wanted, element, value) for element in elements)
+        case "metadata" if function is Function.EXISTS:
+            return (
+                metadata_at(run, value.value) is not None if isinstance(value, Text) else bool(run.metadata)
+            )
+        case "metadata":
+            assert isinstance(value, Text)
+            wanted_pairs = json.loads(value.value).items()
+            return all(k in run.metadata and same_json(run.metadata[k], v) for k, v in wanted_pairs)
+        case _ if name.startswith("metadata."):
+            return scalar_holds(function, metadata_at(run, name[len("metadata.") :]), value, is_json=True)
+        case _:
+            return scalar_holds(function, SCALARS[name](run), value)
+
+
+class Word(str):
+    """A value that filters may write in any case."""
+
+    __slots__ = ()
+
+
+SCALARS: dict[str, Callable[[Run], object]] = {
+    **{name: operator.attrgetter(name) for name in _MERGED_COLUMNS},
+    "id": operator.attrgetter("run_id"),
+    "session_id": operator.attrgetter("project_id"),
+    "parent_run_id": lambda run: run.parent_run_ids[-1] if run.parent_run_ids else None,
+    "run_type": lambda run: Word(run.run_type),
+    "status": lambda run: Word(run.status),
+    "error": lambda run: "Boom" if run.has_error else None,
+    "execution_order": lambda run: 1,
+}
+
+
+def metadata_at(run: Run, path: str) -> object:
+    if path in run.metadata:
+        return run.metadata[path]
+    value: object = run.metadata
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def same_json(stored: object, wanted: object) -> bool:
+    """Equal, and of the same JSON type (Python says that true equals 1)."""
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        return stored.keys() == wanted.keys() and all(same_json(stored[key], wanted[key]) for key in stored)
+    if isinstance(stored, list) and isinstance(wanted, list):
+        return len(stored) == len(wanted) and all(map(same_json, stored, wanted))
+    return isinstance(stored, bool) == isinstance(wanted, bool) and stored == wanted
+
+
+def scalar_holds(function: Function, stored: Any, value: Literal | None, *, is_json: bool = False) -> bool:
+    """One positive function on one value; `is_json` are the rules of metadata values."""
+    if function is Function.EXISTS:
+        return stored not in (None, "") or (is_json and stored == "")
+    if isinstance(value, Null):
+        return not scalar_holds(Function.EXISTS, stored, None, is_json=is_json)
+    if stored is None:
+        return False
+    if isinstance(value, Items):
+        return any(scalar_holds(Function.EQ, stored, each, is_json=is_json) for each in value.values)
+    if is_json:
+        stored = stored if isinstance(stored, str) else compact(stored)
+    if function is Function.LIKE:
+        assert isinstance(value, Text)
+        return like(stored, value.value)
+    if is_json and isinstance(value, Number):
+        number = as_number(stored)
+        return number is not None and _RELATIONS[function](number, value.value)
+    return _RELATIONS[function](stored, comparable(stored, value))
+
+
+_RELATIONS: dict[Function, Callable[[Any, Any], bool]] = {
+    Function.EQ: lambda stored, wanted: stored == wanted,
+    Function.GT: lambda stored, wanted: stored > wanted,
+    Function.GTE: lambda stored, wanted: stored >= wanted,
+    Function.LT: lambda stored, wanted: stored < wanted,
+    Function.LTE: lambda stored, wanted: stored <= wanted,
+}
+
+
+def as_number(text: str) -> Decimal | None:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() and text.strip() == text else None
+
+
+def comparable(stored: object, literal: Literal | None) -> object:
+    """The literal as a value of the stored one's type."""
+    match literal:
+        case Text(text) if isinstance(stored, datetime):
+            moment = datetime.fromisoformat(text)
+            return moment.replace(tzinfo=moment.tzinfo or UTC)
+        case Text(text) if isinstance(stored, Word):
+            return text.lower()
+        case Text(text) if isinstance(stored, UUID):
+            return UUID(text)
+        case Text(text) if isinstance(stored, Decimal):
+            return Decimal(text.rstrip("ms")) / (1000 if text.endswith("ms") else 1)
+        case Text(text) if isinstance(stored, bool):
+            return text.lower() == "true"
+        case Text(text):
+            return text
+        case Boolean(value) if isinstance(stored, str):
+            return str(value).lower()
+        case Boolean(value) | Number(value):
+            return value
+    raise AssertionError(literal)
+
+
+def like(text: str, pattern: str) -> bool:
+    """SQL's LIKE in any case: % any run, _ one character, a backslash makes both literal."""
+    expression, position = "", 0
+    while position < len(pattern):
+        escaped = pattern[position] == "\\" and pattern[position + 1 : position + 2] in ("%", "_", "\\")
+        position += escaped
+        wildcard = None if escaped else {"%": ".*", "_": "."}.get(pattern[position])
+        expression += wildcard or re.escape(pattern[position])
+        position += 1
+    return re.fullmatch(expression, text, re.IGNORECASE | re.DOTALL) is not None
+
+
+# ---------------------------------------------------------------- generated runs and filters
+
+_IDS = [_NIL, *(UUID(int=0x1234_5678_0000_4000_8000_0000_0000_0000 + number) for number in range(3))]
+_TEXTS = [
+    "a",
+    "A",
+    "ab",
+    "é",
+    "É",
+    "a%",
+    "a_b",
+    "it's",
+    "\\",
+    "a\\b",
+    '"',
+    "x\ny",
+    "5",
+    "5.0",
+    "true",
+    "null",
+    "",
+]
+_KEYS = ["env", "user", "a.b", "a", "k'", ""]
+_NUMBERS = ["0", "1", "5", "5.0", "-2.5", "0.1", "1e3", "9007199254740993", "1e30", "0.000000000000000001"]
+_TIMES = [_START + offset_us * _MICROSECOND for offset_us in (0, 1, 100_000, 2_500_000, 60_000_000)]
+_CATEGORIES = ["cache_read", "audio", "a.b"]
+
+ids, texts = st.sampled_from(_IDS), st.sampled_from(_TEXTS)
+_INTEGERS = st.sampled_from([0, 1, 5, 1000, 9_007_199_254_740_992, 9_007_199_254_740_993])
+_COSTS = st.sampled_from(["0", "0.1", "5", "-2.5", "0.000000000000000001"]).map(Decimal)
+_json_scalars = st.none() | st.booleans() | st.sampled_from([0, 5, -2.5, 1000, 9_007_199_254_740_993]) | texts
+_json_values = _json_scalars | st.recursive(
+    _json_scalars,
+    lambda values: st.lists(values, max_size=2) | st.dictionaries(st.sampled_from(_KEYS), values, max_size=2),
+    max_leaves=4,
+)
+
+runs = st.builds(
+    Run,
+    run_id=ids,
+    project_id=ids,
+    trace_id=ids,
+    parent_run_ids=st.lists(ids, max_size=3),
+    name=texts,
+    run_type=st.sampled_from(["llm", "chain", "tool"]),
+    status=st.sampled_from(["success", "error", "pending"]),
+    start_time=st.sampled_from(_TIMES[:3]),
+    end_time=st.none() | st.sampled_from(_TIMES[2:]),
+    first_token_time=st.none() | st.sampled_from(_TIMES),
+    tags=st.lists(texts, max_size=3),
+    metadata=st.dictionaries(st.sampled_from(_KEYS), _json_values, max_size=4),
+    thread_id=st.none() | texts.filter(bool),
+    reference_example_id=st.none() | ids,
+    prompt_tokens=st.none() | _INTEGERS,
+    completion_tokens=st.none() | _INTEGERS,
+    total_tokens=st.none() | _INTEGERS,
+    prompt_cost=st.none() | _COSTS,
+    completion_cost=st.none() | _COSTS,
+    total_cost=st.none() | _COSTS,
+    prompt_token_details=st.dictionaries(st.sampled_from(_CATEGORIES), _INTEGERS, max_size=2),
+    completion_token_details=st.dictionaries(st.sampled_from(_CATEGORIES), _INTEGERS, max_size=2),
+    prompt_cost_details=st.dictionaries(st.sampled_from(_CATEGORIES), _COSTS, max_size=2),
+    completion_cost_details=st.dictionaries(st.sampled_from(_CATEGORIES), _COSTS, max_size=2),
+    price_model_id=st.none() | ids,
+    ls_user_id=texts,
+)
+
+_text_literals = texts.map(json.dumps)
+_patterns = st.lists(st.sampled_from(["%", "_", "\\", "a", "E", "é", "B", "5", "'"]), max_size=4).map(
+    lambda parts: json.dumps("".join(parts))
+)
+_numbers = st.sampled_from(_NUMBERS)
+_uuids = ids.map(lambda each: f'"{each}"')
+_times = st.sampled_from(
+    [
+        '"2023-11-14T22:13:20Z"',
+        '"2023-11-14T22:13:20.000001"',
+        "2023-11-14T22:13:20.100000+00:00",
+        '"2023-11-14"',
+        '"0001-01-01"',
+        '"9999-12-31T23:59:59.999999+00:00"',
+    ]
+)
+_seconds = st.sampled_from(["0", "0.1", "2.5", '"100ms"', '"2.5s"', "59.9", "1e-30"])
+_orders = st.sampled_from(["eq", "neq", "gt", "gte", "lt", "lte"])
+_equals = st.sampled_from(["eq", "neq"])
+_likes = st.sampled_from(["like", "notlike"])
+
+
+def calls(
+    names: list[str], functions: st.SearchStrategy[str], values: st.SearchStrategy[str]
+) -> st.SearchStrategy[str]:
+    return st.builds("{}({}, {})".format, functions, st.sampled_from(names), values)
+
+
+def lists(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.lists(values, max_size=3).map(lambda each: f"[{', '.join(each)}]")
+
+
+_UUID_FIELDS = ["id", "trace_id", "session_id", "parent_run_id", "reference_example_id", "price_model_id"]
+_TEXT_FIELDS = ["name", "thread_id", "ls_user_id"]
+_TIME_FIELDS = ["start_time", "end_time", "first_token_time"]
+_NUMBER_FIELDS = [
+    *(f"{side}_{what}" for side in ("prompt", "completion", "total") for what in ("tokens", "cost")),
+    *(f"{side}_{what}_details.cache_read" for side in ("prompt", "completion") for what in ("token", "cost")),
+    "prompt_token_details.a.b",
+    "execution_order",
+]
+_JSON_FIELDS = ["metadata.env", "metadata.a.b", "metadata.a", '"metadata.k\'"', "metadata.user.env"]
+_ALL_FIELDS = [*_UUID_FIELDS, *_TEXT_FIELDS, *_TIME_FIELDS, *_NUMBER_FIELDS, *_JSON_FIELDS]
+_ALL_FIELDS += ["run_type", "status", "is_root", "latency", "error", "tags", "parent_run_ids"]
+_in, _has = st.just("in"), st.just("has")
+_json_literals = _text_literals | _numbers
+_key_literals = st.sampled_from(_KEYS).map(json.dumps)
+_documents = st.dictionaries(st.sampled_from(_KEYS), _json_values, max_size=2).map(compact)
+
+comparisons = st.one_of(
+    calls(_UUID_FIELDS, _equals, _uuids),
+    calls(_UUID_FIELDS, _in, lists(_uuids)),
+    calls(_TEXT_FIELDS, _equals, _text_literals),
+    calls(_TEXT_FIELDS, _in, lists(_text_literals)),
+    calls([*_TEXT_FIELDS, "tags", *_JSON_FIELDS], _likes, _patterns),
+    calls(["run_type"], _equals, st.sampled_from(['"llm"', '"LLM"', '"tool"'])),
+    calls(["status"], _in, lists(st.sampled_from(['"error"', '"Success"', '"pending"']))),
+    calls(["is_root"], _equals, st.sampled_from(["true", "False", '"true"'])),
+    calls(_TIME_FIELDS, _orders, _times),
+    calls(_TIME_FIELDS, _in, lists(_times)),
+    calls(["latency"], _orders, _seconds),
+    calls(["latency"], _in, lists(_seconds)),
+    calls(_NUMBER_FIELDS, _orders, _numbers),
+    calls(_NUMBER_FIELDS, _in, lists(_numbers)),
+    calls(_ALL_FIELDS, _equals, st.just("null")),
+    st.sampled_from([*_ALL_FIELDS, "metadata"]).map("exists({})".format),
+    calls(["tags"], st.sampled_from(["has", "eq", "neq"]), _text_literals),
+    calls(["parent_run_ids"], st.sampled_from(["has", "eq", "neq"]), _uuids),
+    calls(["metadata"], st.just("exists"), _key_literals | st.just('"user.env"')),
+    calls(["metadata"], _has, _documents.map(json.dumps)),
+    calls(_JSON_FIELDS, _orders, _json_literals),
+    calls(_JSON_FIELDS, _equals, st.sampled_from(["true", "false"])),
+    calls(_JSON_FIELDS, _in, lists(_json_literals)),
+)
+row_tests = st.one_of(
+    calls(["metadata_key"], _equals, _key_literals),
+    calls(["metadata_key"], _in, lists(_key_literals)),
+    calls(["metadata_key", "metadata_value"], _likes, _patterns),
+    calls(["metadata_value"], _orders, _json_literals),
+    calls(["metadata_value"], _equals, st.sampled_from(["true", "false"])),
+    calls(["metadata_value"], _in, lists(_json_literals)),
+)
+
+
+def _joined(name: str) -> Callable[[list[str]], str]:
+    return lambda operands: f"{name}({', '.join(operands)})"
+
+
+filters = st.recursive(
+    comparisons | row_tests | st.lists(row_tests, min_size=2, max_size=3).map(_joined("and")),
+    lambda trees: st.one_of(
+        st.lists(trees, min_size=1, max_size=3).map(_joined("and")),
+        st.lists(trees, min_size=1, max_size=3).map(_joined("or")),
+        trees.map("not({})".format),
+    ),
+    max_leaves=6,
+)
+
+# ---------------------------------------------------------------- the engine
+
+
+class Engine:
+    """A table of merged runs, and the runs in it."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        columns = ", ".join(f"{name} {sql_type}" for name, sql_type in _MERGED_COLUMNS.items())
+        client.command(f"CREATE TABLE merged (number UInt32, {columns}) ENGINE = Memory")
+
+    def store(self, stored: list[Run]) -> None:
+        rows = "\n".join(run.row(number) for number, run in enumerate(stored))
+        self._client.command("TRUNCATE TABLE merged")
+        self._client.raw_insert("merged", insert_block=rows, fmt="JSONEachRow")
+
+    def select(self, conditions: list[SqlCondition]) -> list[set[int]]:
+        """Numbers of the runs that satisfy each condition; one statement for all of them."""
+        parameters: dict[str, object] = {}
+        for condition in conditions:
+            assert parameters.keys().isdisjoint(condition.parameters)
+            assert condition.columns <= _MERGED_COLUMNS.keys()
+            parameters |= condition.parameters
+        selects = []
+        for index, condition in enumerate(conditions):
+            # Each condition sees the columns that it declares and no others.
+            source = f"(SELECT {', '.join({'number', *condition.columns})} FROM merged)"
+            selects.append(f"SELECT {index} AS condition, number FROM {source} WHERE {condition.text}")
+        selected: list[set[int]] = [set() for _ in conditions]
+        for index, number in self._query(" UNION ALL ".join(selects), parameters):
+            selected[index].add(number)
+        return selected
+
+    def _query(self, text: str, parameters: dict[str, object]) -> list[tuple[int, int]]:
+        rows: list[tuple[int, int]] = self._client.query(text, parameters=parameters or None).result_rows
+        return rows
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    client = clickhouse_connect.get_client(dsn="chdb://memory")
+    yield Engine(client)
+    client.close()
+
+
+def _render(texts_of_filters: list[str]) -> list[SqlCondition]:
+    rendered = []
+    for text, letter in zip(texts_of_filters, string.ascii_lowercase, strict=False):
+        condition = parse_condition(text)
+        assert condition is not None
+        rendered.append(render(condition, f"{letter}_"))
+    return rendered
+
+
+@given(st.lists(runs, min_size=1, max_size=24), st.lists(filters, min_size=1, max_size=16))
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.large_base_example,
+    ],
+)
+def test_the_engine_selects_what_the_contract_says(
+    engine: Engine, stored: list[Run], asked: list[str]
+) -> None:
+    """Random filters over random runs: the engine and the oracle agree on every run."""
+    engine.store(stored)
+    for text, selected in zip(asked, engine.select(_render(asked)), strict=True):
+        tree = parse(text)
+        assert tree is not None
+        wanted = {number for number, run in enumerate(stored) if satisfies(run, tree)}
+        assert selected == wanted, text
+
+
+_HOSTILE = [
+    "' OR 1=1 --",
+    '"; DROP TABLE merged; --',
+    "{a_0:String}",
+    "%(a_0)s",
+    "') OR sleep(3) OR ('",
+    "\\",
+    "\\'",
+    "\\N",
+    "$$",
+    "/*",
+    "`run_id`",
+    "\0",
+    "\u202e\u2028",
+    "name",
+    "x" * 5_000,
+]
+
+
+@pytest.mark.parametrize("hostile", _HOSTILE)
+@pytest.mark.parametrize(
+    "filter_with",
+    [
+        "eq(name, {})",
+        "in(name, [{}])",
+        "eq(thread_id, {})",
+        "eq(ls_user_id, {})",
+        "has(tags, {})",
+        "eq(metadata_key, {})",
+        "and(eq(metadata_key, {0}), eq(metadata_value, {0}))",
+        "exists(metadata, {})",
+    ],
+)
+def test_hostile_text_is_only_text(engine: Engine, hostile: str, filter_with: str) -> None:
+    """Whatever a string contains, it matches the run that has it, and leaves the table in place."""
+    literal = json.dumps(hostile)
+    bland = Run()
+    carrier = replace(
+        bland,
+        name=hostile,
+        thread_id=hostile,
+        ls_user_id=hostile,
+        tags=[hostile],
+        metadata={hostile: hostile},
+    )
+    engine.store([carrier, bland])
+    assert engine.select(_render([filter_with.format(literal)])) == [{0}]
+
+
+@pytest.mark.parametrize("hostile", _HOSTILE)
+@pytest.mark.parametrize(
+    "filter_with",
+    [
+        "like(name, {})",
+        "notlike(tags, {})",
+        "like(metadata_key, {})",
+        "like(metadata.env, {})",
+        'eq("metadata.{raw}", 1)',
+        'gt("prompt_token_details.{raw}", 1)',
+        "has(metadata, {document})",
+    ],
+)
+def test_hostile_text_never_fails_the_query(engine: Engine, hostile: str, filter_with: str) -> None:
+    """Patterns, keys and documents of any content are answered, and with one answer per run."""
+    literal = json.dumps(hostile)
+    document = json.dumps(json.dumps({hostile: {hostile: [hostile]}}))
+    text = filter_with.format(literal, raw=literal[1:-1], document=document)
+    engine.store([Run(metadata={"env": "prod"})])
+    (selected,), (opposite,) = engine.select(_render([text])), engine.select(_render([f"not({text})"]))
+    assert (selected, opposite) in [({0}, set()), (set(), {0})]
