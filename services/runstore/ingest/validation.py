@@ -1,6 +1,7 @@
 """Checks an operation before it is accepted, and spells its ids one way."""
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from runstore.domain import dotted_order, json_text
@@ -14,8 +15,6 @@ MAX_ATTACHMENT_NAME_BYTES: Final = 256
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _RUN_TYPES = frozenset(RunType)
-_ID_FIELDS = ("run_id", "trace_id", "parent_run_id", "project_id", "reference_example_id")
-_PUBLIC_NAMES = {"run_id": "id"}
 _JSON_FIELDS = ("inputs", "outputs", "events", "extra", "manifest")
 
 
@@ -25,9 +24,15 @@ def validate(patch: RunPatch) -> None:
     What `dotted_order` says and the patch leaves out (trace, parent) is filled in; halves of
     surrogate pairs in payloads become U+FFFD.
     """
-    for field in _ID_FIELDS:
-        if (value := getattr(patch, field)) is not None:
-            setattr(patch, field, uuid_text(_PUBLIC_NAMES.get(field, field), value))
+    patch.run_id = uuid_text("id", patch.run_id)
+    if patch.trace_id is not None:
+        patch.trace_id = uuid_text("trace_id", patch.trace_id)
+    if patch.parent_run_id is not None:
+        patch.parent_run_id = uuid_text("parent_run_id", patch.parent_run_id)
+    if patch.project_id is not None:
+        patch.project_id = uuid_text("project_id", patch.project_id)
+    if patch.reference_example_id is not None:
+        patch.reference_example_id = uuid_text("reference_example_id", patch.reference_example_id)
     if patch.is_create and not patch.name:
         raise invalid("name", "a run that is created needs a name")
     if patch.name is not None and len(patch.name) > MAX_NAME_CHARS:
@@ -36,17 +41,17 @@ def validate(patch: RunPatch) -> None:
         raise invalid("run_type", "a run that is created needs a run_type")
     if patch.run_type is not None and patch.run_type not in _RUN_TYPES:
         raise invalid("run_type", f"{patch.run_type!r} is not one of {', '.join(RunType)}")
-    for field in ("start_time_us", "end_time_us"):
-        time_us = getattr(patch, field)
+    for field, time_us in (("start_time", patch.start_time_us), ("end_time", patch.end_time_us)):
         if time_us is not None and not MIN_TIME_US <= time_us <= MAX_TIME_US:
-            raise invalid(field.removesuffix("_us"), "outside the years that can be stored")
+            raise invalid(field, "outside the years that can be stored")
     for field in _JSON_FIELDS:
         if (payload := getattr(patch, field)) is not None:
             json_text.check(field, payload)
             setattr(patch, field, json_text.replace_lone_surrogates(payload))
     if patch.tags is not None and len(patch.tags) > MAX_TAGS:
         raise invalid("tags", f"more than {MAX_TAGS}")
-    _check_attachments(patch)
+    if patch.attachments is not None:
+        _check_attachments(patch.attachments)
     _check_position(patch)
 
 
@@ -61,8 +66,8 @@ def uuid_text(field: str, value: str) -> str:
     raise invalid(field, f"{shown!r} is not a UUID")
 
 
-def _check_attachments(patch: RunPatch) -> None:
-    for name in patch.attachments or ():
+def _check_attachments(names: Iterable[str]) -> None:
+    for name in names:
         if not name or len(name.encode()) > MAX_ATTACHMENT_NAME_BYTES:
             raise invalid("attachments", f"a name must have 1 to {MAX_ATTACHMENT_NAME_BYTES} bytes")
 

@@ -30,48 +30,46 @@ _RUN_FIELDS: dict[run_pb2.RunField.ValueType, RunField] = {
 
 # -- operations ------------------------------------------------------------------------------------
 
-_PLAIN = frozenset(
-    {
-        "trace_id",
-        "dotted_order",
-        "parent_run_id",
-        "project_id",
-        "project_name",
-        "name",
-        "inputs",
-        "outputs",
-        "error",
-        "events",
-        "extra",
-        "manifest",
-        "reference_example_id",
-    }
-)
-
 
 def run_patch(operation: run_ingest_service_pb2.RunOperation, tenant_id: str) -> RunPatch:
-    """The operation as a patch, not yet validated. Raises INVALID_ARGUMENT when it does nothing."""
+    """The operation as a patch, not yet validated. Raises INVALID_ARGUMENT when it does nothing.
+
+    A field that is "" says as little as one that is absent. Written out, because every run of
+    every tracer passes here: asking each field for its presence would take three times as long.
+    """
     kind = operation.WhichOneof("operation")
     if kind is None:
         raise invalid("operation", "neither create nor update")
     fields = operation.create if kind == "create" else operation.update
-    patch = RunPatch(tenant_id=tenant_id, run_id=fields.id, is_create=kind == "create")
-    for descriptor, value in fields.ListFields():
-        name = descriptor.name
-        if name in _PLAIN:
-            # "" says as little as absence in every field but the name, where it is refused.
-            if value or name == "name":
-                setattr(patch, name, value)
-        elif name == "run_type":
-            patch.run_type = _RUN_TYPES.get(value, str(value))
-        elif name == "start_time":
-            patch.start_time_us = time_us(value)
-        elif name == "end_time":
-            patch.end_time_us = time_us(value)
-        elif name == "tags":
-            patch.tags = tuple(value.values)
-        elif name == "attachments":
-            patch.attachments = {file.name: Attachment(file.mime_type, file.content) for file in value}
+    patch = RunPatch(
+        tenant_id=tenant_id,
+        run_id=fields.id,
+        is_create=kind == "create",
+        project_id=fields.project_id or None,
+        project_name=fields.project_name or None,
+        trace_id=fields.trace_id or None,
+        dotted_order=fields.dotted_order or None,
+        parent_run_id=fields.parent_run_id or None,
+        name=fields.name or None,
+        run_type=_RUN_TYPES.get(number, str(number)) if (number := fields.run_type) else None,
+        inputs=fields.inputs or None,
+        outputs=fields.outputs or None,
+        error=fields.error or None,
+        events=fields.events or None,
+        extra=fields.extra or None,
+        manifest=fields.manifest or None,
+        reference_example_id=fields.reference_example_id or None,
+    )
+    if fields.HasField("start_time"):
+        patch.start_time_us = time_us(fields.start_time)
+    if fields.HasField("end_time"):
+        patch.end_time_us = time_us(fields.end_time)
+    if fields.HasField("tags"):
+        patch.tags = tuple(fields.tags.values)
+    if fields.attachments:
+        patch.attachments = {
+            file.name: Attachment(file.mime_type, file.content) for file in fields.attachments
+        }
     return patch
 
 
