@@ -563,9 +563,9 @@ def _render(texts_of_filters: list[str]) -> list[SqlCondition]:
     return rendered
 
 
-@given(st.lists(runs, min_size=1, max_size=24), st.lists(filters, min_size=1, max_size=16))
+@given(st.lists(runs, min_size=6, max_size=24), st.lists(filters, min_size=12, max_size=24))
 @settings(
-    max_examples=60,
+    max_examples=80,
     deadline=None,
     derandomize=True,
     suppress_health_check=[
@@ -585,6 +585,30 @@ def test_the_engine_selects_what_the_contract_says(
         assert tree is not None
         wanted = {number for number, run in enumerate(stored) if satisfies(run, tree)}
         assert selected == wanted, text
+
+
+@pytest.mark.parametrize(
+    ("document", "contained"),
+    [
+        ({"list": [1, {"x": "y"}]}, True),
+        ({"list": [1.0, {"x": "y"}], "empty": {}}, True),
+        ({"list": [{"x": "y"}, 1]}, False),
+        ({"list": [1]}, False),
+        ({"list": [1, {"x": "y", "z": None}]}, False),
+        ({"empty": []}, False),
+        ({"five": 5}, True),
+        ({"five": "5"}, False),
+        ({"text": 5}, False),
+        ({"none": None}, True),
+        ({"missing": None}, False),
+    ],
+)
+def test_has_compares_json_with_json(engine: Engine, document: object, contained: bool) -> None:
+    """Containment is of values, at any depth and in the order of lists, and types count."""
+    metadata = {"list": [1, {"x": "y"}], "empty": {}, "five": 5, "text": "5", "none": None}
+    engine.store([Run(metadata=metadata)])
+    (selected,) = engine.select(_render([f"has(metadata, {json.dumps(json.dumps(document))})"]))
+    assert selected == ({0} if contained else set())
 
 
 _HOSTILE = [

@@ -115,6 +115,7 @@ EQ_VALUE, NEQ_VALUE = 'eq(metadata_value, "v")', 'neq(metadata_value, "v")'
         (f"and({EQ_KEY}, {NEQ_VALUE})", some_row(KEY, Not(VALUE))),
         (f"and({NEQ_KEY}, {NEQ_VALUE})", AllOf((Not(some_row(KEY)), Not(some_row(VALUE))))),
         (f"and({NEQ_KEY}, {EQ_VALUE})", AllOf((Not(some_row(KEY)), some_row(VALUE)))),
+        (f'and({EQ_KEY}, neq(metadata_key, "l"))', some_row(KEY, Not(Compare(RowPart.KEY, EQ, "l")))),
         (EQ_VALUE, some_row(VALUE)),
         (NEQ_VALUE, Not(some_row(VALUE))),
         (f"or({EQ_KEY}, {EQ_VALUE})", AnyOf((some_row(KEY), some_row(VALUE)))),
