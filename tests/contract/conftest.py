@@ -1,0 +1,78 @@
+"""Servers and SDK clients that the contract tests share."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from langsmith import AsyncClient, Client
+from langsmith import utils as langsmith_utils
+
+from .servers import Server, serving
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The SDK deprecates half of the contract that runstore serves; its warnings would hide ours."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning"))
+
+
+@pytest.fixture(autouse=True)
+def no_sdk_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK sees no settings but those that a test gives it."""
+    for name in os.environ:
+        if name.startswith(("LANGSMITH_", "LANGCHAIN_")):
+            monkeypatch.delenv(name)
+    # Cached for the life of the process; the overloads hide that.
+    langsmith_utils.get_env_var.cache_clear()  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server without authentication for all tests; none of them may leave a defect in its log."""
+    with serving(tmp_path_factory.mktemp("server"), gateway_workers="2") as running:
+        yield running
+        assert running.defects() == []
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server that wants API keys, for all tests about them."""
+    with serving(tmp_path_factory.mktemp("guarded"), auth="keys") as running:
+        yield running
+        assert running.defects() == []
+
+
+@pytest.fixture(scope="session")
+def key(guarded: Server) -> str:
+    """An API key of the guarded server."""
+    return guarded.create_key("research")
+
+
+@pytest.fixture(scope="session")
+def foreign_key(guarded: Server) -> str:
+    """An API key of another tenant of the guarded server."""
+    return guarded.create_key("marketing")
+
+
+@pytest.fixture
+def project() -> str:
+    """A project name that no other test uses."""
+    return f"project-{uuid4().hex}"
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    """The newest synchronous SDK."""
+    client = Client(server.url, api_key="any")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+async def async_client(server: Server) -> AsyncIterator[AsyncClient]:
+    """The newest asynchronous SDK."""
+    async with AsyncClient(server.url, api_key="any") as client:
+        yield client

@@ -1,0 +1,149 @@
+"""Starts whole servers (`runstore serve` as a process) and talks to their command line."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-m", "runstore.runtime.cli")
+LONGEST_WAIT_S = 60.0
+
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], what: str) -> T:
+    """Waits for what another process brings about: the first true value of `condition`."""
+    give_up_at = time.monotonic() + LONGEST_WAIT_S
+    while not (value := condition()):
+        assert time.monotonic() < give_up_at, f"waited {LONGEST_WAIT_S} s in vain: {what}"
+        time.sleep(0.01)
+    return value
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def clean_environment(**settings: str) -> dict[str, str]:
+    """This process's environment without settings of runstore or of SDKs, plus those given."""
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RUNSTORE_", "LANGSMITH_", "LANGCHAIN_"))
+    }
+    return {**own, **settings}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `runstore serve`."""
+
+    url: str
+    """Address of the HTTP interface, without a slash at the end."""
+    grpc: str
+    """HOST:PORT of the gRPC interface."""
+    process: "subprocess.Popen[bytes]"
+    environment: Mapping[str, str]
+    folder: Path
+    """Holds `data`, `out` and `log`."""
+
+    @property
+    def output(self) -> str:
+        """What it printed for people."""
+        return (self.folder / "out").read_text()
+
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of its log so far."""
+        return [
+            json.loads(line) for line in (self.folder / "log").read_text().splitlines() if line[:1] == "{"
+        ]
+
+    def defects(self) -> list[dict[str, Any]]:
+        """Log lines that tell of a defect: errors, tracebacks, answers 500."""
+        return [
+            line
+            for line in self.log()
+            if line.get("level") in ("error", "critical") or "exception" in line or line.get("status") == 500
+        ]
+
+    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Runs `runstore …` with the same settings as the server."""
+        return run_command(*arguments, environment=self.environment)
+
+    def create_key(self, tenant: str) -> str:
+        """The secret of a new API key."""
+        return self.command("keys", "create", "--name", "test", "--tenant", tenant).stdout.strip()
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Interrupts it, as Ctrl-C does, and waits: the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(LONGEST_WAIT_S)
+
+
+def run_command(
+    *arguments: str, environment: Mapping[str, str], check: bool = True
+) -> "subprocess.CompletedProcess[str]":
+    """Runs `runstore …` to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_WAIT_S,
+        check=check,
+    )
+
+
+@contextmanager
+def serving(folder: Path, **settings: str) -> Iterator[Server]:
+    """A server on free ports with its data in `folder`, ready to answer.
+
+    Another one in the same folder goes on where the last one ended.
+    """
+    environment = clean_environment(
+        RUNSTORE_DATA_DIR=str(folder / "data"),
+        RUNSTORE_HTTP=f"127.0.0.1:{free_port()}",
+        RUNSTORE_GRPC=f"127.0.0.1:{free_port()}",
+        RUNSTORE_LOG_FORMAT="json",
+        RUNSTORE_GATEWAY_WORKERS="1",
+    )
+    environment.update({f"RUNSTORE_{name.upper()}": value for name, value in settings.items()})
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "out").open("wb") as out, (folder / "log").open("wb") as log:
+        process = subprocess.Popen([*COMMAND, "serve"], env=environment, stdout=out, stderr=log, cwd=folder)
+    server = Server(
+        url=f"http://{environment['RUNSTORE_HTTP']}",
+        grpc=environment["RUNSTORE_GRPC"],
+        process=process,
+        environment=environment,
+        folder=folder,
+    )
+
+    def is_ready() -> bool:
+        assert process.poll() is None, (folder / "log").read_text()
+        return "LANGSMITH_API_KEY=" in server.output
+
+    try:
+        until(is_ready, "the server is ready")
+        yield server
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(LONGEST_WAIT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
