@@ -155,7 +155,7 @@ class ClickHouseRunStore:
             "argMax((toString(project_id), toUnixTimestamp64Micro(start_time)), last) FROM (SELECT "
             "run_id, project_id, start_time, max(seq) AS last FROM run_keys "
             "WHERE tenant_id = {tenant:UUID} AND run_id IN {runs:Array(UUID)} "
-            "GROUP BY run_id, project_id, start_time HAVING NOT argMax(gone, seq)) GROUP BY run_id"
+            "GROUP BY run_id, project_id, start_time HAVING NOT argMax(gone, (seq, gone))) GROUP BY run_id"
         )
         rows = await self._rows(Statement(text, {"tenant": tenant_id, "runs": list(run_ids)}))
         return [RunKey(project_id, time_us, run_id) for run_id, (project_id, time_us) in rows]
@@ -413,7 +413,10 @@ def _insert_parked(client: Any, patches: Sequence[tuple[str, RunPatch]], *, done
 
 
 def _move(move: RunMove, client: Any) -> None:
-    """Copy every partial row under the new key and mark the old one gone, safe to repeat."""
+    """Copy every partial row under the new key and mark the old one gone, safe to repeat.
+
+    The mark itself stays behind: under the new key it would hide the run.
+    """
     parameters = {
         "tenant": move.tenant_id,
         "run": move.run_id,
@@ -430,13 +433,14 @@ def _move(move: RunMove, client: Any) -> None:
     new_key = "{project:UUID} AS project_id, {time:DateTime64(6, 'UTC')} AS start_time"
     for table in ("run_payloads", "run_attachments"):
         client.command(
-            f"INSERT INTO {table} SELECT * REPLACE ({new_key}) FROM {table} WHERE {old}",
+            f"INSERT INTO {table} SELECT * REPLACE ({new_key}) FROM (SELECT * FROM {table} WHERE {old})",
             parameters=parameters,
         )
     # One statement, so that the run is never under both keys or under neither.
     gone = f"toUInt32({Present.GONE.value}) AS present, {{seq:UInt64}} AS seq"
+    rows = f"(SELECT * FROM runs WHERE {old} AND bitAnd(present, {Present.GONE.value}) = 0)"
     client.command(
-        f"INSERT INTO runs SELECT * REPLACE ({new_key}) FROM runs WHERE {old} "
-        f"UNION ALL SELECT * REPLACE ({gone}) FROM runs WHERE {old} LIMIT 1 BY tenant_id",
+        f"INSERT INTO runs SELECT * REPLACE ({new_key}) FROM {rows} "
+        f"UNION ALL SELECT * REPLACE ({gone}) FROM {rows} LIMIT 1 BY tenant_id",
         parameters=parameters,
     )

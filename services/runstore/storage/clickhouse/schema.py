@@ -30,7 +30,9 @@ class Migration:
 # Small granules: a list reads a thousand rows, not hundreds of thousands. A part that an insert made
 # survives the loss of power, which is what lets the log forget its operations.
 _DURABLE = "fsync_after_insert = 1, fsync_part_directory = 1"
-_RUN_KEY = "tenant_id, project_id, start_time, run_id, seq"
+# `present` keeps rows of one sequence number apart that say different things: the link of a child to its
+# late parent, the mark of a move, a flush that a replay has cut elsewhere. A merge must not drop any of them.
+_RUN_KEY = "tenant_id, project_id, start_time, run_id, seq, present"
 
 
 def _columns(columns: tuple[Column, ...], codecs: dict[str, str] | None = None) -> str:
@@ -68,7 +70,7 @@ def _first_tables() -> list[str]:
         (
             "CREATE TABLE IF NOT EXISTS run_keys (tenant_id UUID, run_id UUID, project_id UUID, "
             "start_time DateTime64(6, 'UTC'), seq UInt64, gone Bool) ENGINE = ReplacingMergeTree "
-            "ORDER BY (tenant_id, run_id, project_id, start_time, seq) SETTINGS index_granularity = "
+            "ORDER BY (tenant_id, run_id, project_id, start_time, seq, gone) SETTINGS index_granularity = "
             f"512, {_DURABLE}"
         ),
         (
