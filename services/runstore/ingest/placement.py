@@ -30,6 +30,13 @@ class Placement:
     settled: set[RunRef] = field(default_factory=set)
     """Placed runs whose whole ancestry is known."""
 
+    def add(self, other: "Placement") -> None:
+        """Take what became of other patches of the flush."""
+        self.placed += other.placed
+        self.moves += other.moves
+        self.parked += other.parked
+        self.settled |= other.settled
+
 
 class Placer:
     """Places patches, one per run and flush. Owned by the flusher, which calls it in sequence."""
@@ -97,11 +104,15 @@ class Placer:
         return known
 
     def _says_all(self, patch: RunPatch) -> bool:
-        """Whether the patch can be trusted to name its run's key."""
-        if patch.project_id is None or (patch.tenant_id, patch.run_id) in self._moved:
+        """Whether the patch can be trusted to name its run's key: what creates the run can.
+
+        An update may be from another project, and its dotted order may differ from the start time
+        (JavaScript tracers count siblings there).
+        """
+        if not patch.is_create or patch.project_id is None or (patch.tenant_id, patch.run_id) in self._moved:
             return False
         if patch.dotted_order is None:
-            return patch.is_create and patch.start_time_us is not None
+            return patch.start_time_us is not None
         own_time_us = dotted_order.parse(patch.dotted_order).start_time_us
         return patch.start_time_us is None or patch.start_time_us == own_time_us
 
