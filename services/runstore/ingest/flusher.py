@@ -8,6 +8,7 @@ alone, which becomes a dead letter.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
@@ -15,7 +16,7 @@ import structlog
 import tenacity
 
 from runstore.domain.prices import PriceBook
-from runstore.domain.runs import RunMove, RunPatch, RunPlace, RunRow
+from runstore.domain.runs import RunPatch, RunPlace, RunRow
 from runstore.ingest.derive import NO_FACTS, derive
 from runstore.ingest.placement import Placement, Placer, RunRef
 from runstore.storage.run_store import BlockRefused, RunStore, StoreUnavailable
@@ -61,6 +62,7 @@ class Flusher:
         self._room = asyncio.Condition()
         self._wanted = asyncio.Event()
         self._arrived = asyncio.Event()
+        self._submitted_sequence = 0
         self._stored_sequence = 0
         self._stored = asyncio.Condition()
         self._last_waiting: dict[tuple[str, str | None], int] = {}
@@ -77,6 +79,7 @@ class Flusher:
         for patch in patches:
             self.waiting_bytes += patch.size_bytes()
             self._last_waiting[(patch.tenant_id, patch.project_id)] = patch.sequence
+            self._submitted_sequence = patch.sequence
         self._arrived.set()
         if len(self._waiting) >= self._limits.max_runs or self.waiting_bytes >= self._limits.max_bytes:
             self._wanted.set()
@@ -103,7 +106,9 @@ class Flusher:
         await self.see_sequence(sequence)
 
     async def see_sequence(self, sequence: int) -> None:
-        """Return once everything submitted up to this sequence number is stored."""
+        """Return once everything submitted so far, and up to this sequence number, is stored."""
+        # A number that was never submitted here is of an earlier process, or of a write that failed.
+        sequence = min(sequence, self._submitted_sequence)
         if sequence <= self._stored_sequence:
             return
         self._wanted.set()
@@ -172,17 +177,34 @@ class Flusher:
             self._room.notify_all()
 
     async def _store_patches(self, patches: list[RunPatch]) -> Placement:
-        """Store patches of distinct runs; park those that have no place yet."""
-        outcome = await _persistently(self._placer.place, patches)
+        """Store patches of distinct runs; park those without a place, bury those that are refused."""
+        try:
+            outcome = await _persistently(self._placer.place, patches)
+            rows = await asyncio.to_thread(self._rows, outcome.placed)
+            if rows:
+                await _persistently(self._store.append, rows, outcome.moves)
+        except BlockRefused as refusal:
+            return await self._store_apart(patches, str(refusal))
+        except Exception as defect:
+            logger.exception("flush_failed", patches=len(patches))
+            return await self._store_apart(patches, f"{type(defect).__name__}: {defect}")
+        self._placer.remember(outcome)
         if outcome.parked:
             await _persistently(self._store.park, outcome.parked)
             for awaited_run_id, patch in outcome.parked:
                 ref = (patch.tenant_id, awaited_run_id)
                 self._awaited[ref] = self._awaited.get(ref, 0) + 1
-        rows = await asyncio.to_thread(self._rows, outcome.placed)
-        if rows:
-            await self._append(rows, outcome.moves)
-        self._placer.remember(outcome)
+        return outcome
+
+    async def _store_apart(self, patches: list[RunPatch], reason: str) -> Placement:
+        """Store the halves of a refused block; a patch that is alone in it becomes a dead letter."""
+        if len(patches) == 1:
+            logger.error("dead_letter", run_id=patches[0].run_id, reason=reason)
+            await _persistently(self._store.bury, patches, reason)
+            return Placement()
+        middle = len(patches) // 2
+        outcome = await self._store_patches(patches[:middle])
+        outcome.add(await self._store_patches(patches[middle:]))
         return outcome
 
     def _rows(self, placed: Sequence[tuple[RunPatch, RunPlace]]) -> list[RunRow]:
@@ -197,20 +219,6 @@ class Flusher:
             rows.append(RunRow(patch, place, facts))
         return rows
 
-    async def _append(self, rows: list[RunRow], moves: Sequence[RunMove]) -> None:
-        try:
-            await _persistently(self._store.append, rows, moves)
-        except BlockRefused as refusal:
-            if len(rows) == 1:
-                logger.error(  # noqa: TRY400  # the reason says it all, and a trace would hold the data
-                    "dead_letter", run_id=rows[0].patch.run_id, reason=str(refusal)
-                )
-                await _persistently(self._store.bury, [rows[0].patch], str(refusal))
-                return
-            middle = len(rows) // 2
-            await self._append(rows[:middle], moves)
-            await self._append(rows[middle:], ())
-
     async def _store_awaiting(self, outcome: Placement) -> None:
         """Store the parked patches that awaited these runs, and those that awaited them in turn.
 
@@ -224,8 +232,11 @@ class Flusher:
                 for awaited_run_id, patch in await _persistently(self._store.parked, arrived)
                 if patch.run_id == awaited_run_id or (patch.tenant_id, awaited_run_id) in outcome.settled
             ]
+            updates = [patch for awaited_run_id, patch in ready if patch.run_id == awaited_run_id]
+            links = [patch for awaited_run_id, patch in ready if patch.run_id != awaited_run_id]
             # Of their own, not merged with newer patches of the run: they keep their place in the order.
-            outcome = await self._store_patches(merge_by_run(patch for _, patch in ready))
+            outcome = await self._store_patches(merge_by_run(map(copy, updates)))
+            outcome.add(await self._store_patches(merge_by_run(map(copy, links))))
             await _persistently(self._store.unpark, ready)
             for awaited_run_id, patch in ready:
                 ref = (patch.tenant_id, awaited_run_id)
