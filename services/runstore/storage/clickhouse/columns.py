@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from runstore.domain.extra import ExtraFacts
 from runstore.domain.runs import RunRow
-from runstore.domain.usage import Usage
+from runstore.domain.usage import EXACT, Usage
 
 NIL_UUID = "00000000-0000-0000-0000-000000000000"
 
@@ -38,7 +38,6 @@ class Present(IntFlag):
     TAGS = 1 << 9
     REFERENCE_EXAMPLE = 1 << 10
     USAGE = 1 << 11
-    COST = 1 << 12
     PRICE = 1 << 13
     SETTLED = 1 << 14
     """The position in the trace is certain; a guess yields to it whatever the order."""
@@ -72,6 +71,8 @@ _SQL_COUNTS = "Map(LowCardinality(String), Int64)"
 _SQL_MONEY = "Nullable(Decimal(38, 18))"
 _SQL_MONEYS = "Map(LowCardinality(String), Decimal(38, 18))"
 
+_SMALLEST_MONEY = Decimal(1).scaleb(-18)
+
 _NO_USAGE = Usage(rank=0)
 _NO_EXTRA = ExtraFacts()
 
@@ -93,7 +94,6 @@ def present(row: RunRow) -> int:
         (patch.tags, 1 << 9),
         (patch.reference_example_id, 1 << 10),
         (facts.usage, 1 << 11),
-        (facts.cost and facts.cost.total_cost, 1 << 12),
         (facts.price, 1 << 13),
         (facts.first_token_time_us, 1 << 15),
     ):
@@ -115,18 +115,30 @@ def _metadata(row: RunRow) -> list[tuple[str, str]]:
     return [(key, value) for key, value in _extra(row).metadata.items() if value != "null"]
 
 
-def _cost_rank(row: RunRow) -> int:
-    """Costs that the client gave outweigh computed ones."""
-    usage = _usage(row)
-    return 2 if usage.total_cost is not None else 1
+def _is_cost_told(row: RunRow) -> bool:
+    """Whether the client gave the costs; computed ones follow the price that holds for the run."""
+    return _usage(row).total_cost is not None
+
+
+def _money(amount: Decimal) -> Decimal:
+    """Rounded to what the column holds: clients compute costs in binary floats."""
+    return amount.quantize(_SMALLEST_MONEY, context=EXACT)
 
 
 def _cost(field: str) -> Callable[[RunRow], Decimal | None]:
-    return lambda row: getattr(row.facts.cost, field) if row.facts.cost is not None else None
+    def value(row: RunRow) -> Decimal | None:
+        amount = getattr(row.facts.cost, field) if row.facts.cost is not None else None
+        return None if amount is None else _money(amount)
+
+    return value
 
 
 def _cost_details(field: str) -> Callable[[RunRow], list[tuple[str, Decimal]]]:
-    return lambda row: list(getattr(row.facts.cost, field).items()) if row.facts.cost is not None else []
+    def value(row: RunRow) -> list[tuple[str, Decimal]]:
+        details = getattr(row.facts.cost, field) if row.facts.cost is not None else {}
+        return [(category, _money(amount)) for category, amount in details.items()]
+
+    return value
 
 
 KEY = (
@@ -172,7 +184,7 @@ RUN_COLUMNS = (
         _COUNTS,
         lambda row: list(_usage(row).completion_token_details.items()),
     ),
-    Column("cost_rank", "UInt8", pa.uint8(), _cost_rank),
+    Column("is_cost_told", "Bool", pa.bool_(), _is_cost_told),
     Column("prompt_cost", _SQL_MONEY, _MONEY, _cost("prompt_cost")),
     Column("completion_cost", _SQL_MONEY, _MONEY, _cost("completion_cost")),
     Column("total_cost", _SQL_MONEY, _MONEY, _cost("total_cost")),
@@ -240,7 +252,8 @@ GROUPS = {
     "error_preview": Group(("error_preview",), Present.ERROR),
     "inputs_preview": Group(("inputs_preview",), Present.INPUTS),
     "outputs_preview": Group(("outputs_preview",), Present.OUTPUTS),
-    "first_token_time": Group(("first_token_time",), Present.FIRST_TOKEN),
+    # Of the last events, which may have no token.
+    "first_token_time": Group(("first_token_time", "present"), Present.EVENTS),
     "tags": Group(("tags",), Present.TAGS),
     "thread_id": Group(("thread_id",), Present.EXTRA, "(thread_rank, seq)"),
     "ls_user_id": Group(("ls_user_id",), Present.EXTRA, "(ls_user_id != '', seq)"),
@@ -252,11 +265,11 @@ GROUPS = {
             "total_tokens",
             "prompt_token_details",
             "completion_token_details",
-            "seq",
         ),
         Present.USAGE,
         "(usage_rank, seq)",
     ),
+    # Of the same row as the usage.
     "cost": Group(
         (
             "prompt_cost",
@@ -264,11 +277,11 @@ GROUPS = {
             "total_cost",
             "prompt_cost_details",
             "completion_cost_details",
-            "seq",
-            "cost_rank",
+            "is_cost_told",
+            "price_model_id",
         ),
-        Present.COST,
-        "(cost_rank, seq)",
+        Present.USAGE,
+        "(usage_rank, seq)",
     ),
     "price_model_id": Group(("price_model_id",), Present.PRICE),
 }
@@ -308,12 +321,11 @@ def _usage_element(column: str) -> str:
     return _element("usage", column)
 
 
-# A cost counts when the client gave it, or when no later usage came without a price of its own.
+# A cost counts when the client gave it, or when it was made with the price that holds for the run.
 _COST_HOLDS = (
-    f"({_is(Present.COST)} AND ({_element('cost', 'cost_rank')} = 2 "
-    f"OR {_element('cost', 'seq')} >= {_usage_element('seq')}))"
+    f"({_element('cost', 'is_cost_told')} OR {_element('cost', 'price_model_id')} = m_price_model_id "
+    f"OR NOT {_is(Present.PRICE)})"
 )
-_COST_IS_LATE = f"({_is(Present.USAGE)} AND {_is(Present.PRICE)})"
 
 
 def _prices(side: str) -> str:
@@ -326,7 +338,8 @@ def _prices(side: str) -> str:
 
 def _late_cost(side: str) -> str:
     """Cost of usage and price that came in different flushes: every token at the base price, and the
-    difference for the categories that have their own. `merged_run.late_cost` says the same."""
+    difference for the categories that have their own. `MergedRun.cost` is exact where clients count
+    more tokens in categories than there are."""
     prices, details = _prices(side), _usage_element(f"{side}_token_details")
     return (
         f"({_usage_element(f'{side}_tokens')} * {prices}[''] + arraySum(category -> if(category = '', "
@@ -337,8 +350,8 @@ def _late_cost(side: str) -> str:
 
 def _cost_of(column: str, late: str) -> str:
     return (
-        f"multiIf({_COST_HOLDS}, {_element('cost', column)}, "
-        f"{_COST_IS_LATE}, CAST({late}, 'Nullable(Decimal(38, 18))'), NULL)"
+        f"multiIf(NOT {_is(Present.USAGE)}, NULL, {_COST_HOLDS}, {_element('cost', column)}, "
+        f"CAST({late}, 'Nullable(Decimal(38, 18))'))"
     )
 
 
@@ -349,7 +362,9 @@ def _cost_details_of(side: str) -> str:
         f"mapApply((category, price) -> (category, CAST(price * {details}[category], 'Decimal(38, 18)')), "
         f"CAST({_prices(side)}, 'Map(LowCardinality(String), Decimal(38, 18))')))"
     )
-    return f"if({_COST_HOLDS} OR NOT {_COST_IS_LATE}, {_element('cost', f'{side}_cost_details')}, {late})"
+    return (
+        f"if({_COST_HOLDS} OR NOT {_is(Present.USAGE)}, {_element('cost', f'{side}_cost_details')}, {late})"
+    )
 
 
 MERGED = {
@@ -362,7 +377,10 @@ MERGED = {
     "has_error": _is(Present.ERROR),
     "end_time": _where(Present.END_TIME, "m_end_time"),
     "latency": _where(Present.END_TIME, "date_diff('microsecond', start_time, m_end_time) / 1e6"),
-    "first_token_time": _where(Present.FIRST_TOKEN, "m_first_token_time"),
+    "first_token_time": (
+        f"if(bitAnd({_element('first_token_time', 'present')}, {Present.FIRST_TOKEN.value}) != 0, "
+        f"{_element('first_token_time', 'first_token_time')}, NULL)"
+    ),
     "tags": "m_tags",
     "metadata": "m_metadata",
     "thread_id": "nullIf(m_thread_id, '')",

@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from runstore.domain.prices import Cost, Price, cost
 from runstore.domain.runs import RunField, RunKey
+from runstore.domain.usage import Usage
 from runstore.storage.clickhouse.columns import EPOCH, GROUPS, Present
 
 Prices = Mapping[str, tuple[Mapping[str, Decimal], Mapping[str, Decimal]]]
@@ -22,6 +24,7 @@ class MergedRun:
         self._present = present
         self._groups = groups
         self._prices = prices
+        self._late_cost: Cost | None = None
 
     def fields(self, wanted: Collection[RunField]) -> dict[RunField, Any]:
         """The wanted fields that have a value; those of other tables are left out."""
@@ -40,10 +43,12 @@ class MergedRun:
 
     def time_us(self, group: str, bit: Present) -> int | None:
         """A merged time in microseconds, None when no row spoke about it."""
-        if not self.has(bit):
-            return None
-        time: datetime = self._groups[group]
-        return (time.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
+        return _time_us(self._groups[group]) if self.has(bit) else None
+
+    def first_token_time_us(self) -> int | None:
+        """Of the last events; None when they have no token."""
+        has_token = self.value("first_token_time", "present") & Present.FIRST_TOKEN
+        return _time_us(self.value("first_token_time", "first_token_time")) if has_token else None
 
     def status(self) -> str:
         """Contract runs-v1, section 9."""
@@ -61,43 +66,25 @@ class MergedRun:
 
     def cost(self, column: str) -> Any:
         """Merged cost; that of usage and price which came apart is made here."""
-        holds = self.has(Present.COST) and (
-            self.value("cost", "cost_rank") == 2 or self.value("cost", "seq") >= self.value("usage", "seq")
-        )
-        if holds or not (self.has(Present.USAGE) and self.has(Present.PRICE)):
-            return self.value("cost", column) if self.has(Present.COST) and holds else None
-        prices = self._prices.get(str(self._groups["price_model_id"]))
-        return None if prices is None else late_cost(column, self.usage, prices)
+        if not self.has(Present.USAGE):
+            return None
+        priced_by = self.value("cost", "price_model_id")
+        holds = self.value("cost", "is_cost_told") or priced_by == self._groups["price_model_id"]
+        if holds or not self.has(Present.PRICE):
+            return self.value("cost", column)
+        if self._late_cost is None:
+            self._late_cost = self._price_late()
+        return getattr(self._late_cost, column)
+
+    def _price_late(self) -> Cost:
+        price_model_id = str(self._groups["price_model_id"])
+        usage = Usage(0, **dict(zip(GROUPS["usage"].columns, self._groups["usage"], strict=True)))
+        prices = self._prices.get(price_model_id)
+        return cost(usage, None if prices is None else Price(price_model_id, *prices))
 
 
-def late_cost(
-    column: str,
-    usage: Callable[[str], Any],
-    prices: tuple[Mapping[str, Decimal], Mapping[str, Decimal]],
-) -> Any:
-    """Cost of usage and price that came in different flushes; `columns._late_cost` says it in SQL."""
-    sides = {"prompt": prices[0], "completion": prices[1]}
-
-    def of_side(side: str) -> Decimal:
-        dollars, details = sides[side], usage(f"{side}_token_details")
-        base = dollars.get("", Decimal(0))
-        apart = sum(
-            tokens * (dollars[category] - base) for category, tokens in details.items() if category in dollars
-        )
-        cost: Decimal = usage(f"{side}_tokens") * base + apart
-        return cost
-
-    if column == "total_cost":
-        return of_side("prompt") + of_side("completion")
-    side, _, rest = column.partition("_")
-    if rest == "cost":
-        return of_side(side)
-    details = usage(f"{side}_token_details")
-    return {
-        category: tokens * sides[side][category]
-        for category, tokens in details.items()
-        if category in sides[side]
-    }
+def _time_us(time: datetime) -> int:
+    return (time.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
 
 
 _Read = Callable[[MergedRun], Any]
@@ -142,7 +129,7 @@ _FIELDS: dict[RunField, tuple[tuple[str, ...], _Read]] = {
     RunField.LATENCY_SECONDS: (("end_time",), MergedRun.latency_seconds),
     RunField.FIRST_TOKEN_TIME: (
         ("first_token_time",),
-        lambda run: run.time_us("first_token_time", Present.FIRST_TOKEN),
+        MergedRun.first_token_time_us,
     ),
     RunField.TRACE_ID: (("position",), lambda run: str(run.value("position", "trace_id"))),
     RunField.DOTTED_ORDER: (("position",), lambda run: run.value("position", "dotted_order")),
