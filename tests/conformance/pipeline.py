@@ -1,0 +1,160 @@
+"""Drives ingest on the real engine: operations in, flush by flush, with restarts in between."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from runstore.domain.prices import PriceBook
+from runstore.domain.runs import RunField, RunMove, RunPatch, RunQuery, RunRow, StoredRun
+from runstore.ingest.flusher import Flusher, FlushLimits
+from runstore.ingest.placement import Placer
+from runstore.ingest.validation import validate
+from runstore.storage.clickhouse.run_store import ClickHouseRunStore
+
+PRICES = PriceBook()
+FIRST_SEQUENCE = 1_760_000_000_000_000 << 12
+TABLES = (
+    "runs",
+    "run_payloads",
+    "run_attachments",
+    "run_keys",
+    "trace_keys",
+    "model_prices",
+    "parked_operations",
+)
+DERIVED_ELSEWHERE = frozenset(
+    {
+        RunField.REFERENCE_DATASET_ID,
+        RunField.THREAD_EVALUATION_TIME,
+        RunField.IS_IN_DATASET,
+        RunField.LAST_QUEUED_AT,
+        RunField.SHARE_URL,
+        RunField.FEEDBACK_STATS,
+    }
+)
+"""Fields that nothing fills yet: they need datasets, queues, shares and feedback."""
+ALL_FIELDS = frozenset(RunField)
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """One call of `RunStore.append`."""
+
+    rows: tuple[RunRow, ...]
+    moves: tuple[RunMove, ...]
+
+
+class _Recorder:
+    """A store that remembers what was appended to it."""
+
+    def __init__(self, store: ClickHouseRunStore, blocks: list[Appended]) -> None:
+        self._store = store
+        self._blocks = blocks
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def append(self, rows: Sequence[RunRow], moves: Sequence[RunMove], /) -> None:
+        self._blocks.append(Appended(tuple(rows), tuple(moves)))
+        await self._store.append(rows, moves)
+
+
+class Pipeline:
+    """Validation, sequence numbers, placement and flushing over one store."""
+
+    def __init__(self, store: ClickHouseRunStore) -> None:
+        self.store = store
+        self.blocks: list[Appended] = []
+        self.operations: list[RunPatch] = []
+        """Everything accepted, as the log would have it."""
+        self._recorder: Any = _Recorder(store, self.blocks)
+        self._flusher: Flusher | None = None
+        self._next = FIRST_SEQUENCE
+
+    async def flush(self, patches: Iterable[RunPatch]) -> None:
+        """Accept the operations in this order and store them in one flush."""
+        accepted = []
+        for patch in patches:
+            copy = msgspec.structs.replace(patch, sequence=self._next)
+            self._next += 1
+            validate(copy)
+            accepted.append(copy)
+        self.operations += [msgspec.structs.replace(patch) for patch in accepted]
+        await self._store(accepted)
+
+    async def replay(self, operations: Sequence[RunPatch], *, flush_size: int) -> None:
+        """Store operations again as a restart does, in flushes of another size."""
+        await self.restart()
+        for start in range(0, len(operations), flush_size):
+            await self._store(
+                [msgspec.structs.replace(patch) for patch in operations[start : start + flush_size]]
+            )
+
+    async def _store(self, patches: list[RunPatch]) -> None:
+        if not patches:
+            return
+        if self._flusher is None:
+            self._flusher = Flusher(
+                self._recorder,
+                Placer(self._recorder, await self.store.moved_runs()),
+                PRICES,
+                FlushLimits(interval_ms=60_000, max_runs=1_000_000, max_bytes=1 << 30),
+                dict(await self.store.awaited_runs()),
+                lambda _: None,
+            )
+            self._flusher.start()
+        self._flusher.submit(patches)
+        await self._flusher.see_sequence(patches[-1].sequence)
+
+    async def restart(self) -> None:
+        """Forget everything that is only in memory."""
+        if self._flusher is not None:
+            await self._flusher.close()
+            self._flusher = None
+
+    async def append_again(self) -> None:
+        """Repeat every block, as a retry after a lost answer does."""
+        for block in list(self.blocks):
+            await self.store.append(block.rows, block.moves)
+
+    async def merge_parts(self) -> None:
+        """Force the engine to merge all parts of every table."""
+        for table in TABLES:
+            await self.command(f"OPTIMIZE TABLE {table} FINAL SETTINGS optimize_skip_merged_partitions = 1")
+
+    async def command(self, text: str) -> None:
+        await self.store._engine.write(lambda client: client.command(text))
+
+    async def query(self, text: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = await self.store._engine.read(
+            lambda client: client.query(text, parameters=parameters).result_rows
+        )
+        return found
+
+    async def list(self, query: RunQuery) -> list[StoredRun]:
+        """Every run of a query, page by page."""
+        runs: list[StoredRun] = []
+        after = query.after
+        while True:
+            page = await self.store.list_runs(replace(query, after=after))
+            runs += page.runs
+            if not page.has_more:
+                return runs
+            assert page.runs, "an empty page with more to come"
+            after = page.runs[-1].position
+
+    async def runs(
+        self, tenant_id: str, project_ids: Collection[str], fields: frozenset[RunField] = ALL_FIELDS
+    ) -> dict[str, dict[RunField, Any]]:
+        """Every run of some projects by its id; asserts that none is listed twice."""
+        found = await self.list(RunQuery(tenant_id, fields, project_ids=tuple(project_ids), limit=1_000))
+        by_id = {run.position.run_id: dict(run.values) for run in found}
+        assert len(by_id) == len(found)
+        return by_id
+
+    async def run(self, tenant_id: str, run_id: str) -> dict[RunField, Any]:
+        """One run by its id."""
+        [run] = await self.list(RunQuery(tenant_id, ALL_FIELDS, run_ids=(run_id,)))
+        return dict(run.values)
