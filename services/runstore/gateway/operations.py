@@ -16,6 +16,7 @@ from runstore.gateway.run_json import (
     PAYLOAD_FIELDS,
     RunJson,
     canonical_uuid,
+    drop_placeholders,
     fill_fields,
     fill_payload,
     not_json,
@@ -90,6 +91,8 @@ def operation_of(run: RunJson, *, is_create: bool) -> pb.RunOperation:
     """One run as an operation. Raises INVALID_ARGUMENT naming the key at fault."""
     operation = pb.RunOperation()
     fill_fields(operation.create if is_create else operation.update, run)
+    if is_create:
+        drop_placeholders(operation.create)
     return operation
 
 
@@ -173,6 +176,9 @@ class _Assembly:
             self.add(part)
         for part in self._early:
             self._found.refuse(part.name, invalid("", "the request has no run of this id for the part"))
+        for operation in self._found.operations:
+            if operation.HasField("create"):
+                drop_placeholders(operation.create)
         return self._found
 
     def _add_run(self, name: str, name_id: str, content: bytes, *, is_create: bool) -> None:

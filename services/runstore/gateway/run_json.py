@@ -188,6 +188,20 @@ def fill_payload(fields: pb.RunFields, key: str, content: bytes) -> None:
         setattr(fields, attribute, content)
 
 
+def drop_placeholders(create: pb.RunFields) -> None:
+    """Unsays empty outputs and events of a run that has not ended.
+
+    `RunTree.post` sends `{}` and `[]` for what is not known yet. The SDK's threads send bodies at the
+    same time, so this may well come after the update that has the real values, and would erase them.
+    """
+    if create.HasField("end_time"):
+        return
+    if create.outputs == b"{}":
+        create.ClearField("outputs")
+    if create.events == b"[]":
+        create.ClearField("events")
+
+
 def _error_text(content: bytes) -> str:
     """The text of a JSON string; of any other JSON, the JSON itself."""
     try:
