@@ -5,6 +5,7 @@ from typing import Any, Final, TypeVar
 
 import grpc
 import structlog
+import tenacity
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from starlette.datastructures import Headers
@@ -32,6 +33,7 @@ _MAX_SEND_BYTES: Final = MAX_WRITE_BYTES + 1024 * 1024
 _WRITE_TIMEOUT_S: Final = 30.0
 _READ_TIMEOUT_S: Final = 60.0
 _HEALTH_TIMEOUT_S: Final = 2.0
+_RETRY_PAUSE_S: Final = 0.2
 
 _CREDENTIAL_HEADERS: Final = ("x-api-key", "x-service-key", "authorization", "cookie", "x-tenant-id")
 _ERROR_DETAIL_KEY: Final = "runstore-error-bin"
@@ -93,9 +95,14 @@ class StoreClient:
 
     Every method raises `RunstoreError`: the store's own refusals with their reason, UNAVAILABLE
     when it cannot be reached, DEADLINE_EXCEEDED when it is too slow.
+
+    A store that is being restarted is back within seconds, while SDKs drop a batch after three
+    refusals in as many; so calls are repeated for `patience_s` before they fail as UNAVAILABLE. All
+    of them are safe to repeat.
     """
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, patience_s: float) -> None:
+        self._patience_s = patience_s
         self._ingest = ingest_grpc.RunIngestServiceStub(channel)
         self._queries = queries_grpc.RunQueryServiceStub(channel)
         self._projects = projects_grpc.ProjectServiceStub(channel)
@@ -105,73 +112,92 @@ class StoreClient:
         self, request: ingest.WriteRunsRequest, credentials: Credentials
     ) -> ingest.WriteRunsResponse:
         """Makes operations durable; those that the store refuses are in the answer's `errors`."""
-        return await _answer(self._ingest.WriteRuns, request, credentials, _WRITE_TIMEOUT_S)
+        return await self._answer(self._ingest.WriteRuns, request, credentials, _WRITE_TIMEOUT_S)
 
     async def list_runs(
         self, request: queries.ListRunsRequest, credentials: Credentials
     ) -> queries.ListRunsResponse:
         """One page of runs."""
-        return await _answer(self._queries.ListRuns, request, credentials, _READ_TIMEOUT_S)
+        return await self._answer(self._queries.ListRuns, request, credentials, _READ_TIMEOUT_S)
 
     async def get_run(
         self, request: queries.GetRunRequest, credentials: Credentials
     ) -> queries.GetRunResponse:
         """One run; NOT_FOUND when the tenant has none of that id."""
-        return await _answer(self._queries.GetRun, request, credentials, _READ_TIMEOUT_S)
+        return await self._answer(self._queries.GetRun, request, credentials, _READ_TIMEOUT_S)
 
     async def get_attachment(self, request: queries.GetAttachmentRequest) -> queries.GetAttachmentResponse:
         """The content of an attachment; its token is the credential."""
-        return await _answer(self._queries.GetAttachment, request, (), _READ_TIMEOUT_S)
+        return await self._answer(self._queries.GetAttachment, request, (), _READ_TIMEOUT_S)
 
     async def create_project(
         self, request: projects.CreateProjectRequest, credentials: Credentials
     ) -> projects.CreateProjectResponse:
         """Creates a project; ALREADY_EXISTS when the name is taken and `upsert` is false."""
-        return await _answer(self._projects.CreateProject, request, credentials, _READ_TIMEOUT_S)
+        return await self._answer(self._projects.CreateProject, request, credentials, _READ_TIMEOUT_S)
 
     async def get_project(
         self, request: projects.GetProjectRequest, credentials: Credentials
     ) -> projects.GetProjectResponse:
         """One project; NOT_FOUND when the tenant has none of that id."""
-        return await _answer(self._projects.GetProject, request, credentials, _READ_TIMEOUT_S)
+        return await self._answer(self._projects.GetProject, request, credentials, _READ_TIMEOUT_S)
 
     async def list_projects(
         self, request: projects.ListProjectsRequest, credentials: Credentials
     ) -> projects.ListProjectsResponse:
         """One page of projects."""
-        return await _answer(self._projects.ListProjects, request, credentials, _READ_TIMEOUT_S)
+        return await self._answer(self._projects.ListProjects, request, credentials, _READ_TIMEOUT_S)
 
     async def update_project(
         self, request: projects.UpdateProjectRequest, credentials: Credentials
     ) -> projects.UpdateProjectResponse:
         """Changes the given fields of a project."""
-        return await _answer(self._projects.UpdateProject, request, credentials, _READ_TIMEOUT_S)
+        return await self._answer(self._projects.UpdateProject, request, credentials, _READ_TIMEOUT_S)
 
     async def delete_project(
         self, request: projects.DeleteProjectRequest, credentials: Credentials
     ) -> projects.DeleteProjectResponse:
         """Deletes a project and its runs."""
-        return await _answer(self._projects.DeleteProject, request, credentials, _READ_TIMEOUT_S)
+        return await self._answer(self._projects.DeleteProject, request, credentials, _READ_TIMEOUT_S)
 
     async def is_serving(self) -> bool:
         """Whether the store says, within two seconds, that it serves. Raises nothing."""
         try:
-            health = await _answer(self._health.Check, health_pb2.HealthCheckRequest(), (), _HEALTH_TIMEOUT_S)
-        except RunstoreError:
+            health = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT_S)
+        except grpc.aio.AioRpcError:
             return False
         return bool(health.status == health_pb2.HealthCheckResponse.SERVING)
 
+    async def _answer(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
+        request: _Request,
+        credentials: Credentials,
+        timeout_s: float,
+    ) -> _Response:
+        attempts = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(_store_is_away),
+            stop=tenacity.stop_after_delay(self._patience_s),
+            wait=tenacity.wait_fixed(_RETRY_PAUSE_S),
+            reraise=True,
+        )
 
-async def _answer(
-    method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
-    request: _Request,
-    credentials: Credentials,
-    timeout_s: float,
-) -> _Response:
-    try:
-        return await method(request, timeout=timeout_s, metadata=credentials)
-    except grpc.aio.AioRpcError as error:
-        raise _refusal(error) from error
+        async def call() -> _Response:
+            return await method(request, timeout=timeout_s, metadata=credentials)
+
+        try:
+            return await attempts(call)
+        except grpc.aio.AioRpcError as error:
+            raise _refusal(error) from error
+
+
+def _store_is_away(error: BaseException) -> bool:
+    """The connection failed; a store that answers UNAVAILABLE by itself says why in the detail."""
+    return (
+        isinstance(error, grpc.aio.AioRpcError)
+        and error.code() is grpc.StatusCode.UNAVAILABLE
+        and _error_detail(error.trailing_metadata()) is None
+    )
 
 
 def _refusal(error: grpc.aio.AioRpcError) -> RunstoreError:

@@ -24,23 +24,8 @@ def validate(patch: RunPatch) -> None:
     What `dotted_order` says and the patch leaves out (trace, parent) is filled in; halves of
     surrogate pairs in payloads become U+FFFD.
     """
-    patch.run_id = uuid_text("id", patch.run_id)
-    if patch.trace_id is not None:
-        patch.trace_id = uuid_text("trace_id", patch.trace_id)
-    if patch.parent_run_id is not None:
-        patch.parent_run_id = uuid_text("parent_run_id", patch.parent_run_id)
-    if patch.project_id is not None:
-        patch.project_id = uuid_text("project_id", patch.project_id)
-    if patch.reference_example_id is not None:
-        patch.reference_example_id = uuid_text("reference_example_id", patch.reference_example_id)
-    if patch.is_create and not patch.name:
-        raise invalid("name", "a run that is created needs a name")
-    if patch.name is not None and len(patch.name) > MAX_NAME_CHARS:
-        raise invalid("name", f"longer than {MAX_NAME_CHARS} characters")
-    if patch.is_create and patch.run_type is None:
-        raise invalid("run_type", "a run that is created needs a run_type")
-    if patch.run_type is not None and patch.run_type not in _RUN_TYPES:
-        raise invalid("run_type", f"{patch.run_type!r} is not one of {', '.join(RunType)}")
+    _check_ids(patch)
+    _check_name_and_type(patch)
     for field, time_us in (("start_time", patch.start_time_us), ("end_time", patch.end_time_us)):
         if time_us is not None and not MIN_TIME_US <= time_us <= MAX_TIME_US:
             raise invalid(field, "outside the years that can be stored")
@@ -64,6 +49,29 @@ def uuid_text(field: str, value: str) -> str:
         return lowered
     shown = value if len(value) <= 64 else value[:64] + "…"
     raise invalid(field, f"{shown!r} is not a UUID")
+
+
+def _check_ids(patch: RunPatch) -> None:
+    patch.run_id = uuid_text("id", patch.run_id)
+    if patch.trace_id is not None:
+        patch.trace_id = uuid_text("trace_id", patch.trace_id)
+    if patch.parent_run_id is not None:
+        patch.parent_run_id = uuid_text("parent_run_id", patch.parent_run_id)
+    if patch.project_id is not None:
+        patch.project_id = uuid_text("project_id", patch.project_id)
+    if patch.reference_example_id is not None:
+        patch.reference_example_id = uuid_text("reference_example_id", patch.reference_example_id)
+
+
+def _check_name_and_type(patch: RunPatch) -> None:
+    if patch.is_create and not patch.name:
+        raise invalid("name", "a run that is created needs a name")
+    if patch.name is not None and len(patch.name) > MAX_NAME_CHARS:
+        raise invalid("name", f"longer than {MAX_NAME_CHARS} characters")
+    if patch.is_create and patch.run_type is None:
+        raise invalid("run_type", "a run that is created needs a run_type")
+    if patch.run_type is not None and patch.run_type not in _RUN_TYPES:
+        raise invalid("run_type", f"{patch.run_type!r} is not one of {', '.join(RunType)}")
 
 
 def _check_attachments(names: Iterable[str]) -> None:

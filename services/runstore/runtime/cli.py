@@ -132,9 +132,8 @@ def migrate(data_dir: DataDir = None) -> None:
 
 
 async def _migrate(settings: "Settings") -> None:
-    from runstore.runtime.store import migrate as migrate_storage
-
     from runstore.catalog import open_catalog
+    from runstore.runtime.store import migrate as migrate_storage
 
     async with open_catalog(settings.catalog_location):
         pass

@@ -37,7 +37,9 @@ async def run_gateway(
     )
     listener = _listener(settings, listen_fd)
     async with open_channel(settings.store_target) as channel:
-        app = create_app(StoreClient(channel), limits, SystemClock().now_us)
+        app = create_app(
+            StoreClient(channel, patience_s=settings.store_patience_s), limits, SystemClock().now_us
+        )
         server = _Server(_uvicorn_config(app, settings), ready)
         stopping = asyncio.create_task(_stop_when_set(stop, server))
         try:

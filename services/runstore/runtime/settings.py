@@ -93,6 +93,12 @@ class Settings(BaseSettings):
         description="Where a gateway finds the store: HOST:PORT or unix:PATH; "
         "empty for the socket in data_dir.",
     )
+    store_patience_s: float = Field(
+        8.0,
+        ge=0,
+        le=60,
+        description="How long a gateway waits for a store that is away, before it answers 503.",
+    )
     flush_interval_ms: int = Field(
         200, ge=1, le=60_000, description="Longest wait of an acknowledged run for its insert."
     )

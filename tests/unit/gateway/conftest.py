@@ -193,6 +193,7 @@ class RunningGateway:
             max_decompressed_bytes=MAX_DECOMPRESSED_BYTES,
             max_decompression_ratio=50,
             drain_timeout_s=5,
+            store_patience_s=0.5,
         )
         serve = run_gateway(settings, listen_fd=listener.detach(), ready=ready.set, stop=self._stop)
         self._task: asyncio.Task[None] = loop.start(lambda: asyncio.get_running_loop().create_task(serve))

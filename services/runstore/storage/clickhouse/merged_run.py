@@ -7,6 +7,7 @@ from typing import Any
 
 from runstore.domain.prices import Cost, Price, cost
 from runstore.domain.runs import RunField, RunKey
+from runstore.domain.times import format_naive
 from runstore.domain.usage import Usage
 from runstore.storage.clickhouse.columns import EPOCH, GROUPS, Present
 
@@ -19,7 +20,10 @@ _MICROSECOND = timedelta(microseconds=1)
 class MergedRun:
     """One run; reads its fields out of its groups."""
 
-    def __init__(self, key: RunKey, present: int, groups: Mapping[str, Any], prices: Prices) -> None:
+    def __init__(
+        self, tenant_id: str, key: RunKey, present: int, groups: Mapping[str, Any], prices: Prices
+    ) -> None:
+        self.tenant_id = tenant_id
         self.key = key
         self._present = present
         self._groups = groups
@@ -59,6 +63,15 @@ class MergedRun:
     def latency_seconds(self) -> float | None:
         end_us = self.time_us("end_time", Present.END_TIME)
         return None if end_us is None else (end_us - self.key.start_time_us) / 1e6
+
+    def app_path(self) -> str:
+        """Where a user interface shows the run; clients put their host before it."""
+        start = format_naive(self.key.start_time_us)
+        trace_id = self.value("position", "trace_id")
+        return (
+            f"/o/{self.tenant_id}/projects/p/{self.key.project_id}/r/{self.key.run_id}"
+            f"?trace_id={trace_id}&start_time={start}"
+        )
 
     def usage(self, column: str) -> Any:
         """Merged usage; None when the run has none."""
@@ -138,6 +151,7 @@ _FIELDS: dict[RunField, tuple[tuple[str, ...], _Read]] = {
         lambda run: [str(run_id) for run_id in run.value("position", "parent_run_ids")],
     ),
     RunField.IS_ROOT: (("position",), lambda run: not run.value("position", "parent_run_ids")),
+    RunField.APP_PATH: (("position",), MergedRun.app_path),
     RunField.NAME: _text("name", Present.NAME),
     RunField.RUN_TYPE: _text("run_type", Present.RUN_TYPE),
     RunField.ERROR_PREVIEW: _text("error_preview", Present.ERROR),

@@ -328,7 +328,7 @@ def _found(sql: RunListSql, rows: Sequence[Sequence[Any]], query: RunQuery, pric
     runs = []
     for project_id, time_us, run_id, present, *values in rows:
         key = RunKey(project_id, time_us, run_id)
-        merged = MergedRun(key, present, dict(zip(sql.groups, values, strict=True)), prices)
+        merged = MergedRun(query.tenant_id, key, present, dict(zip(sql.groups, values, strict=True)), prices)
         runs.append((key, StoredRun(Position(time_us, run_id), merged.fields(query.fields))))
     return runs
 
