@@ -82,6 +82,7 @@ def test_a_query_is_bound_by_its_whole_hash() -> None:
 
 
 def test_a_short_secret_is_refused() -> None:
+    """A secret that could be guessed is refused at the start."""
     with pytest.raises(ValueError, match="at least 16 bytes"):
         PageTokens(b"short")
 
@@ -121,6 +122,7 @@ def test_equal_parts_have_equal_hashes() -> None:
 
 @pytest.mark.parametrize("part", [1.5, object(), datetime(2023, 1, 1)])  # noqa: DTZ001 - refused for it
 def test_a_part_without_an_encoding_is_refused(part: object) -> None:
+    """A value whose encoding nobody defined is refused rather than hashed by accident."""
     with pytest.raises(TypeError, match="no canonical encoding"):
         query_hash(part)
 

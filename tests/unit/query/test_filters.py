@@ -40,6 +40,7 @@ def value_of(literal: str) -> Literal | None:
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t "])
 def test_blank_is_no_filter(text: str) -> None:
+    """A blank expression does not filter."""
     assert parse(text) is None
 
 
