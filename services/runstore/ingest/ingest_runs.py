@@ -82,14 +82,15 @@ class IngestRuns:
             patch.project_name = None
         return refused
 
-    async def write(self, patches: Sequence[RunPatch]) -> int:
+    async def write(self, patches: Sequence[RunPatch], *, has_room: bool = False) -> int:
         """Return once the validated patches are durable: the sequence number to wait for.
 
+        `has_room`: the caller has waited for room, and is not refused for what others took of it since.
         Raises OVERLOADED, or UNAVAILABLE when the log cannot be written; nothing counts then.
         """
         if not patches:
             return self._sequence.last
-        if self._flusher.waiting_bytes >= self._queue_max_bytes:
+        if not has_room and self._flusher.waiting_bytes >= self._queue_max_bytes:
             raise RunstoreError(ErrorReason.OVERLOADED, "too many operations wait for the engine")
         first = self._sequence.take(len(patches))
         for sequence, patch in enumerate(patches, first):
@@ -99,14 +100,15 @@ class IngestRuns:
         return last
 
 
-def replay(log: Log, flusher: Flusher) -> int:
+async def replay(log: Log, flusher: Flusher, *, queue_max_bytes: int) -> int:
     """Submit what the log holds and the engine may not have; how many operations.
 
-    Call before the log starts.
+    Call before the log starts. No more than `queue_max_bytes` are in memory at a time.
     """
     count = 0
     for body in log.replay():
         patches = _BODY.decode(body)
+        await flusher.wait_for_room(queue_max_bytes)
         flusher.submit(patches)
         count += len(patches)
     return count

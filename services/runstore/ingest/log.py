@@ -57,6 +57,7 @@ class Log:
         self._segment_bytes = segment_bytes
         self._max_bytes = max_bytes
         self._waiting: list[_Waiting] = []
+        self._waiting_bytes = 0
         self._wake = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="log")
         self._closed = False
@@ -65,9 +66,10 @@ class Log:
         """Sequence number of the last operation that the engine is known to have."""
         self._sealed: list[_Segment] = []
         self._number = 0
+        self._is_suspect = False
         self._scan()
         self._drop_flushed()
-        self._open_segment()
+        self._file, self._size = self._new_segment(), 0
         self._task: asyncio.Task[None] | None = None
 
     # -- writing ---------------------------------------------------------------------------------
@@ -85,17 +87,20 @@ class Log:
         """
         if self._closed:
             raise RunstoreError(ErrorReason.UNAVAILABLE, "the store is shutting down")
-        if self.size_bytes + len(body) > self._max_bytes:
+        if self.size_bytes + self._waiting_bytes + len(body) > self._max_bytes:
             raise RunstoreError(ErrorReason.OVERLOADED, "the log is full: the engine has fallen behind")
         done = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(body, last_sequence, on_durable, done))
+        self._waiting_bytes += len(body)
         self._wake.set()
         await done
 
     @property
     def size_bytes(self) -> int:
-        """Bytes in all segments."""
-        return self._size + sum(segment.size_bytes for segment in self._sealed)
+        """Bytes in all segments that are still needed."""
+        # The open segment cannot be removed, and must not block the append that would fill it up.
+        needed = self._size if self._last_sequence > self.checkpoint else 0
+        return needed + sum(segment.size_bytes for segment in self._sealed)
 
     async def close(self) -> None:
         """Write what waits and stop."""
@@ -117,23 +122,26 @@ class Log:
             group, self._waiting = self._waiting, []
             try:
                 await loop.run_in_executor(self._writer, self._write, group)
-            except OSError:
-                logger.exception("log_write_failed", frames=len(group))
+            except OSError as error:
+                logger.error(  # noqa: TRY400  # the disk's message says it all
+                    "log_write_failed", error=str(error), frames=len(group)
+                )
                 refusal = RunstoreError(ErrorReason.UNAVAILABLE, "the log cannot be written")
                 for waiting in group:
                     if not waiting.done.done():
                         waiting.done.set_exception(refusal)
                 continue
+            finally:
+                self._waiting_bytes -= sum(len(waiting.body) for waiting in group)
             for waiting in group:
                 waiting.on_durable()
                 if not waiting.done.done():
                     waiting.done.set_result(None)
 
     def _write(self, group: list[_Waiting]) -> None:
-        """Write and sync one group; on failure leave the segment as if it had never been."""
-        if self._size >= self._segment_bytes:
+        """Write and sync one group; on failure nothing of it counts."""
+        if self._is_suspect or self._size >= self._segment_bytes:
             self._seal()
-            self._open_segment()
         frames: list[bytes] = []
         for waiting in group:
             tail = waiting.last_sequence.to_bytes(8, "little")
@@ -148,22 +156,29 @@ class Log:
             os.fdatasync(self._file)
         except OSError:
             # Pages of a failed sync may be gone although later syncs succeed: never write behind them.
-            os.ftruncate(self._file, self._size)
-            self._seal()
-            self._open_segment()
+            self._is_suspect = True
             raise
         self._size += len(data)
         self._last_sequence = group[-1].last_sequence
 
     def _seal(self) -> None:
+        """Go on in a new segment; when the disk refuses one, the present one stays as it is."""
+        if self._is_suspect:
+            _truncate(self._file, self._size)
+        file = self._new_segment()
+        self._sealed.append(_Segment(self._path(self._number - 1), self._last_sequence, self._size))
         os.close(self._file)
-        self._sealed.append(_Segment(self._path(self._number), self._last_sequence, self._size))
+        self._file, self._size, self._is_suspect = file, 0, False
 
-    def _open_segment(self) -> None:
+    def _new_segment(self) -> int:
+        file = os.open(self._path(self._number + 1), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self._sync_folder()
+        except OSError:
+            os.close(file)
+            raise
         self._number += 1
-        self._file = os.open(self._path(self._number), os.O_RDWR | os.O_CREAT, 0o600)
-        self._size = 0
-        self._sync_folder()
+        return file
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:012d}{_SUFFIX}"
@@ -195,12 +210,16 @@ class Log:
         self.checkpoint = sequence
         # Not synced: a checkpoint that a crash takes back only makes the replay longer.
         packed = sequence.to_bytes(8, "little")
-        os.pwrite(self._checkpoint_file, _CHECKPOINT.pack(sequence, zlib.crc32(packed)), 0)
-        self._drop_flushed()
+        try:
+            os.pwrite(self._checkpoint_file, _CHECKPOINT.pack(sequence, zlib.crc32(packed)), 0)
+            self._drop_flushed()
+        except OSError as error:
+            logger.warning("log_trim_failed", error=str(error))
 
     def _drop_flushed(self) -> None:
         while self._sealed and self._sealed[0].last_sequence <= self.checkpoint:
-            self._sealed.pop(0).path.unlink(missing_ok=True)
+            self._sealed[0].path.unlink(missing_ok=True)
+            del self._sealed[0]
 
     def _read_checkpoint(self) -> int:
         data = os.pread(self._checkpoint_file, _CHECKPOINT.size, 0)
@@ -223,8 +242,15 @@ class Log:
                 if path != paths[-1]:
                     raise LogCorrupt(f"{path}: unreadable frame at byte {end} of {size}")
                 logger.warning("log_tail_cut", segment=path.name, at_byte=end, bytes_cut=size - end)
-                os.truncate(path, end)
+                with path.open("rb+") as file:
+                    _truncate(file.fileno(), end)
             self._sealed.append(_Segment(path, self._last_sequence, end))
+
+
+def _truncate(file: int, size: int) -> None:
+    """Cut a file durably: what was cut must not come back before the segments that follow."""
+    os.ftruncate(file, size)
+    os.fsync(file)
 
 
 def _frames(path: Path) -> Iterator[tuple[int, int, bytes]]:

@@ -67,7 +67,7 @@ async def _open_ingest(settings: Settings, store: ClickHouseRunStore) -> tuple[L
         log.trim,
     )
     flusher.start()
-    replayed = replay(log, flusher)
+    replayed = await replay(log, flusher, queue_max_bytes=settings.queue_max_bytes)
     if replayed:
         await flusher.see_sequence(log.last_sequence)
         logger.info("log_replayed", operations=replayed)
