@@ -71,6 +71,22 @@ def test_null_is_not_given(http: httpx.Client, store: FakeStore) -> None:
     assert [descriptor.name for descriptor, _ in fields.ListFields()] == ["id", "tags"]
 
 
+@pytest.mark.parametrize(("end_time", "says"), [(None, False), ("2024-04-29T00:50:00Z", True)])
+def test_placeholders_of_a_running_run_say_nothing(
+    http: httpx.Client, store: FakeStore, end_time: str | None, says: bool
+) -> None:
+    """`RunTree.post` sends empty outputs and events before there are any; of a run that ended they count."""
+    empty: dict[str, Any] = {"outputs": {}, "events": [], "end_time": end_time}
+    assert http.post("/runs", json=run(**empty)).status_code == 202
+    parts = (part(f"post.{RUN_ID}", run(end_time=end_time)), part(f"post.{RUN_ID}.outputs", b"{}"))
+    assert post(http, body(*parts, part(f"post.{RUN_ID}.events", b"[]"))).status_code == 202
+    for operation in store.operations:
+        assert operation.create.HasField("outputs") is says
+        assert operation.create.HasField("events") is says
+    assert http.patch(f"/runs/{RUN_ID}", json=empty).status_code == 202
+    assert store.operations[-1].update.outputs == b"{}"
+
+
 def test_patch_takes_the_id_of_its_path(http: httpx.Client, store: FakeStore) -> None:
     """Under every prefix; unknown runs are the store's business, so 202."""
     for prefix in ("", "/api", "/api/v1"):
@@ -236,7 +252,7 @@ def whole_run() -> bytes:
         part(f"post.{RUN_ID}", run(session_name="p")),
         part(f"post.{RUN_ID}.inputs", b'{"a":1.10}'),
         part(f"post.{RUN_ID}.outputs", b'{"b":[]}'),
-        part(f"post.{RUN_ID}.events", b"[]"),
+        part(f"post.{RUN_ID}.events", b'[{"name":"e"}]'),
         part(f"post.{RUN_ID}.extra", b'{"metadata":{}}'),
         part(f"post.{RUN_ID}.error", b'"boom"'),
         part(f"post.{RUN_ID}.serialized", b'{"s":1}'),
@@ -267,7 +283,8 @@ def test_multipart_reaches_the_store(
     assert (create.id, create.trace_id, create.dotted_order) == (RUN_ID, RUN_ID, dotted_order(RUN_ID))
     assert create.inputs == b'{"a":1.10}'
     assert create.outputs == b'{"b":[]}'
-    assert (create.events, create.extra, create.manifest) == (b"[]", b'{"metadata":{}}', b'{"s":1}')
+    assert create.events == b'[{"name":"e"}]'
+    assert (create.extra, create.manifest) == (b'{"metadata":{}}', b'{"s":1}')
     assert create.error == "boom"
     assert [(each.name, each.mime_type, each.content) for each in create.attachments] == [
         ("file", "image/png", b"\x00\r\n--")
