@@ -59,6 +59,8 @@ def _plan(options: argparse.Namespace):  # -> Plan, which can be imported only o
     plan = QUICK if options.quick else Plan()
     if options.seconds:
         plan = replace(plan, throughput_s=options.seconds, latency_s=options.seconds)
+    if options.calls:
+        plan = replace(plan, read_calls=options.calls, idle_samples=options.calls)
     return replace(plan, runs=options.runs or plan.runs, seed=options.seed)
 
 
@@ -72,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", metavar="SECTION,…", type=_checked_sections, help=f"some of {', '.join(SECTIONS)}"
     )
+    parser.add_argument("--calls", type=int, help="calls of each kind of read, samples of each idle latency")
     parser.add_argument(
         "--profile", action="store_true", help="record store and gateway while ingesting (py-spy)"
     )

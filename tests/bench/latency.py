@@ -16,8 +16,11 @@ from runstore.v1 import run_query_service_pb2 as queries
 
 _PAUSE_S = 0.02
 _LONGEST_WAIT_S = 30.0
-_AHEAD_US = 3_600_000_000
-"""Probes begin an hour from now, so that they are the newest of the project whatever else is written."""
+_HOUR_US = 3_600_000_000
+_AHEAD_US = {"gRPC": _HOUR_US, "HTTP": 48 * _HOUR_US}
+"""Probes begin later than now, so that they are the newest of the project whatever else is written."""
+_SPACING_US = 60_000_000
+"""From one probe to the next: longer than a trace, so that the newest root is near the top of a list."""
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -31,12 +34,14 @@ class Probe:
 
     def __init__(self, server: Server, protocol: str, seed: int) -> None:
         """`protocol`: "gRPC" or "HTTP"."""
-        self._server = server
+        self._next_start_us = now_us() + _AHEAD_US[protocol]
         if protocol == "gRPC":
             self._generator = grpc_generator(seed, server.project_id)
+            self._encode: Callable[[bytes], bytes] = bytes
             self._write, self._is_listed = _grpc_writer(server), _grpc_lister(server)
         else:
             self._generator = multipart_generator(seed, PROJECT_NAME, BOUNDARY)
+            self._encode = request_of
             self._write, self._is_listed = _http_writer(server), _http_lister(server)
 
     def acknowledgements_ms(self, count: int) -> list[float]:
@@ -53,10 +58,11 @@ class Probe:
     def visibility_ms(self, count: int, *, until_s: float | None = None) -> list[float]:
         """From the acknowledgement of a trace until a list of the project's newest runs holds it."""
         times: list[float] = []
-        for number in range(count):
+        for _ in range(count):
             if until_s is not None and time.monotonic() > until_s:
                 break
-            body, trace_id = self._trace(now_us() + _AHEAD_US + number)
+            body, trace_id = self._trace(self._next_start_us)
+            self._next_start_us += _SPACING_US
             time.sleep(_PAUSE_S)
             self._write(body)
             started_s = time.perf_counter()
@@ -68,7 +74,7 @@ class Probe:
 
     def _trace(self, start_us: int) -> tuple[bytes, str]:
         stencils, values = self._generator.trace(start_us)
-        return stencils.pair.fill(values), trace_id_of(values)
+        return self._encode(stencils.pair.fill(values)), trace_id_of(values)
 
 
 def _grpc_writer(server: Server) -> Callable[[bytes], None]:
@@ -92,8 +98,8 @@ def _grpc_writer(server: Server) -> Callable[[bytes], None]:
 def _http_writer(server: Server) -> Callable[[bytes], None]:
     connection = server.http()
 
-    def write(body: bytes) -> None:
-        status, answer, _ = connection.send(request_of(body))
+    def write(request: bytes) -> None:
+        status, answer, _ = connection.send(request)
         if status != 202:
             raise RuntimeError(f"refused: {status} {answer.decode(errors='replace')}")
 

@@ -143,8 +143,7 @@ def _messages(
         yield _message(job, traces, "creates" if job.form is Form.APART else job.form.value)
         if job.form is Form.APART:
             open_traces.append((time.monotonic(), traces))
-    for created_s, traces in open_traces:
-        time.sleep(max(0.0, created_s + UPDATE_DELAY_S - time.monotonic()))
+    for _, traces in open_traces:  # At once: waiting for the last ones would be idle time in the rate.
         yield _message(job, traces, "updates")
 
 

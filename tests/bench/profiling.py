@@ -53,7 +53,8 @@ def _print_busiest(part: str, file: Path) -> None:
     own: Counter[str] = Counter()
     for line in file.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
-        own[stack.rpartition(";")[2]] += int(count)
+        frame = stack.rpartition(";")[2]
+        own[frame.rpartition(":")[0] + ")"] += int(count)
     total = sum(own.values()) or 1
     print(f"  profile of the {part} ({file}): samples on CPU or without the GIL, by function")
     for function, samples in own.most_common(_SHOWN):

@@ -92,8 +92,9 @@ _HEADINGS = ("figure", "value", "unit", "budget", "", "engine alone", "ratio", "
 
 
 def _rows(figures: Sequence[Figure], before: Report | None) -> Iterator[tuple[str, list[str]]]:
-    """Section and cells of each figure; the last cell compares with an earlier report."""
-    for figure in figures:
+    """Section and cells of each figure, section by section; the last cell compares with an earlier report."""
+    sections = list(dict.fromkeys(figure.section for figure in figures))
+    for figure in sorted(figures, key=lambda figure: sections.index(figure.section)):
         cells = [figure.name, number(figure.value), figure.unit, figure.budget, figure.verdict]
         if figure.engine:
             cells += [number(figure.engine), f"{figure.value / figure.engine:.2f}"]
