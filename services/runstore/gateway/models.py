@@ -217,7 +217,7 @@ class RunV1(BaseModel):
     session_id: UUID
     app_path: str | None
     s3_urls: dict[str, Any] | None = Field(
-        description="`attachment.<name>` → `{presigned_url, mime_type}`; relative to the API's address."
+        description="`attachment.<name>` → `{presigned_url, mime_type}`; the address needs no credentials."
     )
     end_time: str | None = None
     inputs: dict[str, Any] | None = None

@@ -48,7 +48,7 @@ def run_routes_v1(store: StoreClient) -> APIRouter:
             fields=selection.fields,
         )
         answer = await store.get_run(query, credentials_of(request.headers))
-        return json_response(selection.show(answer.run))
+        return json_response(selection.show(answer.run, str(request.base_url)))
 
     @router.post(
         "/runs/query",
@@ -63,10 +63,11 @@ def run_routes_v1(store: StoreClient) -> APIRouter:
         selection = DEFAULT_SELECTION if body.select is None else Selection(body.select)
         page = await store.list_runs(_list_request(body, selection), credentials_of(request.headers))
         add_call_facts(request.scope, runs=len(page.runs))
+        base_url = str(request.base_url)
         following = None if body.skip_pagination else page.next_page_token or None
         return json_response(
             {
-                "runs": [selection.show(run) for run in page.runs],
+                "runs": [selection.show(run, base_url) for run in page.runs],
                 "cursors": {"next": following, "prev": None},
                 "search_cursors": None,
                 "parsed_query": None,

@@ -58,15 +58,15 @@ def _share_token(run: pb.Run) -> str | None:
     return parts[-2] if len(parts) > 2 else None
 
 
-def _s3_urls(run: pb.Run) -> dict[str, Any] | None:
-    # Relative to the SDK's api_url, whatever prefix that has.
+def _s3_urls(run: pb.Run, base_url: str) -> dict[str, Any]:
+    # Absolute: the SDKs of 2025 fetch the address as it stands while they read a run.
     return {
         f"attachment.{name}": {
-            "presigned_url": f"/{attachment_path(attachment)}",
+            "presigned_url": base_url + attachment_path(attachment),
             "mime_type": attachment.mime_type,
         }
         for name, attachment in run.attachments.items()
-    } or None
+    }
 
 
 def _tokens(name: str) -> RunValue:
@@ -89,7 +89,7 @@ _KEYS: Final[dict[str, _Key]] = {
     "outputs": _Key(pb.RUN_FIELD_OUTPUTS, payload("outputs")),
     "outputs_preview": _Key(pb.RUN_FIELD_OUTPUTS_PREVIEW, scalar("outputs_preview")),
     "outputs_s3_urls": _Key(None, _null),
-    "s3_urls": _Key(pb.RUN_FIELD_ATTACHMENTS, _s3_urls),
+    "s3_urls": _Key(pb.RUN_FIELD_ATTACHMENTS, _null),  # `Selection.show` fills it in
     "parent_run_id": _Key(pb.RUN_FIELD_PARENT_RUN_IDS, _parent_run_id),
     "manifest_id": _Key(None, _null),
     "manifest_s3_id": _Key(None, _null),
@@ -176,9 +176,15 @@ class Selection:
         )
         """For the request to the store."""
 
-    def show(self, run: pb.Run) -> dict[str, Any]:
-        """The run as JSON content; payloads as `msgspec.Raw`."""
-        return {name: value(run) for name, value in self._values}
+    def show(self, run: pb.Run, base_url: str) -> dict[str, Any]:
+        """The run as JSON content; payloads as `msgspec.Raw`.
+
+        `base_url` is the server as callers see it, ending in a slash.
+        """
+        shown = {name: value(run) for name, value in self._values}
+        if run.attachments:
+            shown["s3_urls"] = _s3_urls(run, base_url)
+        return shown
 
 
 DEFAULT_SELECTION: Final = Selection(name for name in _KEYS if name not in _NOT_BY_DEFAULT)

@@ -268,7 +268,7 @@ def test_every_selectable_key_can_be_shown() -> None:
     """The tables of both dialects cover their contracts."""
     assert len(run_v2.SELECTABLE) == 46
     assert all(run_v2.select_name(name) for name in run_v2.SELECTABLE)
-    assert set(run_v1.Selection(run_v1.SELECTABLE).show(full_run())) >= ALWAYS
+    assert set(run_v1.Selection(run_v1.SELECTABLE).show(full_run(), "http://host/")) >= ALWAYS
     asked = run_v1.Selection(run_v1.SELECTABLE).fields
     assert len(asked) == len(set(asked))
 
