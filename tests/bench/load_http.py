@@ -8,6 +8,7 @@ import queue
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,7 +23,8 @@ OPERATIONS_PER_BODY = 100
 CONNECTIONS = 16
 BOUNDARY = "d8b6aa39f0d24c1f9a7a0d8b6aa3239f"
 """The SDK keeps one per process."""
-_UPDATE_DELAY_RUNS = 20_000
+UPDATE_DELAY_S = 2.0
+"""How long a run goes on when its update travels apart: many flushes."""
 _LONGEST_WAIT_S = 1.0
 
 
@@ -50,6 +52,8 @@ class _Body:
     runs: int
     raw_bytes: int
     sample: str
+    update: "_Body | None" = None
+    """What to send a while later."""
     due_s: float = 0.0
 
 
@@ -91,17 +95,14 @@ def _together(job: HttpJob, generator: Generator) -> list[_Body]:
 
 
 def _apart(job: HttpJob, generator: Generator) -> list[_Body]:
-    """Creations, and some thousands of runs later their updates."""
-    traces_per_body = OPERATIONS_PER_BODY // RUNS_PER_TRACE
-    delay = min(job.max_runs, _UPDATE_DELAY_RUNS) // (traces_per_body * RUNS_PER_TRACE)
+    """Creations, each with the body of their updates."""
     bodies: list[_Body] = []
-    started: list[list[tuple[TraceStencils, Values]]] = []
-    while len(started) * traces_per_body * RUNS_PER_TRACE < job.max_runs:
-        started.append([generator.trace(now_us()) for _ in range(traces_per_body)])
-        bodies.append(_body(started[-1], "creates", with_runs=False))
-        if len(started) > delay:
-            bodies.append(_body(started[-1 - delay], "updates", with_runs=True))
-    return bodies + [_body(traces, "updates", with_runs=True) for traces in started[len(started) - delay :]]
+    traces_per_body = OPERATIONS_PER_BODY // RUNS_PER_TRACE
+    for _ in range(0, job.max_runs, OPERATIONS_PER_BODY):
+        traces = [generator.trace(now_us()) for _ in range(traces_per_body)]
+        bodies.append(_body(traces, "creates", with_runs=False))
+        bodies[-1].update = _body(traces, "updates", with_runs=True)
+    return bodies
 
 
 def _small(job: HttpJob, generator: Generator) -> list[_Body]:
@@ -164,12 +165,24 @@ def _send(job: HttpJob, bodies: list[_Body]) -> Load:
 
 
 def _fill(waiting: "queue.SimpleQueue[_Body | None]", bodies: list[_Body], end_s: float) -> None:
-    for body in bodies:
+    """As many bodies as are taken until `end_s`, updates when due, and then what is left of them."""
+    updates: deque[tuple[float, _Body]] = deque()
+
+    def put(body: _Body) -> None:
         while waiting.qsize() > 2 * CONNECTIONS:
             time.sleep(0.001)
-        if time.monotonic() >= end_s:
-            return
         waiting.put(body)
+
+    for body in bodies:
+        while updates and time.monotonic() - updates[0][0] >= UPDATE_DELAY_S:
+            put(updates.popleft()[1])
+        if time.monotonic() >= end_s:
+            break
+        put(body)
+        if body.update is not None:
+            updates.append((time.monotonic(), body.update))
+    for _, update in updates:
+        put(update)
 
 
 def _pace(

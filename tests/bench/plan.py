@@ -19,7 +19,7 @@ class Plan:
     """Time of one phase at half load."""
     idle_samples: int = 200
     read_calls: int = 200
-    engine_rows: int = 200_000
+    engine_rows: int = 120_000
     rows_per_block: int = 20_000
     sdk_runs: int = 10_000
     seed: int = 1
@@ -27,12 +27,12 @@ class Plan:
 
 QUICK = Plan(
     runs=100_000,
-    throughput_s=3.0,
+    throughput_s=2.5,
     throughput_runs=60_000,
-    latency_s=3.0,
-    idle_samples=50,
-    read_calls=100,
-    engine_rows=40_000,
+    latency_s=2.0,
+    idle_samples=30,
+    read_calls=60,
+    engine_rows=20_000,
     rows_per_block=20_000,
     sdk_runs=2_000,
 )
