@@ -214,9 +214,6 @@ class Position:
 class RunFacts:
     """What a patch says without saying it: derived from its payloads, stored beside them."""
 
-    inputs_preview: str
-    outputs_preview: str
-    error_preview: str
     first_token_time_us: int | None
     extra: ExtraFacts | None
     usage: Usage | None

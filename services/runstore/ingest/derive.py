@@ -1,4 +1,4 @@
-"""Derives what a run's payloads say: previews, tokens, costs, thread.
+"""Derives what a run's payloads say: tokens, costs, thread, metadata.
 
 Each fact is a function of one patch. Where facts of several patches of a run meet, they merge
 like any field: see `storage.clickhouse.columns`.
@@ -6,12 +6,11 @@ like any field: see `storage.clickhouse.columns`.
 
 from runstore.domain.events import first_token_time
 from runstore.domain.extra import read_extra
-from runstore.domain.previews import error_preview, preview
 from runstore.domain.prices import Price, PriceBook, cost
 from runstore.domain.runs import RunFacts, RunPatch
 from runstore.domain.usage import usage_from_outputs
 
-NO_FACTS = RunFacts("", "", "", None, None, None, None, None)
+NO_FACTS = RunFacts(None, None, None, None, None)
 
 
 def derive(patch: RunPatch, start_time_us: int, prices: PriceBook) -> RunFacts:
@@ -25,9 +24,6 @@ def derive(patch: RunPatch, start_time_us: int, prices: PriceBook) -> RunFacts:
         prompt_tokens = usage.prompt_tokens if usage is not None else 0
         price = prices.find(extra.model, extra.provider, start_time_us, prompt_tokens=prompt_tokens)
     return RunFacts(
-        inputs_preview=preview(patch.inputs) if patch.inputs is not None else "",
-        outputs_preview=preview(patch.outputs) if patch.outputs is not None else "",
-        error_preview=error_preview(patch.error) if patch.error is not None else "",
         first_token_time_us=first_token_time(patch.events) if patch.events is not None else None,
         extra=extra,
         usage=usage,

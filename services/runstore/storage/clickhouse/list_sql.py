@@ -6,7 +6,7 @@ window on until its page is full.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,16 @@ PAYLOAD_FIELDS = {
     RunField.MANIFEST: "manifest",
 }
 """Fields that live in the payload table, and their column there."""
+
+PREVIEWED = {
+    RunField.INPUTS_PREVIEW: "inputs",
+    RunField.OUTPUTS_PREVIEW: "outputs",
+    RunField.ERROR_PREVIEW: "error",
+}
+"""Fields that are made of the beginning of a payload when they are read."""
+
+# More than `domain.previews` looks into.
+_HEAD_BYTES = (1 << 18) + 1
 
 
 class RunListSql:
@@ -226,22 +236,23 @@ def merged_runs(rows: str, groups: Sequence[str], conditions: list[str], order: 
     )
 
 
-def payloads(tenant_id: str, keys: list[RunKey], columns: list[str]) -> Statement:
-    """Merged payload columns of the runs with these keys: project id, run id, then per column its value,
-    NULL when absent; `extra` comes as an array of all its values, oldest first."""
+def payloads(tenant_id: str, keys: list[RunKey], columns: Mapping[str, bool]) -> Statement:
+    """Payload columns of the runs with these keys: project id, run id, then per column its merged value,
+    NULL when absent. A column is read whole or, if False, as far as a preview needs; `extra` comes as
+    an array of all its values, oldest first."""
     parameters: dict[str, Any] = {"tenant": tenant_id}
     outputs = []
-    for column in columns:
+    for column, is_whole in columns.items():
         bit = PAYLOAD_BITS[column]
         if column == "extra":
             outputs.append(
                 "arrayMap(row -> row.2, arraySort(row -> row.1, "
                 f"groupArrayIf((seq, extra), bitAnd(present, {bit.value}) != 0)))"
             )
-        else:
-            outputs.append(
-                f"if(bitAnd(groupBitOr(present), {bit.value}) != 0, {Group((column,), bit).aggregate}, NULL)"
-            )
+            continue
+        value = Group((column,), bit).aggregate
+        value = value if is_whole else f"substring({value}, 1, {_HEAD_BYTES})"
+        outputs.append(f"if(bitAnd(groupBitOr(present), {bit.value}) != 0, {value}, NULL)")
     text = (
         f"SELECT toString(project_id), toString(run_id), {', '.join(outputs)} FROM run_payloads "
         f"WHERE tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, keys)} "

@@ -11,6 +11,7 @@ import msgspec
 import pyarrow as pa
 
 from runstore.domain.extra import merge_extra, metadata_of
+from runstore.domain.previews import error_preview, preview
 from runstore.domain.prices import Price
 from runstore.domain.runs import (
     AttachmentRef,
@@ -30,6 +31,7 @@ from runstore.storage.clickhouse.columns import PAYLOAD_COLUMNS, RUN_COLUMNS, Pr
 from runstore.storage.clickhouse.engine import Engine
 from runstore.storage.clickhouse.list_sql import (
     PAYLOAD_FIELDS,
+    PREVIEWED,
     KeyRange,
     RunListSql,
     Statement,
@@ -272,7 +274,8 @@ class ClickHouseRunStore:
         return [run for _, run in page]
 
     async def _add_payloads(self, query: RunQuery, page: "list[_Found]") -> None:
-        columns = sorted({PAYLOAD_FIELDS[field] for field in query.fields if field in PAYLOAD_FIELDS})
+        columns = {PREVIEWED[field]: False for field in query.fields if field in PREVIEWED}
+        columns.update({PAYLOAD_FIELDS[field]: True for field in query.fields if field in PAYLOAD_FIELDS})
         if not columns:
             return
         statement = payloads(query.tenant_id, [key for key, _ in page], columns)
@@ -352,13 +355,16 @@ def _set_payloads(query: RunQuery, run: StoredRun, columns: dict[str, Any]) -> N
     for value in columns.get("extra", ()):
         extra = value if extra is None else merge_extra(extra, value)
     for field, column in PAYLOAD_FIELDS.items():
-        if field not in query.fields:
-            continue
         value = extra if column == "extra" else columns.get(column)
         if field is RunField.METADATA and value is not None:
             value = metadata_of(value)
-        if value is not None:
+        if field in query.fields and value is not None:
             run.values[field] = _text(value) if field is RunField.ERROR else value
+    for field, column in PREVIEWED.items():
+        value = columns.get(column)
+        if field in query.fields and value is not None:
+            is_error = field is RunField.ERROR_PREVIEW
+            run.values[field] = error_preview(value.decode(errors="ignore")) if is_error else preview(value)
 
 
 def _text(value: Any) -> str:
