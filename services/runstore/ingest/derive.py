@@ -4,18 +4,25 @@ Each fact is a function of one patch. Where facts of several patches of a run me
 like any field: see `storage.clickhouse.columns`.
 """
 
+from functools import lru_cache
+from typing import Final
+
 from runstore.domain.events import first_token_time
-from runstore.domain.extra import read_extra
+from runstore.domain.extra import ExtraFacts, read_extra
 from runstore.domain.prices import Price, PriceBook, cost
 from runstore.domain.runs import RunFacts, RunPatch
 from runstore.domain.usage import usage_from_outputs
+
+# At most 16 MiB of `extra` and about as much of facts.
+_REMEMBERED_EXTRAS: Final = 4_096
+_REMEMBERED_BYTES: Final = 4_096
 
 NO_FACTS = RunFacts(None, None, None, None, None)
 
 
 def derive(patch: RunPatch, start_time_us: int, prices: PriceBook) -> RunFacts:
     """Facts of a patch whose payloads have been validated; `start_time_us` dates its price."""
-    extra = read_extra(patch.extra) if patch.extra is not None else None
+    extra = _facts_of(patch.extra) if patch.extra is not None else None
     usage = usage_from_outputs(patch.outputs) if patch.outputs is not None else None
     if extra is not None and extra.usage is not None and (usage is None or extra.usage.rank > usage.rank):
         usage = extra.usage
@@ -30,3 +37,13 @@ def derive(patch: RunPatch, start_time_us: int, prices: PriceBook) -> RunFacts:
         price=price,
         cost=cost(usage, price) if usage is not None else None,
     )
+
+
+def _facts_of(extra: bytes) -> ExtraFacts:
+    """As `read_extra`: the runs of a trace, and all runs of a script, share their `extra` to the byte."""
+    return _remembered_facts(extra) if len(extra) <= _REMEMBERED_BYTES else read_extra(extra)
+
+
+@lru_cache(_REMEMBERED_EXTRAS)
+def _remembered_facts(extra: bytes) -> ExtraFacts:
+    return read_extra(extra)
