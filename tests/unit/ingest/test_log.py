@@ -234,9 +234,14 @@ async def test_on_durable_comes_first_once_and_in_order(tmp_path: Path) -> None:
 
 async def test_waiting_appends_share_one_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Appends that wait together become durable together."""
-    syncs = []
+    syncs: list[int] = []
     fdatasync = os.fdatasync
-    monkeypatch.setattr(os, "fdatasync", lambda file: (syncs.append(file), fdatasync(file)))
+
+    def counted(file: int) -> None:
+        syncs.append(file)
+        fdatasync(file)
+
+    monkeypatch.setattr(os, "fdatasync", counted)
     log = open_log(tmp_path)
     appends = [asyncio.create_task(log.append(b"x", number, lambda: None)) for number in range(1, 101)]
     await asyncio.sleep(0)

@@ -237,7 +237,7 @@ class ClickHouseRunStore:
         trace_id = query.trace_id
         if trace_id is None and query.parent_run_id is not None:
             place = (await self.places(query.tenant_id, [query.parent_run_id])).get(query.parent_run_id)
-            trace_id = place.trace_id if place is not None else query.parent_run_id
+            trace_id = place.trace_id if place is not None else None
         if trace_id is not None:
             text = (
                 "SELECT toString(project_id), toUnixTimestamp64Micro(min(first_start)), "
@@ -247,15 +247,22 @@ class ClickHouseRunStore:
             return _narrowed(
                 bounds, await self._rows(Statement(text, {"tenant": query.tenant_id, "trace": trace_id}))
             )
-        if not query.project_ids and query.reference_example_ids:
-            text = (
-                "SELECT toString(project_id), toUnixTimestamp64Micro(min(start_time)), "
-                "toUnixTimestamp64Micro(max(start_time)) FROM runs WHERE tenant_id = {tenant:UUID} "
-                "AND reference_example_id IN {examples:Array(UUID)} GROUP BY project_id"
-            )
-            parameters = {"tenant": query.tenant_id, "examples": list(query.reference_example_ids)}
-            return _narrowed(bounds, await self._rows(Statement(text, parameters)))
-        return bounds
+        if query.project_ids:
+            return bounds
+        # The runs of an example, or the children of a run that has not come, may be anywhere.
+        parameters: dict[str, Any] = {"tenant": query.tenant_id}
+        if query.reference_example_ids:
+            parameters["examples"] = list(query.reference_example_ids)
+            condition = "reference_example_id IN {examples:Array(UUID)}"
+        else:
+            parameters["parent"] = query.parent_run_id
+            condition = "parent_run_ids[-1] = {parent:UUID}"
+        text = (
+            "SELECT toString(project_id), toUnixTimestamp64Micro(min(start_time)), "
+            "toUnixTimestamp64Micro(max(start_time)) FROM runs WHERE tenant_id = {tenant:UUID} "
+            f"AND {condition} GROUP BY project_id"
+        )
+        return _narrowed(bounds, await self._rows(Statement(text, parameters)))
 
     async def _prices(self, query: RunQuery) -> Prices:
         """Every price that runs were charged by, if the query may need one; a few hundred at most."""
