@@ -30,6 +30,7 @@ from runstore.gateway.operations import (
 )
 from runstore.gateway.run_json import RunJson, canonical_uuid, parse_run
 from runstore.gateway.store_client import Credentials, StoreClient, credentials_of
+from runstore.v1 import run_ingest_service_pb2 as pb
 
 # A body can hold 10,000 bad runs; nobody reads more than these.
 _MAX_LISTED_REFUSALS: Final = 100
@@ -116,6 +117,9 @@ def _single(run: RunJson, *, is_create: bool) -> Operations:
 
 
 async def _write(store: StoreClient, found: Operations, credentials: Credentials) -> None:
+    if not found.operations:
+        # Nothing to store, but only the store knows who may be told so.
+        await store.write_runs(pb.WriteRunsRequest(), credentials)
     # One after the other: operations are applied in the order of the request.
     for offset, message in found.messages():
         answer = await store.write_runs(message, credentials)

@@ -73,6 +73,8 @@ class RunJson(msgspec.Struct):
 
 _DECODER: Final = msgspec.json.Decoder(RunJson)
 _STRING_DECODER: Final = msgspec.json.Decoder(str)
+_ANY_DECODER: Final = msgspec.json.Decoder(msgspec.Raw)
+_JSON_SPACES: Final = b" \t\r\n"
 
 
 def parse_run(raw: bytes | msgspec.Raw) -> RunJson:
@@ -184,8 +186,20 @@ def fill_payload(fields: pb.RunFields, key: str, content: bytes) -> None:
         raise invalid(key, "empty; JSON expected")
     if attribute == "error":
         fields.error = _error_text(content)
-    else:
-        setattr(fields, attribute, content)
+        return
+    # SDKs fail to read a whole page of runs when one of them has anything else here.
+    opening = b"[" if attribute == "events" else b"{"
+    if content[:1] != opening and content.lstrip(_JSON_SPACES)[:1] != opening:
+        raise _other_than_a_container(key, content)
+    setattr(fields, attribute, content)
+
+
+def _other_than_a_container(key: str, content: bytes) -> RunstoreError:
+    try:
+        _ANY_DECODER.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return invalid(key, not_json(error).message)
+    return invalid(key, f"must be {'an array' if key == 'events' else 'an object'}")
 
 
 def drop_placeholders(create: pb.RunFields) -> None:

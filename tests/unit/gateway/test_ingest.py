@@ -437,7 +437,9 @@ def test_oversize_chunked_is_413(http: httpx.Client, store: FakeStore) -> None:
 
 def test_highly_compressible_small_bodies_pass(http: httpx.Client, store: FakeStore) -> None:
     """The ratio counts only above 16 MiB."""
-    raw = body(part(f"post.{RUN_ID}", run()), part(f"post.{RUN_ID}.inputs", b'"' + b"a" * (1 << 20) + b'"'))
+    raw = body(
+        part(f"post.{RUN_ID}", run()), part(f"post.{RUN_ID}.inputs", b'{"a":"' + b"a" * (1 << 20) + b'"}')
+    )
     content = zstd_frames(raw, 1 << 30)
     assert len(raw) > 100 * len(content)
     assert post(http, content, content_encoding="zstd").status_code == 202
@@ -458,7 +460,38 @@ def test_feedback_is_accepted_but_said_not_to_be_stored(http: httpx.Client, stor
             assert answer.status_code == 202
             assert "1 feedback parts are not stored" in answer.json()["message"]
     assert len([each for each in logs if each["event"] == "feedback_not_stored"]) <= 1
-    assert store.requests == []
+    assert store.operations == []
+
+
+def test_empty_request_is_for_those_who_may_ask(http: httpx.Client, store: FakeStore) -> None:
+    """With nothing to store, too, the store says whether it knows the caller."""
+    store.answers["WriteRuns"] = Refuse(ErrorReason.UNAUTHENTICATED, "no key")
+    assert http.post("/runs/batch", json={"post": []}).status_code == 401
+    assert post(http, body(part(f"post.{RUN_ID}", {"id": 5}))).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("key", "content"),
+    [
+        ("inputs", "text"),
+        ("inputs", [1]),
+        ("outputs", 5),
+        ("extra", []),
+        ("serialized", True),
+        ("events", {}),
+        ("events", "text"),
+    ],
+)
+def test_payload_that_sdks_cannot_read_is_refused(
+    http: httpx.Client, store: FakeStore, key: str, content: object
+) -> None:
+    """Objects, and an array of events: of anything else the SDKs' lists would not get over."""
+    answer = http.post("/runs", json={**run(), key: content})
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith(f"{key}: must be an")
+    parts = part(f"post.{RUN_ID}", run()), part(f"post.{RUN_ID}.{key}", content)
+    assert key in post(http, body(*parts)).text
+    assert http.post("/runs", json=run(inputs={}, events=[])).status_code == 202
 
 
 def test_overload_is_retried_soon(http: httpx.Client, store: FakeStore) -> None:
