@@ -102,12 +102,16 @@ class Log:
         needed = self._size if self._last_sequence > self.checkpoint else 0
         return needed + sum(segment.size_bytes for segment in self._sealed)
 
-    async def close(self) -> None:
-        """Write what waits and stop."""
+    async def stop(self) -> None:
+        """Write what waits and take no more; `trim` still works, for the flusher to catch up."""
         self._closed = True
         self._wake.set()
         if self._task is not None:
             await self._task
+
+    async def close(self) -> None:
+        """Stop, and let go of the files."""
+        await self.stop()
         self._writer.shutdown()
         os.close(self._file)
         os.close(self._checkpoint_file)

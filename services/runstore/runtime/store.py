@@ -43,12 +43,13 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
         ready()
         await stop.wait()
         await server.stop(settings.drain_timeout_s / 2)
-        await log.close()
+        await log.stop()
         try:
             async with asyncio.timeout(settings.drain_timeout_s / 2):
                 await flusher.close()
         except TimeoutError:
             logger.warning("drain_cut_short", hint="the log has what is not stored yet")
+        await log.close()
 
 
 async def migrate(settings: Settings) -> None:

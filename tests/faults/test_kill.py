@@ -1,0 +1,196 @@
+"""The store process dies at random moments of a load: nothing acknowledged is lost or doubled."""
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from runstore.v1 import run_ingest_service_pb2 as ingest
+from runstore.v1 import run_ingest_service_pb2_grpc as ingest_grpc
+from runstore.v1 import run_pb2
+from runstore.v1 import run_query_service_pb2 as query
+from runstore.v1 import run_query_service_pb2_grpc as query_grpc
+
+pytestmark = pytest.mark.engine
+
+COMMAND = [sys.executable, "-m", "runstore.runtime.cli", "store"]
+LONGEST_WAIT_S = 60
+ROUNDS = 3
+RUNS_IN_A_BATCH = 25
+PROJECT = "load"
+
+
+class Store:
+    """A store process on one data directory, which it shares with those before it."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.address = f"127.0.0.1:{server.getsockname()[1]}"
+        own = {name: value for name, value in os.environ.items() if not name.startswith("RUNSTORE_")}
+        self._environment = {
+            **own,
+            "RUNSTORE_DATA_DIR": str(folder / "data"),
+            "RUNSTORE_GRPC": self.address,
+            "RUNSTORE_FLUSH_INTERVAL_MS": "20",
+            "RUNSTORE_DRAIN_TIMEOUT_S": "4",
+            "RUNSTORE_LOG_SEGMENT_BYTES": "200KB",
+        }
+        self._output = folder / "store.txt"
+
+    @contextmanager
+    def running(self) -> Iterator["subprocess.Popen[bytes]"]:
+        """The process, once it answers."""
+        with (
+            self._output.open("ab") as output,
+            subprocess.Popen(COMMAND, env=self._environment, stdout=output, stderr=output) as process,
+        ):
+            try:
+                with grpc.insecure_channel(self.address) as channel:
+                    ready = grpc.channel_ready_future(channel)
+                    give_up_at = time.monotonic() + LONGEST_WAIT_S
+                    while True:
+                        try:
+                            ready.result(timeout=0.2)
+                            break
+                        except grpc.FutureTimeoutError:
+                            assert process.poll() is None, self._output.read_text()
+                            assert time.monotonic() < give_up_at, self._output.read_text()
+                yield process
+            finally:
+                process.kill()
+
+
+class Ledger:
+    """What was sent and what of it was acknowledged."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, list[str]] = {}
+        """Run ids by batch."""
+        self.created: set[str] = set()
+        """Runs whose create was acknowledged."""
+        self.updated: set[str] = set()
+        self._batches = 0
+
+    def creates(self) -> ingest.StreamRunsRequest:
+        ids = [str(uuid.uuid4()) for _ in range(RUNS_IN_A_BATCH)]
+        start = Timestamp(seconds=1_795_000_000 + self._batches)
+        fields = [
+            ingest.RunFields(
+                id=run_id, name=run_id, run_type=run_pb2.RUN_TYPE_LLM, project_name=PROJECT, start_time=start,
+                inputs=b'{"text":"%s"}' % (b"x" * 200),
+            )
+            for run_id in ids
+        ]  # fmt: skip
+        return self._batch("create", ids, [ingest.RunOperation(create=each) for each in fields])
+
+    def updates(self, ids: list[str]) -> ingest.StreamRunsRequest:
+        fields = [ingest.RunFields(id=run_id, outputs=b'"%s"' % run_id.encode()) for run_id in ids]
+        return self._batch("update", ids, [ingest.RunOperation(update=each) for each in fields])
+
+    def _batch(
+        self, kind: str, ids: list[str], operations: list[ingest.RunOperation]
+    ) -> ingest.StreamRunsRequest:
+        batch_id = f"{kind} {self._batches}"
+        self._batches += 1
+        self.sent[batch_id] = ids
+        return ingest.StreamRunsRequest(batch_id=batch_id, operations=operations)
+
+    def acknowledge(self, reply: ingest.StreamRunsResponse) -> None:
+        assert not reply.errors
+        known = self.created if reply.batch_id.startswith("create") else self.updated
+        known.update(self.sent[reply.batch_id])
+
+
+async def load(address: str, ledger: Ledger) -> int:
+    """Stream creates, and bare updates of them, until the store is gone; how many replies."""
+    replies = 0
+
+    async def requests() -> AsyncIterator[ingest.StreamRunsRequest]:
+        while True:
+            created = ledger.creates()
+            yield created
+            yield ledger.updates(ledger.sent[created.batch_id])
+            await asyncio.sleep(0)
+
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = ingest_grpc.RunIngestServiceStub(channel)
+        # However the client notices that nobody is there.
+        with suppress(grpc.aio.AioRpcError):
+            async for reply in stub.StreamRuns(requests()):
+                ledger.acknowledge(reply)
+                replies += 1
+    return replies
+
+
+def stored(address: str, ledger: Ledger) -> dict[str, bytes]:
+    """Outputs of every run by its id, read page by page through ids."""
+    found: dict[str, bytes] = {}
+    wanted = sorted({run_id for ids in ledger.sent.values() for run_id in ids})
+    with grpc.insecure_channel(address) as channel:
+        stub = query_grpc.RunQueryServiceStub(channel)
+        for start in range(0, len(wanted), 5_000):
+            request = query.ListRunsRequest(
+                ids=wanted[start : start + 5_000],
+                fields=[run_pb2.RUN_FIELD_ID, run_pb2.RUN_FIELD_NAME, run_pb2.RUN_FIELD_OUTPUTS],
+                page_size=1_000,
+            )
+            while True:
+                page = stub.ListRuns(request)
+                for run in page.runs:
+                    assert run.id not in found
+                    assert run.name == run.id
+                    found[run.id] = run.outputs
+                if not page.next_page_token:
+                    break
+                request.page_token = page.next_page_token
+    return found
+
+
+def assert_kept(address: str, ledger: Ledger) -> None:
+    """Every acknowledged operation is there, and no run twice."""
+    found = stored(address, ledger)
+    assert ledger.created <= found.keys()
+    assert {run_id for run_id in ledger.updated if found[run_id] != b'"%s"' % run_id.encode()} == set()
+
+
+async def test_kill_during_a_load(tmp_path: Path) -> None:
+    """After each of several `kill -9` at random moments, all that was acknowledged is listed once."""
+    chance = random.Random(11)
+    store, ledger = Store(tmp_path), Ledger()
+    for _ in range(ROUNDS):
+        with store.running() as process:
+            await asyncio.to_thread(assert_kept, store.address, ledger)
+            killer = threading.Timer(chance.uniform(0.05, 1.2), process.kill)
+            killer.start()
+            await load(store.address, ledger)
+            killer.join()
+    assert len(ledger.updated) > RUNS_IN_A_BATCH * ROUNDS
+    with store.running():
+        await asyncio.to_thread(assert_kept, store.address, ledger)
+
+
+async def test_terminate_during_a_load(tmp_path: Path) -> None:
+    """SIGTERM in the middle of flushes drains: the process ends well and its log has nothing to replay."""
+    store, ledger = Store(tmp_path), Ledger()
+    with store.running() as process:
+        killer = threading.Timer(0.6, process.send_signal, [signal.SIGTERM])
+        killer.start()
+        replies = await load(store.address, ledger)
+        assert await asyncio.to_thread(process.wait, LONGEST_WAIT_S) == 0
+    assert replies
+    with store.running():
+        await asyncio.to_thread(assert_kept, store.address, ledger)
+    assert "log_replayed" not in (tmp_path / "store.txt").read_text()
