@@ -250,7 +250,9 @@ def assert_same(found: Mapping[str, Mapping[RunField, Any]], operations: Iterabl
         for run_id, fields in expected_runs(operations).items()
     }
     stored = {run_id: readable(values) for run_id, values in found.items()}
-    assert stored.keys() == wanted.keys()
+    assert stored.keys() == wanted.keys(), (
+        f"missing {wanted.keys() - stored}, too many {stored.keys() - wanted}"
+    )
     for run_id, fields in wanted.items():
         differing = {
             str(name): (stored[run_id].get(name), fields.get(name))

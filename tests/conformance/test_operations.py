@@ -26,10 +26,17 @@ def new_id() -> str:
 class Sender:
     """Makes the operations that clients send for one run."""
 
-    def __init__(self, tenant_id: str, *, start_us: int = T0_US, parent: "Sender | None" = None) -> None:
+    def __init__(
+        self,
+        tenant_id: str,
+        *,
+        start_us: int = T0_US,
+        parent: "Sender | None" = None,
+        run_id: str | None = None,
+    ) -> None:
         self.tenant_id = tenant_id
         self.project_id: str = parent.project_id if parent else new_id()
-        self.run_id = new_id()
+        self.run_id = run_id or new_id()
         self.parent_run_id = parent.run_id if parent else None
         self.start_us = start_us
         self.order: str = (

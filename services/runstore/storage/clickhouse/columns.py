@@ -39,6 +39,7 @@ class Present(IntFlag):
     REFERENCE_EXAMPLE = 1 << 10
     USAGE = 1 << 11
     PRICE = 1 << 13
+    """The row names a model, which has a price or none."""
     SETTLED = 1 << 14
     """The position in the trace is certain; a guess yields to it whatever the order."""
     FIRST_TOKEN = 1 << 15
@@ -94,7 +95,7 @@ def present(row: RunRow) -> int:
         (patch.tags, 1 << 9),
         (patch.reference_example_id, 1 << 10),
         (facts.usage, 1 << 11),
-        (facts.price, 1 << 13),
+        (_extra(row).model or None, 1 << 13),
         (facts.first_token_time_us, 1 << 15),
     ):
         if value is not None:
@@ -315,6 +316,8 @@ def _usage_element(column: str) -> str:
     return _element("usage", column)
 
 
+_PRICE_MODEL_ID = f"nullIf(m_price_model_id, toUUID('{NIL_UUID}'))"
+
 # A cost counts when the client gave it, or when it was made with the price that holds for the run.
 _COST_HOLDS = (
     f"({_element('cost', 'is_cost_told')} OR {_element('cost', 'price_model_id')} = m_price_model_id "
@@ -345,6 +348,7 @@ def _late_cost(side: str) -> str:
 def _cost_of(column: str, late: str) -> str:
     return (
         f"multiIf(NOT {_is(Present.USAGE)}, NULL, {_COST_HOLDS}, {_element('cost', column)}, "
+        f"{_PRICE_MODEL_ID} IS NULL, NULL, "
         f"CAST({late}, 'Nullable(Decimal(38, 18))'))"
     )
 
@@ -390,7 +394,7 @@ MERGED = {
     "total_cost": _cost_of("total_cost", f"{_late_cost('prompt')} + {_late_cost('completion')}"),
     "prompt_cost_details": _cost_details_of("prompt"),
     "completion_cost_details": _cost_details_of("completion"),
-    "price_model_id": _where(Present.PRICE, "m_price_model_id"),
+    "price_model_id": _PRICE_MODEL_ID,
 }
 """The merged run as filters see it, over AGGREGATES and the key."""
 

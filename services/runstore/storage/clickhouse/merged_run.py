@@ -9,7 +9,7 @@ from runstore.domain.prices import Cost, Price, cost
 from runstore.domain.runs import RunField, RunKey
 from runstore.domain.times import format_naive
 from runstore.domain.usage import Usage
-from runstore.storage.clickhouse.columns import EPOCH, GROUPS, Present
+from runstore.storage.clickhouse.columns import EPOCH, GROUPS, NIL_UUID, Present
 
 Prices = Mapping[str, tuple[Mapping[str, Decimal], Mapping[str, Decimal]]]
 """Dollars per token by category, of prompt and completion, by price model id."""
@@ -72,6 +72,11 @@ class MergedRun:
             f"/o/{self.tenant_id}/projects/p/{self.key.project_id}/r/{self.key.run_id}"
             f"?trace_id={trace_id}&start_time={start}"
         )
+
+    def price_model_id(self) -> str | None:
+        """None for a model that nobody prices, and without any."""
+        price_model_id = str(self._groups["price_model_id"])
+        return None if price_model_id == NIL_UUID else price_model_id
 
     def usage(self, column: str) -> Any:
         """Merged usage; None when the run has none."""
@@ -155,7 +160,7 @@ _FIELDS: dict[RunField, tuple[tuple[str, ...], _Read]] = {
     RunField.NAME: _text("name", Present.NAME),
     RunField.RUN_TYPE: _text("run_type", Present.RUN_TYPE),
     RunField.REFERENCE_EXAMPLE_ID: _text("reference_example_id", Present.REFERENCE_EXAMPLE),
-    RunField.PRICE_MODEL_ID: _text("price_model_id", Present.PRICE),
+    RunField.PRICE_MODEL_ID: (("price_model_id",), MergedRun.price_model_id),
     RunField.THREAD_ID: (("thread_id",), lambda run: run.value("thread_id", "thread_id") or None),
     RunField.LS_USER_ID: (("ls_user_id",), lambda run: run.value("ls_user_id", "ls_user_id") or None),
     RunField.TAGS: (("tags",), lambda run: run.value("tags", "tags")),

@@ -1,0 +1,119 @@
+"""Random splits, orders and repetitions of operations, with restarts and moves, against the oracle."""
+
+import json
+import random
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runstore.domain.runs import Attachment, RunPatch, RunType
+
+from .oracle import assert_same
+from .pipeline import Pipeline
+from .test_operations import T0_US, Sender
+
+pytestmark = pytest.mark.engine
+
+MODELS = ("gpt-4o", "claude-sonnet-4-5", "of nobody")
+
+
+def scattered(chance: random.Random, sender: Sender, *, is_bare: bool, projects: list[str]) -> list[RunPatch]:
+    """One run as operations: a create, and updates with some of its fields each, any of them repeated."""
+    operations = [_create(chance, sender, is_bare=is_bare)]
+    for _ in range(chance.randrange(5)):
+        fields = _fields(chance)
+        if chance.random() < 0.5:
+            operations.append(sender.bare_update(**fields))
+        elif is_bare:
+            operations.append(sender.bare_update(project_id=sender.project_id, **fields))
+        else:
+            # A dotted order that was told stays: only then does a new start time leave it alone.
+            if chance.random() < 0.2:
+                fields["start_time_us"] = sender.start_us + chance.randrange(3) * 1_000_000
+            project_id = chance.choice(projects) if chance.random() < 0.2 else sender.project_id
+            operations.append(sender.update(**{"project_id": project_id, **fields}))
+    operations += chance.sample(operations, chance.randrange(len(operations)))
+    chance.shuffle(operations)
+    return operations
+
+
+def _create(chance: random.Random, sender: Sender, *, is_bare: bool) -> RunPatch:
+    fields = {**_fields(chance), "run_type": chance.choice(list(RunType)).value, "name": chance.choice("abc")}
+    return sender.bare_create(**fields) if is_bare else sender.create(**fields)
+
+
+def _fields(chance: random.Random) -> dict[str, Any]:
+    number = chance.randrange(1_000)
+    # Outputs always have usage: a later one without would have to take back the earlier's.
+    usage = {"input_tokens": number, "output_tokens": 2, "total_tokens": number + 2}
+    metadata = {
+        "session_id": chance.choice("pq"),
+        "ls_model_name": chance.choice(MODELS),
+        "ls_user_id": "u",
+        f"k{number % 3}": number,
+    }
+    kept = chance.sample(sorted(metadata), chance.randrange(len(metadata)))
+    every: dict[str, Any] = {
+        "end_time_us": T0_US + number,
+        "inputs": json.dumps({"messages": [{"role": "user", "content": f"i{number}"}]}).encode(),
+        "outputs": json.dumps({"usage_metadata": usage, "text": f"o{number}"}).encode(),
+        "error": f"e{number}",
+        "events": json.dumps([{"name": chance.choice(["new_token", "x"]), "time": f"2026-11-20T12:00:0{number % 10}Z"}]).encode(),
+        "extra": json.dumps({f"r{number % 2}": number, "metadata": {key: metadata[key] for key in kept}}).encode(),
+        "manifest": str(number).encode(),
+        "tags": tuple(chance.sample("xyz", chance.randrange(3))),
+        "reference_example_id": str(uuid.UUID(int=number)),
+        "attachments": {chance.choice("ab"): Attachment("text/plain", b"f" * (number % 9))},
+        "name": f"n{number}",
+    }  # fmt: skip
+    return {key: every[key] for key in chance.sample(sorted(every), chance.randrange(5))}
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+async def test_operations_in_any_order_make_the_same_runs(pipeline: Pipeline, seed: int) -> None:
+    """However trees of runs are cut into operations and flushes, the runs are the oracle's; the same after
+    a forced merge, after every block was appended again, and after a replay in other flushes."""
+    chance = random.Random(seed)
+    tenant_id = str(uuid.uuid4())
+    projects = [str(uuid.UUID(int=chance.getrandbits(128))) for _ in range(2)]
+    fresh = Pipeline(pipeline.store)
+    operations: list[RunPatch] = []
+    for _ in range(4):
+        is_bare = chance.random() < 0.5
+        senders: list[Sender] = []
+        for depth in range(chance.randrange(1, 4)):
+            parent = chance.choice(senders) if senders else None
+            run_id = str(uuid.UUID(int=chance.getrandbits(128), version=4))
+            sender = Sender(tenant_id, start_us=T0_US + depth * 1_000, parent=parent, run_id=run_id)
+            sender.project_id = projects[0]
+            senders.append(sender)
+            operations += scattered(chance, sender, is_bare=is_bare, projects=projects)
+    if chance.random() < 0.7:
+        chance.shuffle(operations)
+    start = 0
+    while start < len(operations):
+        size = chance.choice([1, 3, 10, 100])
+        await fresh.flush(operations[start : start + size])
+        start += size
+        if chance.random() < 0.3:
+            await fresh.restart()
+    assert_same(await fresh.runs(tenant_id, projects), fresh.operations)
+    await fresh.merge_parts()
+    assert_same(await fresh.runs(tenant_id, projects), fresh.operations)
+    await fresh.append_again()
+    assert_same(await fresh.runs(tenant_id, projects), fresh.operations)
+    await fresh.replay(
+        fresh.operations[chance.randrange(len(operations)) :], flush_size=chance.choice([2, 50])
+    )
+    await fresh.merge_parts()
+    assert_same(await fresh.runs(tenant_id, projects), fresh.operations)
+    await fresh.restart()
