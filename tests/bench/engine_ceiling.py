@@ -17,7 +17,7 @@ from runstore.domain.prices import PriceBook
 from runstore.domain.runs import RunKey, RunPatch, RunPlace, RunRow
 from runstore.ingest.derive import derive
 from runstore.storage.clickhouse import schema
-from runstore.storage.clickhouse.columns import PAYLOAD_COLUMNS, RUN_COLUMNS, Column, arrow_block
+from runstore.storage.clickhouse.columns import PAYLOAD_COLUMNS, RUN_COLUMNS, arrow_blocks
 from runstore.v1 import run_ingest_service_pb2 as pb
 from runstore.v1 import run_pb2
 
@@ -129,11 +129,10 @@ def _insert_memory(client: Any, block: dict[str, Path]) -> None:
 
 def _write_block(job: CeilingJob, rows: "_Rows", number: int) -> dict[str, Path]:
     files = {}
-    block = rows.take(job.rows_per_block)
-    tables: tuple[tuple[str, tuple[Column, ...]], ...] = _TABLES
-    for table, columns in tables:
+    runs, payloads = arrow_blocks(rows.take(job.rows_per_block))
+    for table, block in (("run_payloads", payloads), ("runs", runs)):
         files[table] = job.folder / f"{table}-{number}.arrow"
-        files[table].write_bytes(arrow_block(columns, block))
+        files[table].write_bytes(block)
     return files
 
 

@@ -4,7 +4,6 @@ Facts: contract runs-v1, sections 4.3 (merging), 10 (model names) and 11 (thread
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -34,11 +33,10 @@ _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _STRING: Final = msgspec.json.Decoder(str)
 
 
-@dataclass(frozen=True, slots=True)
-class ExtraFacts:
+class ExtraFacts(msgspec.Struct, frozen=True, gc=False):
     """What filters, threads and prices need to know of `extra`; "" where it does not say."""
 
-    metadata: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = msgspec.field(default_factory=dict)
     """Top-level keys of `extra.metadata`; values as compact JSON text (a null as `null`)."""
     thread_id: str = ""
     thread_rank: int = 0

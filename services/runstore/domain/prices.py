@@ -6,13 +6,14 @@ category with a price of its own are priced first, and the remainder at the base
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from decimal import Decimal
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
+import msgspec
 from genai_prices import data_snapshot
 from genai_prices import types as library
 
@@ -83,8 +84,7 @@ _PRICED_ORDER: Final = tuple(category for category in {**_PROMPT_PRICES, **_COMP
 _CACHE_LIFETIMES: Final = tuple(category for category in _PROMPT_PRICES if category.startswith("ephemeral_"))
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(msgspec.Struct, frozen=True, gc=False):
     """US dollars per token, exact, by category; `BASE` is for tokens of no priced category."""
 
     price_model_id: str
@@ -93,17 +93,16 @@ class Price:
     completion: Mapping[str, Decimal]
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(msgspec.Struct, frozen=True, gc=False):
     """What one run cost in US dollars, exact; None where nobody knows."""
 
     prompt_cost: Decimal | None = None
     completion_cost: Decimal | None = None
     total_cost: Decimal | None = None
     """As told, else the sum of those known."""
-    prompt_cost_details: dict[str, Decimal] = field(default_factory=dict)
+    prompt_cost_details: dict[str, Decimal] = msgspec.field(default_factory=dict)
     """Only of categories with tokens and a price of their own; part of `prompt_cost`."""
-    completion_cost_details: dict[str, Decimal] = field(default_factory=dict)
+    completion_cost_details: dict[str, Decimal] = msgspec.field(default_factory=dict)
     price_model_id: str = ""
     """The price used; "" when the client told the costs or no price was found."""
 

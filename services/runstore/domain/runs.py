@@ -86,11 +86,12 @@ class Attachment(msgspec.Struct, frozen=True):
     content: bytes
 
 
-class RunPatch(msgspec.Struct, omit_defaults=True):
+class RunPatch(msgspec.Struct, omit_defaults=True, gc=False):
     """What is known of one run: one operation, or several merged. None means "says nothing".
 
-    Mutable, and a msgspec Struct rather than a dataclass, because it is what the log stores and
-    what every operation costs: it encodes to MessagePack in a microsecond.
+    Mutable, because operations merge into it. What every operation passes through is a msgspec Struct
+    here rather than a dataclass: it is made in a tenth of the time, encodes to MessagePack in a
+    microsecond (the log stores it), and the collector leaves it alone.
     """
 
     tenant_id: str
@@ -152,8 +153,7 @@ _REPLACED = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RunKey:
+class RunKey(msgspec.Struct, frozen=True, gc=False):
     """Where a run is stored: the sort key of the runs table, within its tenant."""
 
     project_id: str
@@ -161,8 +161,7 @@ class RunKey:
     run_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunPlace:
+class RunPlace(msgspec.Struct, frozen=True, gc=False):
     """A run's key and its position in its trace."""
 
     key: RunKey
@@ -172,14 +171,6 @@ class RunPlace:
     """Root first, direct parent last."""
     is_settled: bool = True
     """False while the parent has not arrived, so that trace and ancestors are a guess."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedRun:
-    """A patch that knows where it is stored."""
-
-    patch: RunPatch
-    place: RunPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +201,7 @@ class Position:
     run_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunFacts:
+class RunFacts(msgspec.Struct, frozen=True, gc=False):
     """What a patch says without saying it: derived from its payloads, stored beside them."""
 
     first_token_time_us: int | None
@@ -221,8 +211,7 @@ class RunFacts:
     cost: Cost | None
 
 
-@dataclass(frozen=True, slots=True)
-class RunRow:
+class RunRow(msgspec.Struct, frozen=True, gc=False):
     """One partial row of a run: what a flush stores."""
 
     patch: RunPatch

@@ -5,7 +5,6 @@ Places and key names: contract runs-v1, section 10. Input reads as prompt, outpu
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from typing import Any, Final, TypeGuard
 
@@ -86,8 +85,7 @@ _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _USAGE: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens and costs of one run as its client told them; 0, {} and None where it did not."""
 
     rank: int
@@ -96,16 +94,16 @@ class Usage:
     completion_tokens: int = 0
     total_tokens: int = 0
     """As told, else the sum of the two."""
-    prompt_token_details: dict[str, int] = field(default_factory=dict)
+    prompt_token_details: dict[str, int] = msgspec.field(default_factory=dict)
     """Tokens by category (`cache_read`, `audio`, any other); need not add up to `prompt_tokens`."""
-    completion_token_details: dict[str, int] = field(default_factory=dict)
+    completion_token_details: dict[str, int] = msgspec.field(default_factory=dict)
     prompt_cost: Decimal | None = None
     """US dollars, exact, at least 0 and below `MAX_COST`."""
     completion_cost: Decimal | None = None
     total_cost: Decimal | None = None
     """As told, else the sum of the two that were."""
-    prompt_cost_details: dict[str, Decimal] = field(default_factory=dict)
-    completion_cost_details: dict[str, Decimal] = field(default_factory=dict)
+    prompt_cost_details: dict[str, Decimal] = msgspec.field(default_factory=dict)
+    completion_cost_details: dict[str, Decimal] = msgspec.field(default_factory=dict)
 
 
 def usage_from_outputs(raw: bytes) -> Usage | None:

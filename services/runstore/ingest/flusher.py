@@ -261,7 +261,7 @@ async def _persistently(call: Callable[P, Awaitable[T]], *args: P.args, **kwargs
     """Call until the engine is there."""
     async for attempt in tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(StoreUnavailable),
-        wait=tenacity.wait_exponential_jitter(initial=0.1, max=10),
+        wait=tenacity.wait_exponential_jitter(multiplier=0.1, max=10),
         before_sleep=_log_retry,
     ):
         with attempt:

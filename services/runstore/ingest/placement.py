@@ -6,7 +6,7 @@ ones are asked of the store.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from runstore.domain import dotted_order
 from runstore.domain.runs import RunKey, RunMove, RunPatch, RunPlace
@@ -109,12 +109,12 @@ class Placer:
         An update may be from another project, and its dotted order may differ from the start time
         (JavaScript tracers count siblings there).
         """
-        if not patch.is_create or patch.project_id is None or (patch.tenant_id, patch.run_id) in self._moved:
-            return False
-        if patch.dotted_order is None:
-            return patch.start_time_us is not None
-        own_time_us = dotted_order.parse(patch.dotted_order).start_time_us
-        return patch.start_time_us is None or patch.start_time_us == own_time_us
+        return (
+            patch.is_create
+            and patch.project_id is not None
+            and (patch.start_time_us is not None or patch.dotted_order is not None)
+            and (patch.tenant_id, patch.run_id) not in self._moved
+        )
 
     def _placed(
         self, patch: RunPatch, known: RunPlace | None, places: Mapping[RunRef, RunPlace]
@@ -134,7 +134,7 @@ class Placer:
         )
         if patch.dotted_order is not None or (patch.parent_run_id is not None and not known.is_settled):
             return self._position(patch, key, places)
-        return replace(known, key=key)
+        return RunPlace(key, known.trace_id, known.dotted_order, known.parent_run_ids, known.is_settled)
 
     def _position(self, patch: RunPatch, key: RunKey, places: Mapping[RunRef, RunPlace]) -> RunPlace:
         """Position in the trace: as told, else below the parent, else a root."""

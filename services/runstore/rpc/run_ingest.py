@@ -18,6 +18,8 @@ from runstore.v1 import run_ingest_service_pb2_grpc
 MAX_OPERATIONS = 10_000
 MAX_BATCH_ID_BYTES = 256
 _UNACKNOWLEDGED_BATCHES = 16
+_MAX_TOKEN_CHARS = 20
+_EVERYTHING = 2**64
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -26,7 +28,7 @@ class Visibility(Protocol):
     """Waits until writes can be read."""
 
     async def see_sequence(self, sequence: int) -> None:
-        """Return once everything up to this sequence number can be read."""
+        """Return once everything acknowledged so far, and up to this sequence number, can be read."""
         ...
 
 
@@ -38,8 +40,9 @@ class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
         self._visibility = visibility
 
     async def WriteRuns(self, request: pb.WriteRunsRequest, context: _Context) -> pb.WriteRunsResponse:
-        errors, token = await self._write(request.operations)
-        return pb.WriteRunsResponse(errors=errors, write_token=token)
+        good, errors = await self._accept(request.operations)
+        sequence = await self._ingest.write(good)
+        return pb.WriteRunsResponse(errors=errors, write_token=str(sequence))
 
     async def StreamRuns(
         self, request_iterator: AsyncIterator[pb.StreamRunsRequest], context: _Context
@@ -52,34 +55,50 @@ class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
         async def read() -> None:
             try:
                 async for request in request_iterator:
-                    # Not reading is what slows the sender down.
-                    await self._ingest.wait_for_room()
-                    await replies.put(asyncio.create_task(self._stream_reply(request)))
+                    # One by one up to the log, so that a batch never overtakes another.
+                    reply = await self._begin(request)
+                    await replies.put(reply)
             finally:
-                await replies.put(None)
+                if not closing:
+                    await replies.put(None)
 
+        closing = False
         reader = asyncio.create_task(read())
         try:
             while (reply := await replies.get()) is not None:
                 yield await reply
             await reader
         finally:
+            closing = True
             reader.cancel()
 
     async def WaitVisible(self, request: pb.WaitVisibleRequest, context: _Context) -> pb.WaitVisibleResponse:
         if request.write_token and not (request.write_token.isascii() and request.write_token.isdigit()):
             raise invalid("write_token", "not a token of this service")
-        await self._visibility.see_sequence(int(request.write_token or 0))
+        if len(request.write_token) > _MAX_TOKEN_CHARS:
+            raise invalid("write_token", "not a token of this service")
+        sequence = int(request.write_token) if request.write_token else _EVERYTHING
+        await self._visibility.see_sequence(sequence)
         return pb.WaitVisibleResponse()
 
-    async def _stream_reply(self, request: pb.StreamRunsRequest) -> pb.StreamRunsResponse:
+    async def _begin(self, request: pb.StreamRunsRequest) -> "asyncio.Task[pb.StreamRunsResponse]":
+        """Hand a batch to the log; the task is done once it is durable."""
         if len(request.batch_id.encode()) > MAX_BATCH_ID_BYTES:
             raise invalid("batch_id", f"more than {MAX_BATCH_ID_BYTES} bytes")
-        errors, token = await self._write(request.operations)
-        return pb.StreamRunsResponse(batch_id=request.batch_id, errors=errors, write_token=token)
+        good, errors = await self._accept(request.operations)
+        # Not reading on is what slows the sender down.
+        await self._ingest.wait_for_room()
 
-    async def _write(self, operations: Iterable[pb.RunOperation]) -> tuple[list[pb.OperationError], str]:
-        """Write the good operations of a batch; the errors of the others, and the write token."""
+        async def reply() -> pb.StreamRunsResponse:
+            sequence = await self._ingest.write(good, has_room=True)
+            return pb.StreamRunsResponse(batch_id=request.batch_id, errors=errors, write_token=str(sequence))
+
+        return asyncio.create_task(reply())
+
+    async def _accept(
+        self, operations: Iterable[pb.RunOperation]
+    ) -> tuple[list[RunPatch], list[pb.OperationError]]:
+        """The good operations of a batch, and the errors of the others."""
         tenant_id = current_principal.get().tenant_id
         accepted: list[tuple[int, RunPatch]] = []
         errors: list[pb.OperationError] = []
@@ -102,6 +121,5 @@ class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
             index, patch = accepted[position]
             errors.append(operation_error(index, patch.run_id, refusal))
         good = [patch for position, (_, patch) in enumerate(accepted) if position not in homeless]
-        sequence = await self._ingest.write(good)
         errors.sort(key=lambda error: error.index)
-        return errors, str(sequence)
+        return good, errors

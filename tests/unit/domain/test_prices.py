@@ -2,7 +2,6 @@
 
 import socket
 import uuid
-from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 
@@ -10,6 +9,7 @@ import pytest
 from genai_prices import types as library
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from runstore.domain.prices import BASE, Cost, Price, PriceBook, cost
 from runstore.domain.usage import Usage

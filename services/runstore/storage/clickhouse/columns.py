@@ -7,7 +7,7 @@ drop exact repetitions of a row and never combine rows, so that a read before a 
 it agree by construction (docs/decisions/0001-partial-rows.md).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -81,26 +81,26 @@ _NO_EXTRA = ExtraFacts()
 def present(row: RunRow) -> int:
     """The `present` bits of a row."""
     patch, facts = row.patch, row.facts
-    bits = Present.SETTLED.value if row.place.is_settled else 0
-    for value, bit in (
-        (patch.name, 1 << 0),
-        (patch.run_type, 1 << 1),
-        (patch.end_time_us, 1 << 2),
-        (patch.error, 1 << 3),
-        (patch.inputs, 1 << 4),
-        (patch.outputs, 1 << 5),
-        (patch.events, 1 << 6),
-        (patch.extra, 1 << 7),
-        (patch.manifest, 1 << 8),
-        (patch.tags, 1 << 9),
-        (patch.reference_example_id, 1 << 10),
-        (facts.usage, 1 << 11),
-        (_extra(row).model or None, 1 << 13),
-        (facts.first_token_time_us, 1 << 15),
-    ):
-        if value is not None:
-            bits |= bit
-    return bits
+    payloads = (
+        (patch.inputs is not None) << 4
+        | (patch.outputs is not None) << 5
+        | (patch.error is not None) << 3
+        | (patch.events is not None) << 6
+        | (patch.extra is not None) << 7
+        | (patch.manifest is not None) << 8
+    )
+    return (
+        payloads
+        | (patch.name is not None)
+        | (patch.run_type is not None) << 1
+        | (patch.end_time_us is not None) << 2
+        | (patch.tags is not None) << 9
+        | (patch.reference_example_id is not None) << 10
+        | (facts.usage is not None) << 11
+        | (facts.extra is not None and facts.extra.model != "") << 13
+        | row.place.is_settled << 14
+        | (facts.first_token_time_us is not None) << 15
+    )
 
 
 def _usage(row: RunRow) -> Usage:
@@ -215,6 +215,8 @@ PAYLOAD_BITS = {
     "manifest": Present.MANIFEST,
 }
 
+
+_PAYLOADS = sum(PAYLOAD_BITS.values())
 
 # -- merging ---------------------------------------------------------------------------------------
 
@@ -401,18 +403,43 @@ MERGED = {
 # -- blocks ------------------------------------------------------------------------------------------
 
 
-def arrow_block(columns: tuple[Column, ...], rows: list[RunRow]) -> bytes:
-    """The rows as one Arrow IPC stream. Raises pyarrow.ArrowInvalid, OverflowError or TypeError for
-    a value that its column cannot hold."""
-    batch = pa.record_batch(
-        [pa.array([column.value(row) for row in rows], type=column.arrow_type) for column in columns],
-        names=[column.name for column in columns],
+def arrow_blocks(rows: Sequence[RunRow]) -> tuple[bytes, bytes]:
+    """The rows as blocks of the tables of runs and of payloads, each an Arrow IPC stream.
+
+    Rows without a payload are left out of the second. Raises pyarrow.ArrowInvalid, OverflowError or
+    TypeError for a value that its column cannot hold.
+    """
+    runs = _batch(RUN_COLUMNS, rows)
+    heavy = [row for row in rows if _has_payload(row)]
+    if len(heavy) == len(rows):
+        keys, columns = runs.columns[: len(KEY)], PAYLOAD_COLUMNS[len(KEY) :]
+        rest = [_array(column, heavy) for column in columns]
+        payloads = pa.record_batch([*keys, *rest], names=[column.name for column in PAYLOAD_COLUMNS])
+    else:
+        payloads = _batch(PAYLOAD_COLUMNS, heavy)
+    return _stream(runs), _stream(payloads)
+
+
+def _batch(columns: Sequence[Column], rows: Sequence[RunRow]) -> pa.RecordBatch:
+    return pa.record_batch(
+        [_array(column, rows) for column in columns], names=[column.name for column in columns]
     )
+
+
+def _array(column: Column, rows: Sequence[RunRow]) -> pa.Array:
+    return pa.array(list(map(column.value, rows)), type=column.arrow_type)
+
+
+def _stream(batch: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    block: bytes = sink.getvalue().to_pybytes()
-    return block
+    stream: bytes = sink.getvalue().to_pybytes()
+    return stream
+
+
+def _has_payload(row: RunRow) -> bool:
+    return present(row) & _PAYLOADS != 0
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

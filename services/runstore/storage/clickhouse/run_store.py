@@ -27,7 +27,7 @@ from runstore.domain.runs import (
     StoredRun,
 )
 from runstore.storage.clickhouse import schema
-from runstore.storage.clickhouse.columns import PAYLOAD_COLUMNS, RUN_COLUMNS, Present, arrow_block, sql_time
+from runstore.storage.clickhouse.columns import PAYLOAD_COLUMNS, RUN_COLUMNS, Present, arrow_blocks, sql_time
 from runstore.storage.clickhouse.engine import Engine
 from runstore.storage.clickhouse.list_sql import (
     PAYLOAD_FIELDS,
@@ -77,8 +77,7 @@ class ClickHouseRunStore:
     def _insert(self, client: Any, rows: list[RunRow]) -> None:
         """Insert a block; the runs table comes last, so that no run is listed before its payload is there."""
         try:
-            runs = arrow_block(RUN_COLUMNS, rows)
-            heavy = arrow_block(PAYLOAD_COLUMNS, [row for row in rows if _has_payload(row.patch)])
+            runs, heavy = arrow_blocks(rows)
         except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
             raise BlockRefused(str(error)) from error
         self._insert_prices(client, rows)
@@ -376,13 +375,6 @@ def _set_payloads(query: RunQuery, run: StoredRun, columns: dict[str, Any]) -> N
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _has_payload(patch: RunPatch) -> bool:
-    return any(
-        value is not None
-        for value in (patch.inputs, patch.outputs, patch.error, patch.events, patch.extra, patch.manifest)
-    )
 
 
 def _insert_block(client: Any, table: str, names: list[str], block: bytes) -> None:
