@@ -164,7 +164,7 @@ class Flusher:
     async def _store_batch(self, batch: list[RunPatch]) -> None:
         size = sum(patch.size_bytes() for patch in batch)
         last_sequence = batch[-1].sequence
-        outcome = await self._store_patches(merge_by_run(batch))
+        outcome = await self._store_patches(await asyncio.to_thread(merge_by_run, batch))
         await self._store_awaiting(outcome)
         self.waiting_bytes -= size
         self._stored_sequence = last_sequence

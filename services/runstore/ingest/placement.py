@@ -5,6 +5,7 @@ an update may change a run's start time or project. Places of recent runs are re
 ones are asked of the store.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -48,9 +49,19 @@ class Placer:
         self._recent: dict[RunRef, RunPlace] = {}
 
     async def place(self, patches: Iterable[RunPatch]) -> Placement:
-        """Place patches of distinct runs. Raises StoreUnavailable; call again then."""
+        """Place patches of distinct runs. Raises StoreUnavailable; call again then.
+
+        A flush is a tenth of a second of work: it is done in a thread, so that writers are answered
+        meanwhile.
+        """
         ordered = sorted(patches, key=_trace_depth)
-        known = await self._known_places(ordered)
+        known, asked = await asyncio.to_thread(self._remembered, ordered)
+        for tenant_id, run_ids in asked.items():
+            for run_id, place in (await self._store.places(tenant_id, run_ids)).items():
+                known[(tenant_id, run_id)] = place
+        return await asyncio.to_thread(self._place_all, ordered, known)
+
+    def _place_all(self, ordered: list[RunPatch], known: dict[RunRef, RunPlace]) -> Placement:
         outcome = Placement()
         for patch in ordered:
             ref = (patch.tenant_id, patch.run_id)
@@ -84,8 +95,9 @@ class Placer:
         while len(recent) > _REMEMBERED_RUNS:
             del recent[next(iter(recent))]
 
-    async def _known_places(self, patches: list[RunPatch]) -> dict[RunRef, RunPlace]:
-        """Places of the patched runs, and of their parents where a child needs them."""
+    def _remembered(self, patches: list[RunPatch]) -> tuple[dict[RunRef, RunPlace], dict[str, set[str]]]:
+        """Places of the patched runs, and of their parents where a child needs them: those that are
+        remembered, and the ids to ask the store for, by tenant."""
         known: dict[RunRef, RunPlace] = {}
         asked: dict[str, set[str]] = {}
         for patch in patches:
@@ -98,10 +110,7 @@ class Placer:
                     known[ref] = recent
                 elif run_id != patch.run_id or not self._says_all(patch):
                     asked.setdefault(patch.tenant_id, set()).add(run_id)
-        for tenant_id, run_ids in asked.items():
-            for run_id, place in (await self._store.places(tenant_id, run_ids)).items():
-                known[(tenant_id, run_id)] = place
-        return known
+        return known, asked
 
     def _says_all(self, patch: RunPatch) -> bool:
         """Whether the patch can be trusted to name its run's key: what creates the run can.
