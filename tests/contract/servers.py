@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 ROOT = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-m", "runstore.runtime.cli")
+COMMAND = (str(Path(sys.executable).with_name("runstore")),)
 LONGEST_WAIT_S = 60.0
 
 
