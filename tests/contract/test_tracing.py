@@ -207,7 +207,7 @@ def test_running_run_is_pending_until_it_ends(client: Client, project: str) -> N
     run = RunTree(name="job", run_type="chain", inputs={"a": 1}, ls_client=client, project_name=project)
     run.post()
     pending = only_run(client, project)
-    assert (pending.status, pending.end_time, pending.outputs) == ("pending", None, {})
+    assert (pending.status, pending.end_time, pending.outputs) == ("pending", None, None)
     run.end(outputs={"b": 2})
     run.patch()
     done = only_run(client, project)
