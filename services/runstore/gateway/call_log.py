@@ -49,6 +49,7 @@ class _Call:
         self._receive_raw = receive
         self._send_raw = send
         self._status = 0
+        self._is_answered = False
         self._bytes_in = 0
         self._bytes_out = 0
 
@@ -60,9 +61,10 @@ class _Call:
             self._status = self._status or _CLIENT_GONE
         except Exception:
             _log.exception("http_call_failed", method=self._scope["method"], route=self._route())
-            if self._status:
+            if not self._status:
+                await self._answer_defect()
+            elif not self._is_answered:
                 raise  # Half an answer is out: all that is left is to cut the connection.
-            await self._answer_defect()
         finally:
             _log.info(
                 "http_call",
@@ -92,6 +94,7 @@ class _Call:
             self._status = message["status"]
         elif message["type"] == "http.response.body":
             self._bytes_out += len(message.get("body", b""))
+            self._is_answered = not message.get("more_body", False)
         await self._send_raw(message)
 
     def _route(self) -> str:

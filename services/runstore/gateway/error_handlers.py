@@ -8,15 +8,16 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from runstore.domain.errors import RunstoreError
+from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.gateway.dialects import Dialect, dialect_of, error_response, json_response, problem_response
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Registers a handler for each kind of refusal; defects are the business of `CallLog`."""
+    """Registers a handler for each kind of refusal, and for defects, which `CallLog` reports."""
     app.add_exception_handler(RunstoreError, _on_refusal)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_defect)  # Starlette raises it again afterwards.
 
 
 async def _on_refusal(request: Request, error: Exception) -> Response:
@@ -45,6 +46,11 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if dialect_of(request.method, path) is Dialect.PROBLEM:
         return problem_response(error.status_code, error.detail, path, headers)
     return json_response({"detail": error.detail}, error.status_code, headers)
+
+
+async def _on_defect(request: Request, _error: Exception) -> Response:
+    path = request.url.path
+    return error_response(dialect_of(request.method, path), path, RunstoreError(ErrorReason.INTERNAL, ""))
 
 
 def _sentence(problem: Any) -> str:
