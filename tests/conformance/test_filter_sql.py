@@ -548,8 +548,8 @@ class Engine:
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
-    client = clickhouse_connect.get_client(dsn="chdb://memory")
+def engine(engine_dsn: str) -> Iterator[Engine]:
+    client = clickhouse_connect.get_client(dsn=engine_dsn)
     yield Engine(client)
     client.close()
 
