@@ -69,6 +69,8 @@ class Pipeline:
         self.blocks: list[Appended] = []
         self.operations: list[RunPatch] = []
         """Everything accepted, as the log would have it."""
+        self.flush_starts: list[int] = []
+        """Where in `operations` each flush began: checkpoints of the log, and so starts of a replay."""
         self._recorder: Any = _Recorder(store, self.blocks)
         self._flusher: Flusher | None = None
         self._next = FIRST_SEQUENCE
@@ -81,6 +83,7 @@ class Pipeline:
             self._next += 1
             validate(copy)
             accepted.append(copy)
+        self.flush_starts.append(len(self.operations))
         self.operations += [msgspec.structs.replace(patch) for patch in accepted]
         await self._store(accepted)
 

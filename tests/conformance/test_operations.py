@@ -360,6 +360,24 @@ async def test_parked_updates_survive_a_restart(pipeline: Pipeline, sender: Send
     assert (sender.tenant_id, sender.run_id) not in await pipeline.store.awaited_runs()
 
 
+async def test_parked_update_does_not_move_its_run(pipeline: Pipeline, sender: Sender) -> None:
+    """A start time that was sent before the creation gives way to the creation's."""
+    await pipeline.flush([sender.bare_update(outputs=b"1", start_time_us=T0_US + 60_000_000)])
+    await pipeline.flush([sender.create()])
+    run = await check(pipeline, sender)
+    assert (run[RunField.START_TIME], run[RunField.OUTPUTS]) == (T0_US, b"1")
+
+
+async def test_replay_of_a_move_there_and_back(pipeline: Pipeline, sender: Sender) -> None:
+    """Moves that were one flush, replayed one by one after the run is where it belongs, leave it there."""
+    other = new_id()
+    away = sender.update(project_id=other)
+    await pipeline.flush([sender.create(inputs=b"1"), away, sender.update(), sender.update(outputs=b"2")])
+    await pipeline.replay(pipeline.operations, flush_size=1)
+    await check(pipeline, sender, other)
+    assert await pipeline.runs(sender.tenant_id, [other]) == {}
+
+
 async def test_parked_updates_are_nobody_elses(pipeline: Pipeline, sender: Sender) -> None:
     """A run of the same id in another tenant does not take them."""
     await pipeline.flush([sender.bare_update(outputs=b"1")])

@@ -12,6 +12,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
+import msgspec
 import structlog
 import tenacity
 
@@ -178,16 +179,20 @@ class Flusher:
 
     async def _store_patches(self, patches: list[RunPatch]) -> Placement:
         """Store patches of distinct runs; park those without a place, bury those that are refused."""
+        refusal = ""
+        outcome = Placement()
         try:
             outcome = await _persistently(self._placer.place, patches)
             rows = await asyncio.to_thread(self._rows, outcome.placed)
             if rows:
                 await _persistently(self._store.append, rows, outcome.moves)
-        except BlockRefused as refusal:
-            return await self._store_apart(patches, str(refusal))
-        except Exception as defect:
+        except BlockRefused as error:
+            refusal = str(error)
+        except Exception as error:
             logger.exception("flush_failed", patches=len(patches))
-            return await self._store_apart(patches, f"{type(defect).__name__}: {defect}")
+            refusal = f"{type(error).__name__}: {error}"
+        if refusal:
+            return await self._store_apart(patches, refusal)
         self._placer.remember(outcome)
         if outcome.parked:
             await _persistently(self._store.park, outcome.parked)
@@ -232,10 +237,12 @@ class Flusher:
                 for awaited_run_id, patch in await _persistently(self._store.parked, arrived)
                 if patch.run_id == awaited_run_id or (patch.tenant_id, awaited_run_id) in outcome.settled
             ]
-            updates = [patch for awaited_run_id, patch in ready if patch.run_id == awaited_run_id]
+            updates = [
+                _without_key(patch) for awaited_run_id, patch in ready if patch.run_id == awaited_run_id
+            ]
             links = [patch for awaited_run_id, patch in ready if patch.run_id != awaited_run_id]
             # Of their own, not merged with newer patches of the run: they keep their place in the order.
-            outcome = await self._store_patches(merge_by_run(map(copy, updates)))
+            outcome = await self._store_patches(merge_by_run(updates))
             outcome.add(await self._store_patches(merge_by_run(map(copy, links))))
             await _persistently(self._store.unpark, ready)
             for awaited_run_id, patch in ready:
@@ -243,6 +250,11 @@ class Flusher:
                 self._awaited[ref] -= 1
                 if self._awaited[ref] <= 0:
                     del self._awaited[ref]
+
+
+def _without_key(patch: RunPatch) -> RunPatch:
+    """An update that came before its run's creation must not move the run: the creation's key is newer."""
+    return msgspec.structs.replace(patch, project_id=None, start_time_us=None)
 
 
 def merge_by_run(patches: Iterable[RunPatch]) -> list[RunPatch]:

@@ -420,7 +420,8 @@ def _insert_parked(client: Any, patches: Sequence[tuple[str, RunPatch]], *, done
 def _move(move: RunMove, client: Any) -> None:
     """Copy every partial row under the new key and mark the old one gone, safe to repeat.
 
-    The mark itself stays behind: under the new key it would hide the run.
+    The mark itself stays behind: under the new key it would hide the run. So do rows that are newer than
+    the move: a replay repeats it after the run has come back, or gone on, and they are there already.
     """
     parameters = {
         "tenant": move.tenant_id,
@@ -433,7 +434,7 @@ def _move(move: RunMove, client: Any) -> None:
     }
     old = (
         "tenant_id = {tenant:UUID} AND project_id = {old_project:UUID} "
-        "AND start_time = {old_time:DateTime64(6, 'UTC')} AND run_id = {run:UUID}"
+        "AND start_time = {old_time:DateTime64(6, 'UTC')} AND run_id = {run:UUID} AND seq <= {seq:UInt64}"
     )
     new_key = "{project:UUID} AS project_id, {time:DateTime64(6, 'UTC')} AS start_time"
     for table in ("run_payloads", "run_attachments"):
