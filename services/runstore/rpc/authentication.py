@@ -61,19 +61,22 @@ class KeyAuthentication:
 
 
 def credential(metadata: Mapping[str, str]) -> str:
-    """The API key in the headers of contract runs-v1, section 2, in that order; "" when none has one.
+    """The API key in the headers of contract runs-v1, section 2; "" when none has one.
+
+    `x-api-key` comes last: the SDK sends its own beside a credential that was given for one call.
 
     Service tokens and cookies of the vendor are its own; here each of these headers carries an API
     key, so that a replica configured with any of them works.
     """
-    for header in ("x-api-key", "x-service-key"):
-        if value := metadata.get(header, "").strip():
-            return value
+    if value := metadata.get("x-service-key", "").strip():
+        return value
     scheme, _, token = metadata.get("authorization", "").strip().partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
     try:
         cookie = SimpleCookie(metadata.get("cookie", "")).get(API_KEY_COOKIE)
     except CookieError:
-        return ""
-    return cookie.value if cookie is not None else ""
+        cookie = None
+    if cookie is not None and cookie.value:
+        return cookie.value
+    return metadata.get("x-api-key", "").strip()
