@@ -1,0 +1,154 @@
+"""Hot statements explain to the index that makes them fast."""
+
+import asyncio
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from runstore.domain.runs import RunField, RunQuery
+from runstore.storage.clickhouse.columns import Present
+from runstore.storage.clickhouse.run_store import ClickHouseRunStore
+
+from .pipeline import Pipeline
+
+pytestmark = pytest.mark.engine
+
+RUNS = 100_000
+
+
+class Spy:
+    """An engine that notes the statements it is asked."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self.statements: list[tuple[str, dict[str, Any]]] = []
+
+    async def read(self, call: Callable[[Any], Any]) -> Any:
+        return await self._engine.read(lambda client: call(_SpiedClient(client, self.statements)))
+
+
+class _SpiedClient:
+    def __init__(self, client: Any, statements: list[tuple[str, dict[str, Any]]]) -> None:
+        self._client = client
+        self._statements = statements
+
+    def query(self, text: str, parameters: dict[str, Any], **options: Any) -> Any:
+        self._statements.append((text, dict(parameters)))
+        return self._client.query(text, parameters=parameters, **options)
+
+
+class Explained:
+    """The plans of what one call asked."""
+
+    def __init__(self, plans: list[tuple[str, str]]) -> None:
+        self._plans = plans
+
+    def of(self, table: str) -> list[str]:
+        """Plans of the statements that read the table."""
+        return [plan for text, plan in self._plans if re.search(rf"FROM {table}\b", text)]
+
+    def largest_read(self, table: str) -> int:
+        """Granules that the greediest statement reads of the table."""
+        plans = self.of(table)
+        assert plans
+        # The last figure of a read is what is left after every index.
+        one = rf"ReadFromMergeTree \([\w.]*{table}\)(.*?)(?=ReadFrom|\Z)"
+        reads = [re.findall(one, plan, re.DOTALL) for plan in plans]
+        return max(int(re.findall(r"Granules: (\d+)/", read)[-1]) for plan in reads for read in plan)
+
+
+class Table:
+    """A tenant with many runs in few parts, and what its reads explain to."""
+
+    def __init__(self, pipeline: Pipeline, tenant_id: str) -> None:
+        self.tenant_id = tenant_id
+        self.project_id = str(uuid.uuid4())
+        self._pipeline = pipeline
+        self._spy = Spy(pipeline.store._engine)
+        self.store = ClickHouseRunStore(self._spy)  # type: ignore[arg-type]  # reads alone are asked of it
+
+    async def fill(self) -> None:
+        bits = Present.NAME | Present.RUN_TYPE | Present.SETTLED | Present.OUTPUTS
+        await self._pipeline.command(
+            "INSERT INTO runs "
+            "(tenant_id, project_id, start_time, run_id, seq, present, trace_id, name, run_type) "
+            f"SELECT '{self.tenant_id}', '{self.project_id}', "
+            "toDateTime64('2026-03-01 00:00:00', 6, 'UTC') + number, generateUUIDv4() AS id, number, "
+            f"{bits.value}, id, 'n', 'llm' FROM numbers({RUNS})"
+        )
+        key = "tenant_id, project_id, start_time, run_id, seq, present"
+        await self._pipeline.command(
+            f"INSERT INTO run_payloads ({key}, outputs) SELECT {key}, '1' FROM runs "
+            f"WHERE tenant_id = '{self.tenant_id}'"
+        )
+        await self._pipeline.merge_parts()
+
+    async def explain(self, query: RunQuery) -> Explained:
+        self._spy.statements.clear()
+        assert (await self.store.list_runs(query)).runs
+        plans = []
+        for text, parameters in self._spy.statements:
+            rows = await self._pipeline.query(f"EXPLAIN PLAN indexes = 1, actions = 1 {text}", **parameters)
+            plans.append((text, "\n".join(str(row[0]) for row in rows)))
+        return Explained(plans)
+
+    async def some_run(self) -> str:
+        query = RunQuery(self.tenant_id, frozenset(), project_ids=(self.project_id,), limit=1)
+        return (await self.store.list_runs(query)).runs[0].position.run_id
+
+
+@pytest.fixture(scope="module")
+def table(run_store: ClickHouseRunStore) -> Table:
+    table = Table(Pipeline(run_store), str(uuid.uuid4()))
+    with asyncio.Runner() as runner:
+        runner.run(table.fill())
+    return table
+
+
+@pytest.mark.parametrize("descending", [True, False])
+async def test_newest_runs_are_read_in_key_order(table: Table, descending: bool) -> None:
+    """The border of the window is read in the order of the key, from either end, without a sort; the page
+    reads the granules of the window alone."""
+    query = RunQuery(
+        table.tenant_id, frozenset({RunField.NAME}), (table.project_id,), limit=100, descending=descending
+    )
+    plans = await table.explain(query)
+    border, page = plans.of("runs")
+    assert f"Read type: {'InReverseOrder' if descending else 'InOrder'}" in border
+    assert "PrimaryKey" in border
+    assert "PrimaryKey" in page
+    assert int(re.findall(r"Granules: (\d+)/", page)[-1]) <= 3
+
+
+async def test_next_page_begins_where_the_last_ended(table: Table) -> None:
+    """Deep in a walk the page prunes by the position, not only by the project."""
+    query = RunQuery(table.tenant_id, frozenset(), (table.project_id,), limit=1_000)
+    after = (await table.store.list_runs(query)).runs[-1].position
+    page = (await table.explain(replace(query, limit=100, after=after))).of("runs")[-1]
+    assert int(re.findall(r"Granules: (\d+)/", page)[-1]) <= 3
+
+
+async def test_runs_by_id_prune_both_tables(table: Table) -> None:
+    """A run is found in the key table by its id and in the runs table by its key: a granule or two each."""
+    query = RunQuery(table.tenant_id, frozenset({RunField.NAME}), run_ids=(await table.some_run(),))
+    plans = await table.explain(query)
+    assert plans.largest_read("run_keys") <= 2
+    assert plans.largest_read("runs") <= 2
+
+
+async def test_trace_prunes_both_tables(table: Table) -> None:
+    """A trace is bounded by its times, found by its id."""
+    query = RunQuery(table.tenant_id, frozenset({RunField.NAME}), trace_id=await table.some_run())
+    plans = await table.explain(query)
+    assert plans.largest_read("trace_keys") <= 2
+    assert plans.largest_read("runs") <= 2
+
+
+async def test_payloads_are_read_for_the_page_alone(table: Table) -> None:
+    """The payload table is pruned to the keys of the page."""
+    query = RunQuery(table.tenant_id, frozenset({RunField.OUTPUTS}), (table.project_id,), limit=10)
+    assert (await table.explain(query)).largest_read("run_payloads") <= 2

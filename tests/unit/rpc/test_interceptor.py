@@ -1,0 +1,170 @@
+"""Errors on the wire, and who calls: through a real server on a Unix socket."""
+
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import pytest
+
+from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.domain.principals import DEFAULT_TENANT_ID, Principal
+from runstore.rpc.authentication import KeyAuthentication, NoAuthentication, credential, current_principal
+from runstore.rpc.interceptor import ERROR_METADATA_KEY, CallInterceptor
+from runstore.storage.run_store import StoreUnavailable
+from runstore.v1 import error_pb2
+from runstore.v1 import run_ingest_service_pb2 as pb
+from runstore.v1 import run_ingest_service_pb2_grpc as pb_grpc
+
+TENANT = "11111111-1111-4111-8111-111111111111"
+OTHER = "22222222-2222-4222-8222-222222222222"
+
+
+class Servicer(pb_grpc.RunIngestServiceServicer):
+    """Answers with the caller's tenant, or fails as it is told."""
+
+    failure: Exception | None = None
+
+    async def WriteRuns(self, request: Any, context: Any) -> pb.WriteRunsResponse:  # noqa: N802  # gRPC's
+        if self.failure is not None:
+            raise self.failure
+        return pb.WriteRunsResponse(write_token=current_principal.get().tenant_id)
+
+    async def StreamRuns(  # noqa: N802  # gRPC's name
+        self, request_iterator: Any, context: Any
+    ) -> AsyncIterator[pb.StreamRunsResponse]:
+        async for request in request_iterator:
+            if self.failure is not None:
+                raise self.failure
+            yield pb.StreamRunsResponse(batch_id=request.batch_id)
+
+    async def WaitVisible(self, request: Any, context: Any) -> pb.WaitVisibleResponse:  # noqa: N802  # gRPC's
+        return pb.WaitVisibleResponse()
+
+
+class Keys:
+    async def authenticate(self, secret: str) -> Principal | None:
+        return Principal(TENANT, "key") if secret == "good" else None
+
+
+class Server:
+    """One server on a socket, and a client for it."""
+
+    def __init__(self, folder: Path, authenticator: Any) -> None:
+        self.servicer = Servicer()
+        self._address = f"unix:{folder / 'rpc.sock'}"
+        self._server = grpc.aio.server(interceptors=[CallInterceptor(authenticator)])
+        pb_grpc.add_RunIngestServiceServicer_to_server(self.servicer, self._server)
+        self._server.add_insecure_port(self._address)
+
+    async def __aenter__(self) -> Self:
+        await self._server.start()
+        self._channel = grpc.aio.insecure_channel(self._address)
+        self.stub = pb_grpc.RunIngestServiceStub(self._channel)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._channel.close(None)
+        await self._server.stop(None)
+
+    async def error(self, call: Any) -> tuple[grpc.StatusCode, str, error_pb2.ErrorDetail]:
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await call
+        metadata: Any = failed.value.trailing_metadata()
+        detail = error_pb2.ErrorDetail.FromString(dict(metadata)[ERROR_METADATA_KEY])
+        return failed.value.code(), failed.value.details() or "", detail
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    async with Server(tmp_path, NoAuthentication()) as server:
+        yield server
+
+
+@pytest.fixture
+async def locked(tmp_path: Path) -> AsyncIterator[Server]:
+    async with Server(tmp_path, KeyAuthentication(Keys())) as server:
+        yield server
+
+
+@pytest.mark.parametrize("reason", list(ErrorReason), ids=lambda reason: reason.name)
+async def test_known_error_arrives_whole(server: Server, reason: ErrorReason) -> None:
+    """Code, message, reason and field of an error reach the client."""
+    server.servicer.failure = RunstoreError(reason, "what is wrong: ä\n", field="start_time")
+    code, message, detail = await server.error(server.stub.WriteRuns(pb.WriteRunsRequest()))
+    assert (code.name, message) == (reason.grpc_code, "what is wrong: ä\n")
+    assert detail.field == "start_time"
+    assert error_pb2.ErrorReason.Name(detail.reason) == f"ERROR_REASON_{reason.name}"
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "text"),
+    [
+        (ValueError("secret payload"), grpc.StatusCode.INTERNAL, "internal error"),
+        (
+            StoreUnavailable("http://user:password@host"),
+            grpc.StatusCode.UNAVAILABLE,
+            "the engine cannot answer now",
+        ),
+    ],
+    ids=["defect", "engine away"],
+)  # fmt: skip
+async def test_inner_errors_say_nothing(
+    server: Server, failure: Exception, code: grpc.StatusCode, text: str
+) -> None:
+    """A defect and an engine's error become generic texts, in calls and in streams."""
+    server.servicer.failure = failure
+    found = await server.error(server.stub.WriteRuns(pb.WriteRunsRequest()))
+    assert found[:2] == (code, text)
+    stream = server.stub.StreamRuns(iter([pb.StreamRunsRequest()]))
+    assert (await server.error(stream.read()))[:2] == (code, text)
+
+
+async def test_everybody_is_the_default_tenant_without_authentication(server: Server) -> None:
+    """Whatever key is sent."""
+    reply = await server.stub.WriteRuns(pb.WriteRunsRequest(), metadata=(("x-api-key", "any"),))
+    assert reply.write_token == DEFAULT_TENANT_ID
+
+
+@pytest.mark.parametrize(
+    ("metadata", "code"),
+    [
+        ({}, "UNAUTHENTICATED"),
+        ({"x-api-key": "bad"}, "UNAUTHENTICATED"),
+        ({"x-api-key": "good", "x-tenant-id": OTHER}, "PERMISSION_DENIED"),
+    ],
+)
+async def test_strangers_are_refused(locked: Server, metadata: dict[str, str], code: str) -> None:
+    """No key, a wrong key and a foreign tenant get their status, calls and streams alike."""
+    pairs = tuple(metadata.items())
+    assert (await locked.error(locked.stub.WriteRuns(pb.WriteRunsRequest(), metadata=pairs)))[0].name == code
+    stream = locked.stub.StreamRuns(iter([pb.StreamRunsRequest()]), metadata=pairs)
+    assert (await locked.error(stream.read()))[0].name == code
+
+
+async def test_key_decides_the_tenant(locked: Server) -> None:
+    """The tenant is the key's, named in any case or not at all."""
+    for metadata in ((("x-api-key", "good"),), (("x-api-key", "good"), ("x-tenant-id", TENANT.upper()))):
+        reply = await locked.stub.WriteRuns(pb.WriteRunsRequest(), metadata=metadata)
+        assert reply.write_token == TENANT
+
+
+@pytest.mark.parametrize(
+    ("metadata", "found"),
+    [
+        ({"x-api-key": " k "}, "k"),
+        ({"x-service-key": "s", "authorization": "Bearer b"}, "s"),
+        ({"x-api-key": "k", "x-service-key": "s"}, "s"),
+        ({"x-api-key": "k", "authorization": "bearer b"}, "b"),
+        ({"x-api-key": "k", "cookie": "runstore_api_key=c"}, "c"),
+        ({"x-api-key": "k", "cookie": "a=1", "authorization": "Basic b"}, "k"),
+        ({"authorization": "Basic b"}, ""),
+        ({"authorization": "Bearer "}, ""),
+        ({"cookie": "a=1; runstore_api_key=c"}, "c"),
+        ({"cookie": "\x00;=;"}, ""),
+        ({}, ""),
+    ],
+)
+def test_credential_is_found_wherever_sdks_put_it(metadata: Mapping[str, str], found: str) -> None:
+    """Every header of the contract carries a key; one that was given for a single call comes first."""
+    assert credential(metadata) == found
