@@ -45,7 +45,7 @@ class Store:
             "RUNSTORE_DATA_DIR": str(folder / "data"),
             "RUNSTORE_GRPC": self.address,
             "RUNSTORE_FLUSH_INTERVAL_MS": "20",
-            "RUNSTORE_DRAIN_TIMEOUT_S": "4",
+            "RUNSTORE_DRAIN_TIMEOUT_S": "3",
             "RUNSTORE_LOG_SEGMENT_BYTES": "200KB",
         }
         self._output = folder / "store.txt"
