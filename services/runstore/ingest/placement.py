@@ -6,6 +6,7 @@ ones are asked of the store.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -46,7 +47,8 @@ class Placer:
         """`moved`: every run that ever changed its key, whose own account is out of date."""
         self._store = store
         self._moved = set(moved)
-        self._recent: dict[RunRef, RunPlace] = {}
+        # Ordered, because finding the first key of a plain dict walks over all that were deleted there.
+        self._recent: OrderedDict[RunRef, RunPlace] = OrderedDict()
 
     async def place(self, patches: Iterable[RunPatch]) -> Placement:
         """Place patches of distinct runs. Raises StoreUnavailable; call again then.
@@ -90,10 +92,10 @@ class Placer:
         recent = self._recent
         for patch, place in outcome.placed:
             ref = (patch.tenant_id, patch.run_id)
-            recent.pop(ref, None)
             recent[ref] = place
+            recent.move_to_end(ref)
         while len(recent) > _REMEMBERED_RUNS:
-            del recent[next(iter(recent))]
+            recent.popitem(last=False)
 
     def _remembered(self, patches: list[RunPatch]) -> tuple[dict[RunRef, RunPlace], dict[str, set[str]]]:
         """Places of the patched runs, and of their parents where a child needs them: those that are
