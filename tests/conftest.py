@@ -23,5 +23,5 @@ structlog.configure(
         _worse_than_info,
         structlog.processors.add_log_level,
         structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
-    ]
+    ],
 )

@@ -78,6 +78,8 @@ def _check_attachments(names: Iterable[str]) -> None:
     for name in names:
         if not name or len(name.encode()) > MAX_ATTACHMENT_NAME_BYTES:
             raise invalid("attachments", f"a name must have 1 to {MAX_ATTACHMENT_NAME_BYTES} bytes")
+        if "." in name or "/" in name:
+            raise invalid("attachments", f"the name {name!r} has a dot or a slash")
 
 
 def _check_position(patch: RunPatch) -> None:
