@@ -208,7 +208,6 @@ async def test_child_knows_its_ancestors(runs: Any, trace: Trace) -> None:
         ({"min_start_time": STARTED + timedelta(microseconds=1)}, []),
         ({"max_start_time": STARTED - timedelta(microseconds=1)}, []),
     ],
-    ids=str,
 )
 async def test_query_conditions(
     server: Server, trace: Trace, condition: dict[str, Any], expected: list[str]
