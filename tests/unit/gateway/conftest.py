@@ -90,10 +90,10 @@ class _Ingest(ingest_grpc.RunIngestServiceServicer):
         return await self._store.answer("WriteRuns", request, context, ingest.WriteRunsResponse())
 
     def StreamRuns(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
-        raise NotImplementedError
+        raise NotImplementedError  # the gateway never streams; a call would be a defect
 
     async def WaitVisible(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
-        raise NotImplementedError
+        raise NotImplementedError  # nor does it wait: reads through the store do
 
 
 class _Queries(queries_grpc.RunQueryServiceServicer):
