@@ -17,14 +17,15 @@ from runstore.domain.prices import PriceBook
 from runstore.domain.runs import RunKey, RunPatch, RunPlace, RunRow
 from runstore.ingest.derive import derive
 from runstore.storage.clickhouse import schema
-from runstore.storage.clickhouse.columns import PAYLOAD_COLUMNS, RUN_COLUMNS, arrow_blocks
+from runstore.storage.clickhouse.blocks import BlockBuilder
+from runstore.storage.clickhouse.engine import SETTINGS
+from runstore.storage.run_store import Block
 from runstore.v1 import run_ingest_service_pb2 as pb
 from runstore.v1 import run_pb2
 
 _TENANT_ID = "00000000-0000-0000-0000-000000000000"
 _PROJECT_ID = "0190c8a0-1111-7000-8000-000000000001"
-_TABLES = (("run_payloads", PAYLOAD_COLUMNS), ("runs", RUN_COLUMNS))
-_SETTINGS = {"max_insert_threads": 1}
+_TABLES = ("run_payloads", "runs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +63,19 @@ def prepare(job: CeilingJob) -> Callable[[], Ceiling]:
     rows = _Rows(job.seed)
     started_s = time.monotonic()
     count = max(1, job.rows // job.rows_per_block)
-    blocks = [_write_block(job, rows, number) for number in range(count)]
+    builder = BlockBuilder(job.folder / "blocks")
+    blocks = [builder.build(rows.take(job.rows_per_block)) for _ in range(count)]
     build_us = (time.monotonic() - started_s) * 1e6 / (count * job.rows_per_block)
     return lambda: _measure(job, blocks, build_us)
 
 
-def _measure(job: CeilingJob, blocks: list[dict[str, Path]], build_us: float) -> Ceiling:
+def _measure(job: CeilingJob, blocks: list[Block], build_us: float) -> Ceiling:
     """Each way into a fresh database, so that none pays for another's merges."""
     rows = len(blocks) * job.rows_per_block
     rates = []
     for way in (_insert_file, _insert_memory, None):
         folder = job.folder / "engine"
-        clients = [
-            clickhouse_connect.get_client(dsn=f"chdb://{folder}", settings=_SETTINGS) for _ in range(2)
-        ]
+        clients = [clickhouse_connect.get_client(dsn=f"chdb://{folder}", settings=SETTINGS) for _ in range(2)]
         schema.migrate(clients[0])
         started_s = time.monotonic()
         if way is None:
@@ -84,10 +84,10 @@ def _measure(job: CeilingJob, blocks: list[dict[str, Path]], build_us: float) ->
             for block in blocks:
                 way(clients[0], block)
         rates.append(rows / (time.monotonic() - started_s))
-        for table, _ in _TABLES:
+        for table in _TABLES:
             stored = clients[0].query(f"SELECT count() FROM {table}").result_rows[0][0]
             assert stored == rows, f"{table} holds {stored} of {rows} rows"
-        for table in ("runs", "run_payloads", "run_keys", "trace_keys"):
+        for table in ("runs", "run_payloads", "run_keys", "trace_keys", "model_prices"):
             clients[0].command(f"TRUNCATE TABLE {table}")
         for client in clients:
             client.close()
@@ -95,8 +95,8 @@ def _measure(job: CeilingJob, blocks: list[dict[str, Path]], build_us: float) ->
     return Ceiling(rates[0], rates[1], rates[2], build_us)
 
 
-def _insert_twice(clients: list[Any], blocks: list[dict[str, Path]]) -> None:
-    def insert(client: Any, share: list[dict[str, Path]]) -> None:
+def _insert_twice(clients: list[Any], blocks: list[Block]) -> None:
+    def insert(client: Any, share: list[Block]) -> None:
         for block in share:
             _insert_file(client, block)
 
@@ -110,30 +110,17 @@ def _insert_twice(clients: list[Any], blocks: list[dict[str, Path]]) -> None:
         thread.join()
 
 
-def _insert_file(client: Any, block: dict[str, Path]) -> None:
-    for table, columns in _TABLES:
-        names = ", ".join(column.name for column in columns)
-        client.command(f"INSERT INTO {table} ({names}) FROM INFILE '{block[table]}' FORMAT ArrowStream")
+def _insert_file(client: Any, block: Block) -> None:
+    for table, path in block.files:
+        client.command(f"INSERT INTO {table} FROM INFILE '{path}' FORMAT ArrowStream")
 
 
-def _insert_memory(client: Any, block: dict[str, Path]) -> None:
-    for table, columns in _TABLES:
-        names = [column.name for column in columns]
-        client.raw_insert(
-            table, column_names=names, insert_block=block[table].read_bytes(), fmt="ArrowStream"
-        )
+def _insert_memory(client: Any, block: Block) -> None:
+    for table, path in block.files:
+        client.raw_insert(table, insert_block=Path(path).read_bytes(), fmt="ArrowStream")
 
 
 # -- blocks ------------------------------------------------------------------------------------------
-
-
-def _write_block(job: CeilingJob, rows: "_Rows", number: int) -> dict[str, Path]:
-    files = {}
-    runs, payloads = arrow_blocks(rows.take(job.rows_per_block))
-    for table, block in (("run_payloads", payloads), ("runs", runs)):
-        files[table] = job.folder / f"{table}-{number}.arrow"
-        files[table].write_bytes(block)
-    return files
 
 
 class _Rows:

@@ -8,10 +8,11 @@ import msgspec
 
 from runstore.domain.prices import PriceBook
 from runstore.domain.runs import RunField, RunMove, RunPatch, RunQuery, RunRow, StoredRun
-from runstore.ingest.flusher import Flusher, FlushLimits
+from runstore.ingest.flusher import Flusher, FlushReport
 from runstore.ingest.placement import Placer
 from runstore.ingest.validation import validate
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore
+from runstore.storage.run_store import Block
 
 PRICES = PriceBook()
 FIRST_SEQUENCE = 1_760_000_000_000_000 << 12
@@ -52,13 +53,18 @@ class _Recorder:
     def __init__(self, store: ClickHouseRunStore, blocks: list[Appended]) -> None:
         self._store = store
         self._blocks = blocks
+        self._rows: tuple[RunRow, ...] = ()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def append(self, rows: Sequence[RunRow], moves: Sequence[RunMove], /) -> None:
-        self._blocks.append(Appended(tuple(rows), tuple(moves)))
-        await self._store.append(rows, moves)
+    def block(self, rows: Sequence[RunRow], /) -> Block:
+        self._rows = tuple(rows)
+        return self._store.block(rows)
+
+    async def append(self, block: Block, moves: Sequence[RunMove], /) -> None:
+        self._blocks.append(Appended(self._rows, tuple(moves)))
+        await self._store.append(block, moves)
 
 
 class Pipeline:
@@ -103,24 +109,19 @@ class Pipeline:
                 self._recorder,
                 Placer(self._recorder, await self.store.moved_runs()),
                 PRICES,
-                FlushLimits(interval_ms=60_000, max_runs=1_000_000, max_bytes=1 << 30),
                 dict(await self.store.awaited_runs()),
-                lambda _: None,
             )
-            self._flusher.start()
-        self._flusher.submit(patches)
-        await self._flusher.see_sequence(patches[-1].sequence)
+        report = FlushReport(patches[-1].sequence, len(patches))
+        await self._flusher.insert(await self._flusher.prepare(patches, report))
 
     async def restart(self) -> None:
         """Forget everything that is only in memory."""
-        if self._flusher is not None:
-            await self._flusher.close()
-            self._flusher = None
+        self._flusher = None
 
     async def append_again(self) -> None:
         """Repeat every block, as a retry after a lost answer does."""
         for block in list(self.blocks):
-            await self.store.append(block.rows, block.moves)
+            await self.store.append(self.store.block(block.rows), block.moves)
 
     async def merge_parts(self) -> None:
         """Force the engine to merge all parts of every table."""

@@ -69,7 +69,7 @@ class Table:
         self.project_id = str(uuid.uuid4())
         self._pipeline = pipeline
         self._spy = Spy(pipeline.store._engine)
-        self.store = ClickHouseRunStore(self._spy)  # type: ignore[arg-type]  # reads alone are asked of it
+        self.store = ClickHouseRunStore(self._spy, pipeline.store._blocks)  # type: ignore[arg-type]  # reads alone are asked of it
 
     async def fill(self) -> None:
         bits = Present.NAME | Present.RUN_TYPE | Present.SETTLED | Present.OUTPUTS

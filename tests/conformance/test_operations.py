@@ -315,7 +315,7 @@ async def test_move_again_after_a_lost_answer(pipeline: Pipeline, sender: Sender
     await pipeline.flush([sender.create(inputs=b"1")])
     await pipeline.flush([sender.update(start_time_us=T0_US + 60_000_000)])
     for _ in range(2):
-        await pipeline.store.append(pipeline.blocks[-1].rows, pipeline.blocks[-1].moves)
+        await pipeline.append_again()
         await check(pipeline, sender)
 
 

@@ -193,4 +193,4 @@ async def test_terminate_during_a_load(tmp_path: Path) -> None:
     assert replies
     with store.running():
         await asyncio.to_thread(assert_kept, store.address, ledger)
-    assert "log_replayed" not in (tmp_path / "store.txt").read_text()
+    assert "log_replay" not in (tmp_path / "store.txt").read_text()

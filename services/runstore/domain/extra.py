@@ -37,7 +37,7 @@ class ExtraFacts(msgspec.Struct, frozen=True, gc=False):
     """What filters, threads and prices need to know of `extra`; "" where it does not say."""
 
     metadata: dict[str, str] = msgspec.field(default_factory=dict)
-    """Top-level keys of `extra.metadata`; values as compact JSON text (a null as `null`)."""
+    """Top-level keys of `extra.metadata`, but for nulls, which say nothing; values as compact JSON."""
     thread_id: str = ""
     thread_rank: int = 0
     """3: from session_id, 2: conversation_id, 1: thread_id, 0: none; the higher rank holds."""
@@ -61,7 +61,7 @@ def read_extra(raw: bytes) -> ExtraFacts:
     thread_id, thread_rank = _thread(metadata)
     usage = metadata.get("usage_metadata")
     return ExtraFacts(
-        metadata={key: json_text.compact(value) for key, value in metadata.items()},
+        metadata={key: json_text.compact(value) for key, value in metadata.items() if value != _NULL},
         thread_id=thread_id,
         thread_rank=thread_rank,
         usage=None if usage is None else usage_from_metadata(usage),

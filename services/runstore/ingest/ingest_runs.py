@@ -1,5 +1,4 @@
-"""Accepts batches of operations: project names become ids, the log makes them durable, the flusher
-stores them."""
+"""Accepts batches of operations: project names become ids, the log makes them durable."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,11 +9,9 @@ import msgspec
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.projects import DEFAULT_PROJECT_NAME, Project
 from runstore.domain.runs import RunPatch
-from runstore.ingest.flusher import Flusher
 from runstore.ingest.log import Log
 from runstore.ingest.sequence import Sequence as SequenceNumbers
-
-_BODY = msgspec.msgpack.Decoder(list[RunPatch])
+from runstore.ingest.visibility import Visibility
 
 
 class Projects(Protocol):
@@ -37,23 +34,16 @@ class IngestRuns:
     """The way in for every operation, whatever transport brought it."""
 
     def __init__(
-        self,
-        projects: Projects,
-        sequence: SequenceNumbers,
-        log: Log,
-        flusher: Flusher,
-        *,
-        queue_max_bytes: int,
+        self, projects: Projects, sequence: SequenceNumbers, log: Log, visibility: Visibility
     ) -> None:
         self._projects = projects
         self._sequence = sequence
         self._log = log
-        self._flusher = flusher
-        self._queue_max_bytes = queue_max_bytes
+        self._visibility = visibility
 
-    async def wait_for_room(self) -> None:
+    async def wait_for_room(self, tenant_id: str) -> None:
         """Return once there is room for another batch; for transports that can slow their sender."""
-        await self._flusher.wait_for_room(self._queue_max_bytes)
+        await self._visibility.wait_for_room(tenant_id)
 
     async def find_projects(self, patches: Sequence[RunPatch]) -> dict[int, RunstoreError]:
         """Give every patch that names a project its id; a creation without one gets the default.
@@ -83,32 +73,19 @@ class IngestRuns:
         return refused
 
     async def write(self, patches: Sequence[RunPatch], *, has_room: bool = False) -> int:
-        """Return once the validated patches are durable: the sequence number to wait for.
+        """Return once the validated patches, all of one tenant, are durable: the sequence number to wait for.
 
         `has_room`: the caller has waited for room, and is not refused for what others took of it since.
         Raises OVERLOADED, or UNAVAILABLE when the log cannot be written; nothing counts then.
         """
         if not patches:
             return self._sequence.last
-        if not has_room and self._flusher.waiting_bytes >= self._queue_max_bytes:
+        if not has_room and not self._visibility.has_room(patches[0].tenant_id):
             raise RunstoreError(ErrorReason.OVERLOADED, "too many operations wait for the engine")
         first = self._sequence.take(len(patches))
         for sequence, patch in enumerate(patches, first):
             patch.sequence = sequence
         last = first + len(patches) - 1
-        await self._log.append(msgspec.msgpack.encode(patches), last, partial(self._flusher.submit, patches))
+        body = msgspec.msgpack.encode(patches)
+        await self._log.append(body, last, partial(self._visibility.submitted, patches, last, len(body)))
         return last
-
-
-async def replay(log: Log, flusher: Flusher, *, queue_max_bytes: int) -> int:
-    """Submit what the log holds and the engine may not have; how many operations.
-
-    Call before the log starts. No more than `queue_max_bytes` are in memory at a time.
-    """
-    count = 0
-    for body in log.replay():
-        patches = _BODY.decode(body)
-        await flusher.wait_for_room(queue_max_bytes)
-        flusher.submit(patches)
-        count += len(patches)
-    return count

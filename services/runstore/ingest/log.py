@@ -6,6 +6,9 @@ body, whose meaning is the caller's. Frames are written in order and synced in g
 group is on its way to the disk, the next gathers.
 
 A torn tail, as a crash leaves it, was never acknowledged and is cut off when the log is opened.
+
+The log is also the queue between the process that accepts operations and the one that stores them:
+a `LogReader` follows it, up to where its owner says that it is durable.
 """
 
 import asyncio
@@ -17,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from runstore.domain.errors import ErrorReason, RunstoreError
@@ -30,6 +34,17 @@ logger = structlog.get_logger()
 
 class LogCorrupt(Exception):
     """A frame that had been acknowledged cannot be read back."""
+
+
+class LogPosition(msgspec.Struct, frozen=True, order=True):
+    """The end of a frame."""
+
+    segment: int
+    """Number of the segment; 0 before all."""
+    offset: int
+    """Bytes from the beginning of its file."""
+    sequence: int
+    """Of the last operation before it."""
 
 
 @dataclass(slots=True)
@@ -50,10 +65,21 @@ class _Segment:
 class Log:
     """Appends frames durably and replays them. One event loop owns it; one thread writes."""
 
-    def __init__(self, folder: Path, *, segment_bytes: int, max_bytes: int) -> None:
-        """Open the log in `folder`, made when missing. Raises LogCorrupt."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        segment_bytes: int,
+        max_bytes: int,
+        on_durable: Callable[[LogPosition], None] = lambda _: None,
+    ) -> None:
+        """Open the log in `folder`, made when missing. Raises LogCorrupt.
+
+        `on_durable` is told where the log ends, after each group that has reached the disk.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._on_durable = on_durable
         self._segment_bytes = segment_bytes
         self._max_bytes = max_bytes
         self._waiting: list[_Waiting] = []
@@ -62,7 +88,7 @@ class Log:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="log")
         self._closed = False
         self._checkpoint_file = os.open(folder / "checkpoint", os.O_RDWR | os.O_CREAT, 0o600)
-        self.checkpoint = self._read_checkpoint()
+        self.checkpoint = _read_checkpoint(self._checkpoint_file)
         """Sequence number of the last operation that the engine is known to have."""
         self._sealed: list[_Segment] = []
         self._number = 0
@@ -141,6 +167,7 @@ class Log:
                 waiting.on_durable()
                 if not waiting.done.done():
                     waiting.done.set_result(None)
+            self._on_durable(self.end)
 
     def _write(self, group: list[_Waiting]) -> None:
         """Write and sync one group; on failure nothing of it counts."""
@@ -185,7 +212,7 @@ class Log:
         return file
 
     def _path(self, number: int) -> Path:
-        return self._folder / f"{number:012d}{_SUFFIX}"
+        return _segment_path(self._folder, number)
 
     def _sync_folder(self) -> None:
         folder = os.open(self._folder, os.O_RDONLY)
@@ -201,13 +228,15 @@ class Log:
         """Highest sequence number ever appended or checkpointed here."""
         return max(self._last_sequence, self.checkpoint)
 
-    def replay(self) -> Iterator[bytes]:
-        """Bodies behind the checkpoint, in order. Call before `start`."""
-        for segment in list(self._sealed):
-            if segment.last_sequence > self.checkpoint:
-                for _, last_sequence, body in _frames(segment.path):
-                    if last_sequence > self.checkpoint:
-                        yield body
+    @property
+    def end(self) -> LogPosition:
+        """Where the log ends: everything before is durable."""
+        return LogPosition(self._number, self._size, self.last_sequence)
+
+    @property
+    def has_unflushed(self) -> bool:
+        """Whether there is anything behind the checkpoint."""
+        return self._last_sequence > self.checkpoint
 
     def trim(self, sequence: int) -> None:
         """Forget frames up to `sequence`: the engine has made their operations durable."""
@@ -224,13 +253,6 @@ class Log:
         while self._sealed and self._sealed[0].last_sequence <= self.checkpoint:
             self._sealed[0].path.unlink(missing_ok=True)
             del self._sealed[0]
-
-    def _read_checkpoint(self) -> int:
-        data = os.pread(self._checkpoint_file, _CHECKPOINT.size, 0)
-        if len(data) < _CHECKPOINT.size:
-            return 0
-        sequence, checksum = _CHECKPOINT.unpack(data)
-        return int(sequence) if zlib.crc32(data[:8]) == checksum else 0
 
     def _scan(self) -> None:
         """Find the segments left by earlier processes; cut a torn tail off the last."""
@@ -249,6 +271,84 @@ class Log:
                 with path.open("rb+") as file:
                     _truncate(file.fileno(), end)
             self._sealed.append(_Segment(path, self._last_sequence, end))
+
+
+class LogReader:
+    """Reads frames in order, from behind the checkpoint, while another process may append and trim."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is that of a log which has been opened."""
+        self._folder = folder
+        checkpoint_file = os.open(folder / "checkpoint", os.O_RDONLY)
+        try:
+            self._checkpoint = _read_checkpoint(checkpoint_file)
+        finally:
+            os.close(checkpoint_file)
+        self.position = LogPosition(0, 0, self._checkpoint)
+        """Behind the last frame that was read."""
+        self._file = -1
+        self._path = folder
+
+    def frames(self, end: LogPosition) -> Iterator[bytes]:
+        """Bodies of the frames before `end`, which the log has called durable.
+
+        Iterating may stop anywhere; the next call goes on there. Raises LogCorrupt.
+        """
+        while self.position.sequence < end.sequence:
+            if self.position.segment < end.segment and self._is_at_end_of_segment():
+                self._open_next(end)
+                continue
+            head = os.pread(self._file, _HEAD.size, self.position.offset)
+            offset = self.position.offset
+            if len(head) < _HEAD.size:
+                raise LogCorrupt(f"{self._path}: frame cut short at byte {offset}")
+            length, _, sequence = _HEAD.unpack(head)
+            body = os.pread(self._file, length, offset + _HEAD.size)
+            if len(body) < length:
+                raise LogCorrupt(f"{self._path}: frame cut short at byte {offset}")
+            self.position = LogPosition(self.position.segment, offset + _HEAD.size + length, sequence)
+            if sequence > self._checkpoint:
+                yield body
+
+    def bytes_until(self, end: LogPosition) -> int:
+        """About how much is left to read before `end`; a lower bound when it is in a later segment."""
+        if self.position.segment == end.segment:
+            return end.offset - self.position.offset
+        rest = os.fstat(self._file).st_size - self.position.offset if self._file >= 0 else 0
+        return rest + end.offset
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _is_at_end_of_segment(self) -> bool:
+        return self._file < 0 or self.position.offset >= os.fstat(self._file).st_size
+
+    def _open_next(self, end: LogPosition) -> None:
+        """The segment that follows; those wholly before the checkpoint may be gone."""
+        numbers = sorted(int(path.stem) for path in self._folder.glob(f"*{_SUFFIX}"))
+        following = [number for number in numbers if self.position.segment < number <= end.segment]
+        if not following:
+            raise LogCorrupt(f"{self._folder}: no segment behind {self.position.segment}")
+        self.close()
+        self._path = _segment_path(self._folder, following[0])
+        self._file = os.open(self._path, os.O_RDONLY)
+        self.position = LogPosition(following[0], 0, self.position.sequence)
+
+
+def _segment_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:012d}{_SUFFIX}"
+
+
+def _read_checkpoint(file: int) -> int:
+    """The checkpoint; 0 when there is none or it is torn, which only makes the replay longer."""
+    data = os.pread(file, _CHECKPOINT.size, 0)
+    if len(data) < _CHECKPOINT.size:
+        return 0
+    sequence, checksum = _CHECKPOINT.unpack(data)
+    return int(sequence) if zlib.crc32(data[:8]) == checksum else 0
 
 
 def _truncate(file: int, size: int) -> None:

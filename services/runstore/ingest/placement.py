@@ -5,17 +5,18 @@ an update may change a run's start time or project. Places of recent runs are re
 ones are asked of the store.
 """
 
-import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from runstore.domain import dotted_order
+from runstore.domain.errors import RunstoreError
 from runstore.domain.runs import RunKey, RunMove, RunPatch, RunPlace
 from runstore.ingest.sequence import accepted_time_us
-from runstore.storage.run_store import RunStore
+from runstore.storage.run_store import RunWriter
 
-_REMEMBERED_RUNS = 200_000
+# About 100 MB.
+_REMEMBERED_RUNS = 100_000
 
 RunRef = tuple[str, str]
 """(tenant id, run id)"""
@@ -29,64 +30,57 @@ class Placement:
     moves: list[RunMove] = field(default_factory=list)
     parked: list[tuple[str, RunPatch]] = field(default_factory=list)
     """Patches that must wait, each with the id of the run it awaits."""
+    refused: list[tuple[RunPatch, str]] = field(default_factory=list)
+    """Patches that have no place anywhere, each with the reason."""
     settled: set[RunRef] = field(default_factory=set)
     """Placed runs whose whole ancestry is known."""
 
-    def add(self, other: "Placement") -> None:
-        """Take what became of other patches of the flush."""
-        self.placed += other.placed
-        self.moves += other.moves
-        self.parked += other.parked
-        self.settled |= other.settled
-
 
 class Placer:
-    """Places patches, one per run and flush. Owned by the flusher, which calls it in sequence."""
+    """Places patches, one per run and flush. Owned by the flusher, which calls it in sequence.
 
-    def __init__(self, store: RunStore, moved: Iterable[RunRef] = ()) -> None:
+    A place counts from the moment it is given: the flusher stores what was placed, or keeps trying.
+    """
+
+    def __init__(self, store: RunWriter, moved: Iterable[RunRef] = ()) -> None:
         """`moved`: every run that ever changed its key, whose own account is out of date."""
         self._store = store
         self._moved = set(moved)
         # Ordered, because finding the first key of a plain dict walks over all that were deleted there.
         self._recent: OrderedDict[RunRef, RunPlace] = OrderedDict()
 
-    async def place(self, patches: Iterable[RunPatch]) -> Placement:
-        """Place patches of distinct runs. Raises StoreUnavailable; call again then.
-
-        A flush is a tenth of a second of work: it is done in a thread, so that writers are answered
-        meanwhile.
-        """
-        ordered = sorted(patches, key=_trace_depth)
-        known, asked = await asyncio.to_thread(self._remembered, ordered)
-        for tenant_id, run_ids in asked.items():
-            for run_id, place in (await self._store.places(tenant_id, run_ids)).items():
-                known[(tenant_id, run_id)] = place
-        return await asyncio.to_thread(self._place_all, ordered, known)
-
-    def _place_all(self, ordered: list[RunPatch], known: dict[RunRef, RunPlace]) -> Placement:
+    async def place(self, patches: Sequence[RunPatch]) -> Placement:
+        """Place patches of distinct runs. Raises StoreUnavailable; call again then."""
+        known = await self._known(patches)
         outcome = Placement()
-        for patch in ordered:
-            ref = (patch.tenant_id, patch.run_id)
-            known_place = known.get(ref)
-            place = self._placed(patch, known_place, known)
-            if place is None:
-                outcome.parked.append((patch.run_id, patch))
-                continue
-            if not place.is_settled and patch.parent_run_id is not None and patch.dotted_order is None:
-                # Stored under a guess; the parent's arrival brings this link back and settles it.
-                outcome.parked.append((patch.parent_run_id, _link(patch)))
-            if known_place is not None and known_place.key != place.key:
-                outcome.moves.append(
-                    RunMove(patch.tenant_id, patch.run_id, known_place.key, place.key, patch.sequence)
-                )
-            outcome.placed.append((patch, place))
-            if place.is_settled:
-                outcome.settled.add(ref)
-            known[ref] = place
+        for patch in sorted(patches, key=_trace_depth):
+            try:
+                self._place(patch, known, outcome)
+            except RunstoreError as error:
+                outcome.refused.append((patch, error.message))
+        self._remember(outcome)
         return outcome
 
-    def remember(self, outcome: Placement) -> None:
-        """Trust the outcome from now on: it is stored."""
+    def _place(self, patch: RunPatch, known: dict[RunRef, RunPlace], outcome: Placement) -> None:
+        ref = (patch.tenant_id, patch.run_id)
+        known_place = known.get(ref)
+        place = self._placed(patch, known_place, known)
+        if place is None:
+            outcome.parked.append((patch.run_id, patch))
+            return
+        if not place.is_settled and patch.parent_run_id is not None and patch.dotted_order is None:
+            # Stored under a guess; the parent's arrival brings this link back and settles it.
+            outcome.parked.append((patch.parent_run_id, _link(patch)))
+        if known_place is not None and known_place.key != place.key:
+            outcome.moves.append(
+                RunMove(patch.tenant_id, patch.run_id, known_place.key, place.key, patch.sequence)
+            )
+        outcome.placed.append((patch, place))
+        if place.is_settled:
+            outcome.settled.add(ref)
+        known[ref] = place
+
+    def _remember(self, outcome: Placement) -> None:
         for move in outcome.moves:
             self._moved.add((move.tenant_id, move.run_id))
         recent = self._recent
@@ -97,9 +91,8 @@ class Placer:
         while len(recent) > _REMEMBERED_RUNS:
             recent.popitem(last=False)
 
-    def _remembered(self, patches: list[RunPatch]) -> tuple[dict[RunRef, RunPlace], dict[str, set[str]]]:
-        """Places of the patched runs, and of their parents where a child needs them: those that are
-        remembered, and the ids to ask the store for, by tenant."""
+    async def _known(self, patches: Iterable[RunPatch]) -> dict[RunRef, RunPlace]:
+        """Places of the patched runs, and of their parents where a child needs them."""
         known: dict[RunRef, RunPlace] = {}
         asked: dict[str, set[str]] = {}
         for patch in patches:
@@ -112,7 +105,10 @@ class Placer:
                     known[ref] = recent
                 elif run_id != patch.run_id or not self._says_all(patch):
                     asked.setdefault(patch.tenant_id, set()).add(run_id)
-        return known, asked
+        for tenant_id, run_ids in asked.items():
+            for run_id, place in (await self._store.places(tenant_id, run_ids)).items():
+                known[(tenant_id, run_id)] = place
+        return known
 
     def _says_all(self, patch: RunPatch) -> bool:
         """Whether the patch can be trusted to name its run's key: what creates the run can.

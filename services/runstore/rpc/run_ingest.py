@@ -87,7 +87,7 @@ class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
             raise invalid("batch_id", f"more than {MAX_BATCH_ID_BYTES} bytes")
         good, errors = await self._accept(request.operations)
         # Not reading on is what slows the sender down.
-        await self._ingest.wait_for_room()
+        await self._ingest.wait_for_room(current_principal.get().tenant_id)
 
         async def reply() -> pb.StreamRunsResponse:
             sequence = await self._ingest.write(good, has_room=True)

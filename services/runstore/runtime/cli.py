@@ -81,6 +81,18 @@ def store(data_dir: DataDir = None, grpc: Grpc = None, supervisor_fd: Supervisor
             run_process(body, drain_timeout_s=settings.drain_timeout_s, supervisor_fd=supervisor_fd)
 
 
+@app.command(hidden=True)
+def flusher(fd: Annotated[int, typer.Option()]) -> None:
+    """Stores what a store process has accepted; that process starts it."""
+    import socket
+
+    with failures_as_sentences():
+        settings = start("flusher")
+        from runstore.runtime.flusher import run_flusher
+
+        asyncio.run(run_flusher(settings, socket.socket(fileno=fd)))
+
+
 @app.command(rich_help_panel=_PARTS)
 def gateway(
     http: Http = None,

@@ -102,8 +102,8 @@ class Settings(BaseSettings):
     flush_interval_ms: int = Field(
         200, ge=1, le=60_000, description="Longest wait of an acknowledged run for its insert."
     )
-    flush_max_runs: int = Field(20_000, ge=1, description="Runs in one insert, at most.")
-    flush_max_bytes: _Bytes = Field(ByteSize(64 * _MIB), description="Bytes of runs in one insert, at most.")
+    flush_max_runs: int = Field(20_000, ge=1, description="Operations in one insert, at most.")
+    flush_max_bytes: _Bytes = Field(ByteSize(24 * _MIB), description="Bytes of runs in one insert, at most.")
     log_segment_bytes: _Bytes = Field(
         ByteSize(64 * _MIB), description="Size at which a file of the log is full."
     )
@@ -112,7 +112,8 @@ class Settings(BaseSettings):
         description="Bytes in the log while the engine is away; then 429, never loss.",
     )
     queue_max_bytes: _Bytes = Field(
-        ByteSize(256 * _MIB), description="Operations in memory, waiting for their insert."
+        ByteSize(256 * _MIB),
+        description="Operations that wait for their insert while the engine works; then writers are slowed.",
     )
     max_body_bytes: _Bytes = Field(ByteSize(256 * _MIB), description="Largest HTTP body as it travels.")
     max_decompressed_bytes: _Bytes = Field(ByteSize(1 * _GIB), description="Largest body once decompressed.")
@@ -164,6 +165,11 @@ class Settings(BaseSettings):
         return self.data_dir / "log"
 
     @property
+    def block_dir(self) -> Path:
+        """Folder of the blocks on their way from the flusher to the engine."""
+        return self.data_dir / "blocks"
+
+    @property
     def store_socket(self) -> Path | None:
         """The Unix socket that the store listens on beside `grpc`; None when its path would be too long."""
         path = self.data_dir / "store.sock"
@@ -179,7 +185,9 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """A process environment from which `load_settings` makes these very settings again."""
         values = self.model_dump(mode="json")
-        return {**os.environ, **{_variable(name): str(value) for name, value in values.items()}}
+        own = {_variable(name): str(value) for name, value in values.items()}
+        # Children are started, never forked to go on: gRPC need not prepare for it, nor warn.
+        return {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "false", **own}
 
 
 def load_settings(**options: object) -> Settings:

@@ -1,19 +1,16 @@
 """The store process, put together: catalog, engine, log, flusher and the gRPC services on top."""
 
 import asyncio
-import gc
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import structlog
 
 from runstore.catalog.catalog import Catalog, open_catalog
-from runstore.domain.prices import PriceBook
-from runstore.ingest.flusher import Flusher, FlushLimits
-from runstore.ingest.ingest_runs import IngestRuns, replay
+from runstore.ingest.ingest_runs import IngestRuns
 from runstore.ingest.log import Log
-from runstore.ingest.placement import Placer
 from runstore.ingest.sequence import Sequence
+from runstore.ingest.visibility import Visibility
 from runstore.query.attachment_tokens import AttachmentTokens
 from runstore.query.cursors import PageTokens
 from runstore.query.list_runs import ListRuns
@@ -24,6 +21,8 @@ from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_query import RunQueryServicer
 from runstore.rpc.server import StoreServer
 from runstore.runtime.clock import Clock, SystemClock
+from runstore.runtime.flusher_process import FlusherProcess
+from runstore.runtime.process import spare_the_collector
 from runstore.runtime.settings import AuthMode, Settings
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore, open_run_store
 
@@ -36,18 +35,29 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
     async with AsyncExitStack() as stack:
         catalog = await stack.enter_async_context(open_catalog(settings.catalog_location, clock))
         store = await stack.enter_async_context(open_run_store(settings.clickhouse_location))
-        log, flusher = await _open_ingest(settings, store)
-        server = await _server(settings, clock, catalog, store, log, flusher)
+        flusher = FlusherProcess(settings)
+        log = Log(
+            settings.log_dir,
+            segment_bytes=settings.log_segment_bytes,
+            max_bytes=settings.log_max_bytes,
+            on_durable=flusher.durable,
+        )
+        visibility = Visibility(
+            stored_sequence=log.checkpoint,
+            last_sequence=log.last_sequence,
+            max_waiting_bytes=settings.queue_max_bytes,
+            hurry=flusher.hurry,
+        )
+        log.start()
+        flusher.start(store, log, visibility)
+        server = await _server(settings, clock, catalog, store, log, visibility)
         await server.start(_addresses(settings))
-        _spare_the_collector()
+        spare_the_collector()
         ready()
         await stop.wait()
         await server.stop(settings.drain_timeout_s / 2)
         await log.stop()
-        try:
-            async with asyncio.timeout(settings.drain_timeout_s / 2):
-                await flusher.close()
-        except TimeoutError:
+        if not await flusher.drain(settings.drain_timeout_s / 2):
             logger.warning("drain_cut_short", hint="the log has what is not stored yet")
         await log.close()
 
@@ -58,61 +68,24 @@ async def migrate(settings: Settings) -> None:
         pass
 
 
-def _spare_the_collector() -> None:
-    """Let reference counts free what a flush leaves behind.
-
-    A flush holds a hundred thousand objects without a cycle among them; a collector that walks them
-    time and again took two fifths of what deriving facts costs (docs/performance.md).
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(200_000, 50, 100)
-
-
-async def _open_ingest(settings: Settings, store: ClickHouseRunStore) -> tuple[Log, Flusher]:
-    """Log and flusher, with everything stored that an earlier process left in the log."""
-    log = Log(settings.log_dir, segment_bytes=settings.log_segment_bytes, max_bytes=settings.log_max_bytes)
-    flusher = Flusher(
-        store,
-        Placer(store, await store.moved_runs()),
-        PriceBook(),
-        FlushLimits(settings.flush_interval_ms, settings.flush_max_runs, settings.flush_max_bytes),
-        dict(await store.awaited_runs()),
-        log.trim,
-    )
-    flusher.start()
-    replayed = await replay(log, flusher, queue_max_bytes=settings.queue_max_bytes)
-    if replayed:
-        await flusher.see_sequence(log.last_sequence)
-        logger.info("log_replayed", operations=replayed)
-    log.start()
-    return log, flusher
-
-
 async def _server(
     settings: Settings,
     clock: Clock,
     catalog: Catalog,
     store: ClickHouseRunStore,
     log: Log,
-    flusher: Flusher,
+    visibility: Visibility,
 ) -> StoreServer:
-    ingest = IngestRuns(
-        catalog.projects,
-        Sequence(clock, log.last_sequence),
-        log,
-        flusher,
-        queue_max_bytes=settings.queue_max_bytes,
-    )
-    runs = ListRuns(store, flusher, PageTokens(await catalog.secret("page_tokens")))
+    ingest = IngestRuns(catalog.projects, Sequence(clock, log.last_sequence), log, visibility)
+    runs = ListRuns(store, visibility, PageTokens(await catalog.secret("page_tokens")))
     attachment_tokens = AttachmentTokens(await catalog.secret("attachment_tokens"), clock)
     authenticator: Authenticator = (
         KeyAuthentication(catalog.keys) if settings.auth is AuthMode.KEYS else NoAuthentication()
     )
     return StoreServer(
-        RunIngestServicer(ingest, flusher),
+        RunIngestServicer(ingest, visibility),
         RunQueryServicer(runs, store, attachment_tokens),
-        ProjectServicer(catalog.projects, store, flusher, clock),
+        ProjectServicer(catalog.projects, store, visibility, clock),
         CallInterceptor(authenticator),
     )
 

@@ -3,6 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 from runstore.domain.runs import (
     AttachmentRef,
     RunMove,
@@ -22,15 +24,31 @@ class BlockRefused(Exception):
     """The engine refuses the content of a block and will again; split it and retry the halves."""
 
 
-class RunStore(Protocol):
-    """Runs as partial rows that merge when they are read.
+class Block(msgspec.Struct, frozen=True):
+    """Partial rows, ready to be inserted."""
 
-    Every method raises StoreUnavailable. Writes are durable when they return, in the order of the
-    calls, and safe to repeat.
+    files: tuple[tuple[str, str], ...]
+    """(table, path of a file in a format of the engine), in the order in which they are to be inserted."""
+    price_model_ids: tuple[str, ...]
+    """Prices that the block brings."""
+
+
+class RunWriter(Protocol):
+    """Takes runs as partial rows that merge when they are read.
+
+    Every asynchronous method raises StoreUnavailable. Writes are durable when they return, in the order
+    of the calls, and safe to repeat.
     """
 
-    async def append(self, rows: Sequence[RunRow], moves: Sequence[RunMove], /) -> None:
-        """Insert partial rows, after giving the moved runs their new keys. Raises BlockRefused."""
+    def block(self, rows: Sequence[RunRow], /) -> Block:
+        """The rows, ready for `append`: the part of the work that needs no engine. Raises BlockRefused."""
+        ...
+
+    async def append(self, block: Block, moves: Sequence[RunMove], /) -> None:
+        """Insert a block, after giving the moved runs their new keys. Raises BlockRefused.
+
+        The block is used up, unless StoreUnavailable is raised.
+        """
         ...
 
     async def places(self, tenant_id: str, run_ids: Collection[str], /) -> Mapping[str, RunPlace]:
@@ -61,6 +79,10 @@ class RunStore(Protocol):
         """Keep patches that the engine refuses as dead letters."""
         ...
 
+
+class RunReader(Protocol):
+    """Answers questions about runs. Every method raises StoreUnavailable."""
+
     async def list_runs(self, query: RunQuery, /) -> RunPage:
         """A page of merged runs by (start time, id); never empty while more match."""
         ...
@@ -68,6 +90,10 @@ class RunStore(Protocol):
     async def attachment(self, ref: AttachmentRef, /) -> tuple[str, bytes] | None:
         """MIME type and content, or None when there is none."""
         ...
+
+
+class RunStore(RunWriter, RunReader, Protocol):
+    """All that the database does."""
 
     async def delete_project(self, tenant_id: str, project_id: str, /) -> None:
         """Delete every run of the project; none is listed once this returns."""

@@ -1,26 +1,29 @@
-"""The flusher on a store in memory: what waits, what is retried, what is buried, who is woken."""
+"""The flusher on a store in memory: what is retried, what is buried, what waits for another run."""
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 
 from runstore.domain.prices import PriceBook
-from runstore.domain.runs import RunKey, RunMove, RunPatch, RunPlace, RunRow
-from runstore.ingest.flusher import Flusher, FlushLimits, merge_by_run
+from runstore.domain.runs import RunMove, RunPatch, RunPlace, RunRow
+from runstore.ingest.flusher import Flusher, FlushReport, merge_by_run
 from runstore.ingest.placement import Placer
-from runstore.storage.run_store import BlockRefused, StoreUnavailable
+from runstore.storage.run_store import Block, BlockRefused, StoreUnavailable
 
 TENANT, PROJECT = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
 PRICES = PriceBook()
 
 
 class FakeStore:
-    """Keeps rows in a list; can be away, and refuses runs named `poison`."""
+    """Keeps rows in a list; can be away, and refuses runs named `poison`, and builds no blocks of any
+    named `unholdable`."""
 
     def __init__(self) -> None:
         self.rows: list[RunRow] = []
+        self.moves: list[RunMove] = []
+        self.built: list[list[RunRow]] = []
         self.buried: list[tuple[str, str]] = []
         self.parked_patches: list[tuple[str, RunPatch]] = []
         self.is_away = False
@@ -28,7 +31,14 @@ class FakeStore:
         self.defect: type[Exception] = BlockRefused
         self.attempted = asyncio.Event()
 
-    async def append(self, rows: Sequence[RunRow], moves: Sequence[RunMove], /) -> None:
+    def block(self, rows: Sequence[RunRow], /) -> Block:
+        if any(row.patch.name == "unholdable" for row in rows):
+            raise BlockRefused("unholdable")
+        self.built.append(list(rows))
+        return Block(((str(len(self.built) - 1), ""),), ())
+
+    async def append(self, block: Block, moves: Sequence[RunMove], /) -> None:
+        rows = self.built[int(block.files[0][0])]
         self.attempts += 1
         self.attempted.set()
         if self.is_away:
@@ -36,6 +46,7 @@ class FakeStore:
         if any(row.patch.name == "poison" for row in rows):
             raise self.defect("poison")
         self.rows += rows
+        self.moves += moves
 
     async def places(self, tenant_id: str, run_ids: Collection[str], /) -> Mapping[str, RunPlace]:
         return {
@@ -66,126 +77,106 @@ def store() -> FakeStore:
 
 
 @pytest.fixture
-async def flusher(store: FakeStore) -> AsyncIterator[Flusher]:
-    flusher = Flusher(
-        store,  # type: ignore[arg-type]  # as much of a store as a flusher uses
-        Placer(store),  # type: ignore[arg-type]
-        PRICES,
-        FlushLimits(interval_ms=60_000, max_runs=100, max_bytes=1 << 20),
-        {},
-        lambda _: None,
-    )
-    flusher.start()
-    yield flusher
-    await flusher.abandon()
+def retries() -> list[str]:
+    return []
 
 
-def create(sequence: int, name: str = "n", project_id: str = PROJECT) -> RunPatch:
+@pytest.fixture
+def flusher(store: FakeStore, retries: list[str]) -> Flusher:
+    # As much of a store as a flusher uses.
+    return Flusher(store, Placer(store), PRICES, {}, retries.append)  # type: ignore[arg-type]
+
+
+def create(
+    sequence: int, name: str = "n", project_id: str = PROJECT, start_us: int | None = None
+) -> RunPatch:
     return RunPatch(
         TENANT, str(uuid.UUID(int=sequence, version=4)), sequence=sequence, is_create=True, name=name,
-        run_type="llm", project_id=project_id, start_time_us=sequence,
+        run_type="llm", project_id=project_id, start_time_us=sequence if start_us is None else start_us,
     )  # fmt: skip
 
 
-async def test_engine_away_and_back(flusher: Flusher, store: FakeStore) -> None:
-    """What cannot be stored waits; readers wait with it; it is stored when the engine is back."""
+async def flush(flusher: Flusher, *patches: RunPatch) -> FlushReport:
+    report = FlushReport(patches[-1].sequence, len(patches))
+    return await flusher.insert(await flusher.prepare(list(patches), report))
+
+
+async def test_engine_away_and_back(flusher: Flusher, store: FakeStore, retries: list[str]) -> None:
+    """What cannot be stored is tried again until the engine is back, and the reason is told."""
     store.is_away = True
-    flusher.submit([create(1)])
-    reader = asyncio.create_task(flusher.see_writes(TENANT))
+    flushing = asyncio.create_task(flush(flusher, create(1)))
     await store.attempted.wait()
-    assert not reader.done()
+    assert not flushing.done()
     store.is_away = False
-    await asyncio.wait_for(reader, 10)
+    report = await asyncio.wait_for(flushing, 10)
     assert [row.patch.sequence for row in store.rows] == [1]
     assert store.attempts > 1
+    assert set(retries) == {"away"}
+    assert (report.last_sequence, report.runs, report.dead_letters) == (1, 1, 0)
 
 
+@pytest.mark.parametrize("name", ["poison", "unholdable"])
 @pytest.mark.parametrize("defect", [BlockRefused, ZeroDivisionError])
-async def test_poison_is_buried_alone(flusher: Flusher, store: FakeStore, defect: type[Exception]) -> None:
+async def test_poison_is_buried_alone(
+    flusher: Flusher, store: FakeStore, defect: type[Exception], name: str
+) -> None:
     """Of a refused block every neighbour is stored; the operations at fault become dead letters."""
     store.defect = defect
-    patches = [create(number, "poison" if number in (3, 40) else "n") for number in range(1, 51)]
-    flusher.submit(patches)
-    await asyncio.wait_for(flusher.see_sequence(50), 10)
+    patches = [create(number, name if number in (3, 40) else "n") for number in range(1, 51)]
+    report = await flush(flusher, *patches)
     assert {run_id for run_id, _ in store.buried} == {patches[2].run_id, patches[39].run_id}
     assert len(store.rows) == 48
-    flusher.submit([create(51)])
-    await asyncio.wait_for(flusher.see_sequence(51), 10)
+    assert report.dead_letters == 2
+    await flush(flusher, create(51))
+    assert len(store.rows) == 49
 
 
-async def test_path_that_is_too_deep_stops_nobody(flusher: Flusher, store: FakeStore) -> None:
-    """A run whose ancestors are more than a dotted order holds is buried; others go on."""
+async def test_moves_go_with_their_rows(flusher: Flusher, store: FakeStore) -> None:
+    """When a block is stored in parts, each run is moved once, with the part that has its row."""
+    await flush(flusher, *(create(number) for number in range(1, 9)))
+    moved = [create(number, start_us=1_000 + number) for number in range(1, 9)]
+    moved[4].name = "poison"
+    await flush(flusher, *moved)
+    expected = {patch.run_id for patch in moved} - {moved[4].run_id}
+    assert sorted(move.run_id for move in store.moves) == sorted(expected)
+
+
+async def test_patch_without_a_place_is_buried(flusher: Flusher, store: FakeStore) -> None:
+    """Placing refuses a path that is too deep; it is kept with the reason."""
     root = create(1)
-    flusher.submit([root])
-    await asyncio.wait_for(flusher.see_sequence(1), 10)
+    await flush(flusher, root)
     order = ".".join(["20261120T120000000000Z" + root.run_id] * 1_000)
-    key = RunKey(PROJECT, 1, root.run_id)
-    store.rows[0] = RunRow(root, RunPlace(key, root.run_id, order, ()), store.rows[0].facts)
+    place = store.rows[0].place
     flusher._placer._recent.clear()
+    store.rows[0] = RunRow(root, RunPlace(place.key, root.run_id, order, ()), store.rows[0].facts)
     child = create(2)
     child.parent_run_id = root.run_id
-    flusher.submit([child, create(3)])
-    await asyncio.wait_for(flusher.see_sequence(3), 10)
+    await flush(flusher, child, create(3))
     assert [run_id for run_id, _ in store.buried] == [child.run_id]
     assert [row.patch.sequence for row in store.rows] == [1, 3]
-
-
-async def test_readers_wait_for_their_projects_alone(flusher: Flusher, store: FakeStore) -> None:
-    """Writes of another project or tenant keep nobody waiting; those without a project concern all."""
-    store.is_away = True
-    flusher.submit([create(1)])
-    other = str(uuid.UUID(int=9))
-    await asyncio.wait_for(flusher.see_writes(TENANT, [other]), 10)
-    await asyncio.wait_for(flusher.see_writes(other), 10)
-    update = RunPatch(TENANT, create(1).run_id, sequence=2, outputs=b"1")
-    flusher.submit([update])
-    reader = asyncio.create_task(flusher.see_writes(TENANT, [other]))
-    await store.attempted.wait()
-    assert not reader.done()
-    store.is_away = False
-    await asyncio.wait_for(reader, 10)
-
-
-async def test_numbers_that_never_came_keep_nobody_waiting(flusher: Flusher) -> None:
-    """A token of an earlier process, or of a write that failed, waits for what there is."""
-    await asyncio.wait_for(flusher.see_sequence(1 << 60), 10)
-    flusher.submit([create(1)])
-    await asyncio.wait_for(flusher.see_sequence(1 << 60), 10)
-    assert flusher.waiting_bytes == 0
-
-
-async def test_room_returns_when_the_engine_does(flusher: Flusher, store: FakeStore) -> None:
-    """Memory counts until operations are stored; whoever waits for room is woken then."""
-    store.is_away = True
-    flusher.submit([create(1)])
-    assert flusher.waiting_bytes > 0
-    waiter = asyncio.create_task(flusher.wait_for_room(1))
-    reader = asyncio.create_task(flusher.see_sequence(1))
-    await store.attempted.wait()
-    assert not waiter.done()
-    store.is_away = False
-    await asyncio.wait_for(asyncio.gather(waiter, reader), 10)
-    assert flusher.waiting_bytes == 0
 
 
 async def test_parked_updates_keep_their_place_in_the_order(flusher: Flusher, store: FakeStore) -> None:
     """Updates of an unknown run wait, each is forgotten once its run has come, and they stay older."""
     run_id = create(3).run_id
     for sequence in (1, 2):
-        flusher.submit([RunPatch(TENANT, run_id, sequence=sequence, outputs=str(sequence).encode())])
-        await asyncio.wait_for(flusher.see_sequence(sequence), 10)
+        patch = RunPatch(TENANT, run_id, sequence=sequence, outputs=str(sequence).encode())
+        assert (await flush(flusher, patch)).parked == 1
     assert len(store.parked_patches) == 2
-    flusher.submit([create(3)])
-    await asyncio.wait_for(flusher.see_sequence(3), 10)
+    await flush(flusher, create(3))
     assert store.parked_patches == []
     assert [(row.patch.sequence, row.patch.outputs) for row in store.rows] == [(3, None), (2, b"2")]
 
 
-async def test_close_stores_what_waits(flusher: Flusher, store: FakeStore) -> None:
-    """Closing does not wait for the interval, and leaves nothing behind."""
-    flusher.submit([create(number) for number in range(1, 251)])
-    await asyncio.wait_for(flusher.close(), 10)
-    assert len(store.rows) == 250
+async def test_next_batch_can_be_prepared_meanwhile(flusher: Flusher, store: FakeStore) -> None:
+    """A batch that was prepared before the one ahead of it was inserted is stored behind it."""
+    first = await flusher.prepare([create(1)], FlushReport(1, 1))
+    update = RunPatch(TENANT, create(1).run_id, sequence=2, outputs=b"1")
+    second = await flusher.prepare([update], FlushReport(2, 1))
+    assert second.placement.parked == []
+    await flusher.insert(first)
+    await flusher.insert(second)
+    assert [row.patch.sequence for row in store.rows] == [1, 2]
 
 
 def test_merge_by_run_keeps_the_order() -> None:

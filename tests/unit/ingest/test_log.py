@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runstore.domain.errors import ErrorReason, RunstoreError
-from runstore.ingest.log import Log, LogCorrupt
+from runstore.ingest.log import Log, LogCorrupt, LogPosition, LogReader
 
 HEAD_BYTES = 16
 
@@ -32,9 +32,17 @@ async def written(folder: Path, bodies: Sequence[bytes], *, segment_bytes: int =
     await log.close()
 
 
+def unread(log: Log, folder: Path) -> list[bytes]:
+    """What a reader that starts now finds."""
+    reader = LogReader(folder)
+    bodies = list(reader.frames(log.end))
+    reader.close()
+    return bodies
+
+
 async def replayed(folder: Path) -> list[bytes]:
     log = open_log(folder)
-    bodies = list(log.replay())
+    bodies = unread(log, folder)
     await log.close()
     return bodies
 
@@ -61,7 +69,7 @@ async def test_torn_tail_is_cut_at_every_byte(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "000000000001.log").write_bytes(data[: len(data) - last_frame + kept])
         log = open_log(folder)
-        assert (list(log.replay()), log.last_sequence) == ([b"first", b"second"], 2)
+        assert (unread(log, folder), log.last_sequence) == ([b"first", b"second"], 2)
         log.start()
         await write(log, [b"later"], first=3)
         await log.close()
@@ -181,7 +189,7 @@ async def test_trim_forgets_and_frees(tmp_path: Path) -> None:
     await log.close()
     assert len(segments(tmp_path)) == 3
     log = open_log(tmp_path)
-    assert len(list(log.replay())) == 3
+    assert len(unread(log, tmp_path)) == 3
     assert (log.checkpoint, log.last_sequence) == (7, 10)
     await log.close()
 
@@ -195,7 +203,7 @@ async def test_sequence_survives_an_empty_log(tmp_path: Path) -> None:
     await log.close()
     for _ in range(2):
         log = open_log(tmp_path)
-        assert (list(log.replay()), log.last_sequence) == ([], 41)
+        assert (unread(log, tmp_path), log.last_sequence) == ([], 41)
         await log.close()
 
 
@@ -281,3 +289,51 @@ async def test_closed_log_refuses(tmp_path: Path) -> None:
         await log.append(b"y", 2, lambda: None)
     assert refused.value.reason is ErrorReason.UNAVAILABLE
     assert await replayed(tmp_path) == [b"x"]
+
+
+async def test_reader_follows_the_writer(tmp_path: Path) -> None:
+    """Frames come once and in order while more are appended, over segments that are sealed and removed."""
+    ends: list[LogPosition] = []
+    log = Log(tmp_path, segment_bytes=100, max_bytes=1 << 30, on_durable=ends.append)
+    log.start()
+    reader = LogReader(tmp_path)
+    read: list[bytes] = []
+    for number in range(1, 31):
+        await log.append(b"%d" % number * 10, number, lambda: None)
+        if number % 3 == 0:
+            read += reader.frames(ends[-1])
+            assert reader.position == ends[-1]
+            assert reader.bytes_until(ends[-1]) == 0
+            log.trim(reader.position.sequence)
+    assert read == [b"%d" % number * 10 for number in range(1, 31)]
+    assert [end.sequence for end in ends] == list(range(1, 31))
+    assert len(segments(tmp_path)) == 1
+    reader.close()
+    await log.close()
+
+
+async def test_reader_stops_where_the_log_is_durable(tmp_path: Path) -> None:
+    """It can be left in the middle, and never reads what was written behind the end that it was told."""
+    ends: list[LogPosition] = []
+    log = Log(tmp_path, segment_bytes=1 << 20, max_bytes=1 << 30, on_durable=ends.append)
+    log.start()
+    await write(log, [b"a", b"b", b"c"])
+    reader = LogReader(tmp_path)
+    assert next(iter(reader.frames(ends[1]))) == b"a"
+    assert reader.bytes_until(ends[2]) == 2 * (HEAD_BYTES + 1)
+    assert list(reader.frames(ends[1])) == [b"b"]
+    assert list(reader.frames(ends[1])) == []
+    assert list(reader.frames(ends[2])) == [b"c"]
+    reader.close()
+    await log.close()
+
+
+async def test_reader_refuses_a_log_with_a_hole(tmp_path: Path) -> None:
+    """A segment that is gone although it was never stored is said, not skipped."""
+    await written(tmp_path, [b"a" * 100] * 3, segment_bytes=100)
+    log = open_log(tmp_path)
+    for path in segments(tmp_path):
+        path.unlink()
+    with pytest.raises(LogCorrupt, match="no segment"):
+        unread(log, tmp_path)
+    await log.close()

@@ -49,9 +49,7 @@ def place(run_id: str = RUN, *, project_id: str = PROJECT, start_us: int = T0_US
 
 
 async def placed(placer: Placer, *patches: RunPatch) -> Placement:
-    outcome = await placer.place(patches)
-    placer.remember(outcome)
-    return outcome
+    return await placer.place(patches)
 
 
 async def test_create_is_taken_at_its_word(placer: Placer, store: Places) -> None:
@@ -126,8 +124,19 @@ async def test_parent_in_the_same_flush_comes_first(placer: Placer) -> None:
     assert outcome.parked == []
 
 
-async def test_nothing_is_remembered_of_a_flush_that_failed(placer: Placer, store: Places) -> None:
-    """Only what is stored counts: placing again asks again."""
+async def test_place_counts_before_it_is_stored(placer: Placer, store: Places) -> None:
+    """The next flush is placed while this one is inserted."""
     await placer.place([create()])
-    await placer.place([patch()])
-    assert store.asked == [RUN]
+    outcome = await placer.place([patch()])
+    assert store.asked == []
+    assert [where for _, where in outcome.placed] == [place()]
+
+
+async def test_path_that_is_too_deep_is_refused_alone(placer: Placer, store: Places) -> None:
+    """A run whose ancestors are more than a dotted order holds has no place; others go on."""
+    order = ".".join([dotted_order.root(T0_US, PARENT)] * dotted_order.MAX_SEGMENTS)
+    store.known[PARENT] = RunPlace(RunKey(PROJECT, T0_US, PARENT), PARENT, order, ())
+    child = create(parent_run_id=PARENT)
+    outcome = await placer.place([child, create(OTHER_PROJECT)])
+    assert [refused for refused, _ in outcome.refused] == [child]
+    assert [patch.run_id for patch, _ in outcome.placed] == [OTHER_PROJECT]

@@ -30,7 +30,7 @@ class FakeIngest:
         self.waited = asyncio.Event()
         self.refusal: RunstoreError | None = None
 
-    async def wait_for_room(self) -> None:
+    async def wait_for_room(self, tenant_id: str) -> None:
         self.waited.set()
         await self.room.wait()
 

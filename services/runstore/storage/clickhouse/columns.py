@@ -7,7 +7,7 @@ drop exact repetitions of a row and never combine rows, so that a read before a 
 it agree by construction (docs/decisions/0001-partial-rows.md).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,7 +17,8 @@ from typing import Any
 import pyarrow as pa
 
 from runstore.domain.extra import ExtraFacts
-from runstore.domain.runs import RunRow
+from runstore.domain.prices import Cost
+from runstore.domain.runs import RunFacts, RunPatch, RunPlace, RunRow
 from runstore.domain.usage import EXACT, Usage
 
 NIL_UUID = "00000000-0000-0000-0000-000000000000"
@@ -51,6 +52,19 @@ EXISTS = Present.NAME | Present.RUN_TYPE
 """A run is listed once its name and type are known."""
 
 
+class Rows:
+    """Partial rows taken apart once, for the columns that are made of them."""
+
+    def __init__(self, rows: Sequence[RunRow]) -> None:
+        self.patches: list[RunPatch] = [row.patch for row in rows]
+        self.places: list[RunPlace] = [row.place for row in rows]
+        self.facts: list[RunFacts] = [row.facts for row in rows]
+        self.present: list[int] = [present(row) for row in rows]
+        self.extras: list[ExtraFacts] = [facts.extra or _NO_EXTRA for facts in self.facts]
+        self.usages: list[Usage] = [facts.usage or _NO_USAGE for facts in self.facts]
+        self.costs: list[Cost] = [facts.cost or _NO_COST for facts in self.facts]
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column of a table of partial rows."""
@@ -58,11 +72,13 @@ class Column:
     name: str
     sql_type: str
     arrow_type: pa.DataType
-    value: Callable[[RunRow], Any]
+    values: Callable[[Rows], Sequence[Any]]
+    """Of all rows at once: a call for each of a flush's million values would double their cost."""
 
 
 _UUID = pa.string()  # ClickHouse parses the text faster than Python would.
 _TIME = pa.timestamp("us", tz="UTC")
+_TEXTS = pa.map_(pa.string(), pa.string())
 _COUNTS = pa.map_(pa.string(), pa.int64())
 _MONEY = pa.decimal128(38, 18)
 _MONEYS = pa.map_(pa.string(), _MONEY)
@@ -76,24 +92,22 @@ _SMALLEST_MONEY = Decimal(1).scaleb(-18)
 
 _NO_USAGE = Usage(rank=0)
 _NO_EXTRA = ExtraFacts()
+_NO_COST = Cost()
 
 
 def present(row: RunRow) -> int:
     """The `present` bits of a row."""
     patch, facts = row.patch, row.facts
-    payloads = (
-        (patch.inputs is not None) << 4
-        | (patch.outputs is not None) << 5
+    return (
+        (patch.name is not None)
+        | (patch.run_type is not None) << 1
+        | (patch.end_time_us is not None) << 2
         | (patch.error is not None) << 3
+        | (patch.inputs is not None) << 4
+        | (patch.outputs is not None) << 5
         | (patch.events is not None) << 6
         | (patch.extra is not None) << 7
         | (patch.manifest is not None) << 8
-    )
-    return (
-        payloads
-        | (patch.name is not None)
-        | (patch.run_type is not None) << 1
-        | (patch.end_time_us is not None) << 2
         | (patch.tags is not None) << 9
         | (patch.reference_example_id is not None) << 10
         | (facts.usage is not None) << 11
@@ -103,107 +117,136 @@ def present(row: RunRow) -> int:
     )
 
 
-def _usage(row: RunRow) -> Usage:
-    return row.facts.usage or _NO_USAGE
-
-
-def _extra(row: RunRow) -> ExtraFacts:
-    return row.facts.extra or _NO_EXTRA
-
-
-def _metadata(row: RunRow) -> list[tuple[str, str]]:
-    """Metadata that filters can see; a null erases nothing, so it is left out."""
-    return [(key, value) for key, value in _extra(row).metadata.items() if value != "null"]
-
-
-def _is_cost_told(row: RunRow) -> bool:
-    """Whether the client gave the costs; computed ones follow the price that holds for the run."""
-    return _usage(row).total_cost is not None
-
-
-def _money(amount: Decimal) -> Decimal:
+def _money(amount: Decimal | None) -> Decimal | None:
     """Rounded to what the column holds: clients compute costs in binary floats."""
-    return amount.quantize(_SMALLEST_MONEY, context=EXACT)
+    return None if amount is None else amount.quantize(_SMALLEST_MONEY, context=EXACT)
 
 
-def _cost(field: str) -> Callable[[RunRow], Decimal | None]:
-    def value(row: RunRow) -> Decimal | None:
-        amount = getattr(row.facts.cost, field) if row.facts.cost is not None else None
-        return None if amount is None else _money(amount)
-
-    return value
-
-
-def _cost_details(field: str) -> Callable[[RunRow], list[tuple[str, Decimal]]]:
-    def value(row: RunRow) -> list[tuple[str, Decimal]]:
-        details = getattr(row.facts.cost, field) if row.facts.cost is not None else {}
-        return [(category, _money(amount)) for category, amount in details.items()]
-
-    return value
+def _moneys(details: Mapping[str, Decimal]) -> list[tuple[str, Decimal | None]]:
+    return [(category, _money(amount)) for category, amount in details.items()] if details else []
 
 
 KEY = (
-    Column("tenant_id", "UUID", _UUID, lambda row: row.patch.tenant_id),
-    Column("project_id", "UUID", _UUID, lambda row: row.place.key.project_id),
-    Column("start_time", _SQL_TIME, _TIME, lambda row: row.place.key.start_time_us),
-    Column("run_id", "UUID", _UUID, lambda row: row.patch.run_id),
-    Column("seq", "UInt64", pa.uint64(), lambda row: row.patch.sequence),
-    Column("present", "UInt32", pa.uint32(), present),
+    Column("tenant_id", "UUID", _UUID, lambda rows: [patch.tenant_id for patch in rows.patches]),
+    Column("project_id", "UUID", _UUID, lambda rows: [place.key.project_id for place in rows.places]),
+    Column("start_time", _SQL_TIME, _TIME, lambda rows: [place.key.start_time_us for place in rows.places]),
+    Column("run_id", "UUID", _UUID, lambda rows: [patch.run_id for patch in rows.patches]),
+    Column("seq", "UInt64", pa.uint64(), lambda rows: [patch.sequence for patch in rows.patches]),
+    Column("present", "UInt32", pa.uint32(), lambda rows: rows.present),
 )
 
 RUN_COLUMNS = (
     *KEY,
-    Column("trace_id", "UUID", _UUID, lambda row: row.place.trace_id),
-    Column("dotted_order", "String", pa.string(), lambda row: row.place.dotted_order),
-    Column("parent_run_ids", "Array(UUID)", pa.list_(_UUID), lambda row: row.place.parent_run_ids),
-    Column("name", "String", pa.string(), lambda row: row.patch.name or ""),
-    Column("run_type", "LowCardinality(String)", pa.string(), lambda row: row.patch.run_type or ""),
-    Column("end_time", _SQL_TIME, _TIME, lambda row: row.patch.end_time_us or 0),
-    Column("first_token_time", _SQL_TIME, _TIME, lambda row: row.facts.first_token_time_us or 0),
-    Column("tags", "Array(String)", pa.list_(pa.string()), lambda row: row.patch.tags or ()),
-    Column("metadata", "Map(LowCardinality(String), String)", pa.map_(pa.string(), pa.string()), _metadata),
-    Column("thread_id", "String", pa.string(), lambda row: _extra(row).thread_id),
-    Column("thread_rank", "UInt8", pa.uint8(), lambda row: _extra(row).thread_rank),
-    Column("ls_user_id", "String", pa.string(), lambda row: _extra(row).ls_user_id),
-    Column("reference_example_id", "UUID", _UUID, lambda row: row.patch.reference_example_id or NIL_UUID),
-    Column("usage_rank", "UInt8", pa.uint8(), lambda row: _usage(row).rank),
-    Column("prompt_tokens", "Int64", pa.int64(), lambda row: _usage(row).prompt_tokens),
-    Column("completion_tokens", "Int64", pa.int64(), lambda row: _usage(row).completion_tokens),
-    Column("total_tokens", "Int64", pa.int64(), lambda row: _usage(row).total_tokens),
+    Column("trace_id", "UUID", _UUID, lambda rows: [place.trace_id for place in rows.places]),
+    Column("dotted_order", "String", pa.string(), lambda rows: [place.dotted_order for place in rows.places]),
+    Column(
+        "parent_run_ids",
+        "Array(UUID)",
+        pa.list_(_UUID),
+        lambda rows: [place.parent_run_ids for place in rows.places],
+    ),
+    Column("name", "String", pa.string(), lambda rows: [patch.name or "" for patch in rows.patches]),
+    Column(
+        "run_type",
+        "LowCardinality(String)",
+        pa.string(),
+        lambda rows: [patch.run_type or "" for patch in rows.patches],
+    ),
+    Column("end_time", _SQL_TIME, _TIME, lambda rows: [patch.end_time_us or 0 for patch in rows.patches]),
+    Column(
+        "first_token_time",
+        _SQL_TIME,
+        _TIME,
+        lambda rows: [facts.first_token_time_us or 0 for facts in rows.facts],
+    ),
+    Column(
+        "tags",
+        "Array(String)",
+        pa.list_(pa.string()),
+        lambda rows: [patch.tags or () for patch in rows.patches],
+    ),
+    # What filters can see; a null erases nothing, so `ExtraFacts` leaves it out.
+    Column(
+        "metadata",
+        "Map(LowCardinality(String), String)",
+        _TEXTS,
+        lambda rows: [extra.metadata.items() for extra in rows.extras],
+    ),
+    Column("thread_id", "String", pa.string(), lambda rows: [extra.thread_id for extra in rows.extras]),
+    Column("thread_rank", "UInt8", pa.uint8(), lambda rows: [extra.thread_rank for extra in rows.extras]),
+    Column("ls_user_id", "String", pa.string(), lambda rows: [extra.ls_user_id for extra in rows.extras]),
+    Column(
+        "reference_example_id",
+        "UUID",
+        _UUID,
+        lambda rows: [patch.reference_example_id or NIL_UUID for patch in rows.patches],
+    ),
+    Column("usage_rank", "UInt8", pa.uint8(), lambda rows: [usage.rank for usage in rows.usages]),
+    Column("prompt_tokens", "Int64", pa.int64(), lambda rows: [usage.prompt_tokens for usage in rows.usages]),
+    Column(
+        "completion_tokens",
+        "Int64",
+        pa.int64(),
+        lambda rows: [usage.completion_tokens for usage in rows.usages],
+    ),
+    Column("total_tokens", "Int64", pa.int64(), lambda rows: [usage.total_tokens for usage in rows.usages]),
     Column(
         "prompt_token_details",
         _SQL_COUNTS,
         _COUNTS,
-        lambda row: list(_usage(row).prompt_token_details.items()),
+        lambda rows: [usage.prompt_token_details.items() for usage in rows.usages],
     ),
     Column(
         "completion_token_details",
         _SQL_COUNTS,
         _COUNTS,
-        lambda row: list(_usage(row).completion_token_details.items()),
+        lambda rows: [usage.completion_token_details.items() for usage in rows.usages],
     ),
-    Column("is_cost_told", "Bool", pa.bool_(), _is_cost_told),
-    Column("prompt_cost", _SQL_MONEY, _MONEY, _cost("prompt_cost")),
-    Column("completion_cost", _SQL_MONEY, _MONEY, _cost("completion_cost")),
-    Column("total_cost", _SQL_MONEY, _MONEY, _cost("total_cost")),
-    Column("prompt_cost_details", _SQL_MONEYS, _MONEYS, _cost_details("prompt_cost_details")),
-    Column("completion_cost_details", _SQL_MONEYS, _MONEYS, _cost_details("completion_cost_details")),
+    # Whether the client gave the costs; computed ones follow the price that holds for the run.
+    Column(
+        "is_cost_told",
+        "Bool",
+        pa.bool_(),
+        lambda rows: [usage.total_cost is not None for usage in rows.usages],
+    ),
+    Column("prompt_cost", _SQL_MONEY, _MONEY, lambda rows: [_money(cost.prompt_cost) for cost in rows.costs]),
+    Column(
+        "completion_cost",
+        _SQL_MONEY,
+        _MONEY,
+        lambda rows: [_money(cost.completion_cost) for cost in rows.costs],
+    ),
+    Column("total_cost", _SQL_MONEY, _MONEY, lambda rows: [_money(cost.total_cost) for cost in rows.costs]),
+    Column(
+        "prompt_cost_details",
+        _SQL_MONEYS,
+        _MONEYS,
+        lambda rows: [_moneys(cost.prompt_cost_details) for cost in rows.costs],
+    ),
+    Column(
+        "completion_cost_details",
+        _SQL_MONEYS,
+        _MONEYS,
+        lambda rows: [_moneys(cost.completion_cost_details) for cost in rows.costs],
+    ),
     Column(
         "price_model_id",
         "UUID",
         _UUID,
-        lambda row: row.facts.price.price_model_id if row.facts.price is not None else NIL_UUID,
+        lambda rows: [
+            facts.price.price_model_id if facts.price is not None else NIL_UUID for facts in rows.facts
+        ],
     ),
 )
 
 PAYLOAD_COLUMNS = (
     *KEY,
-    Column("inputs", "String", pa.binary(), lambda row: row.patch.inputs or b""),
-    Column("outputs", "String", pa.binary(), lambda row: row.patch.outputs or b""),
-    Column("error", "String", pa.string(), lambda row: row.patch.error or ""),
-    Column("events", "String", pa.binary(), lambda row: row.patch.events or b""),
-    Column("extra", "String", pa.binary(), lambda row: row.patch.extra or b""),
-    Column("manifest", "String", pa.binary(), lambda row: row.patch.manifest or b""),
+    Column("inputs", "String", pa.binary(), lambda rows: [patch.inputs or b"" for patch in rows.patches]),
+    Column("outputs", "String", pa.binary(), lambda rows: [patch.outputs or b"" for patch in rows.patches]),
+    Column("error", "String", pa.string(), lambda rows: [patch.error or "" for patch in rows.patches]),
+    Column("events", "String", pa.binary(), lambda rows: [patch.events or b"" for patch in rows.patches]),
+    Column("extra", "String", pa.binary(), lambda rows: [patch.extra or b"" for patch in rows.patches]),
+    Column("manifest", "String", pa.binary(), lambda rows: [patch.manifest or b"" for patch in rows.patches]),
 )
 
 PAYLOAD_BITS = {
@@ -216,7 +259,8 @@ PAYLOAD_BITS = {
 }
 
 
-_PAYLOADS = sum(PAYLOAD_BITS.values())
+ANY_PAYLOAD = sum(PAYLOAD_BITS.values())
+"""Bits of a row that has something for the table of payloads."""
 
 # -- merging ---------------------------------------------------------------------------------------
 
@@ -400,47 +444,7 @@ MERGED = {
 }
 """The merged run as filters see it, over AGGREGATES and the key."""
 
-# -- blocks ------------------------------------------------------------------------------------------
-
-
-def arrow_blocks(rows: Sequence[RunRow]) -> tuple[bytes, bytes]:
-    """The rows as blocks of the tables of runs and of payloads, each an Arrow IPC stream.
-
-    Rows without a payload are left out of the second. Raises pyarrow.ArrowInvalid, OverflowError or
-    TypeError for a value that its column cannot hold.
-    """
-    runs = _batch(RUN_COLUMNS, rows)
-    heavy = [row for row in rows if _has_payload(row)]
-    if len(heavy) == len(rows):
-        keys, columns = runs.columns[: len(KEY)], PAYLOAD_COLUMNS[len(KEY) :]
-        rest = [_array(column, heavy) for column in columns]
-        payloads = pa.record_batch([*keys, *rest], names=[column.name for column in PAYLOAD_COLUMNS])
-    else:
-        payloads = _batch(PAYLOAD_COLUMNS, heavy)
-    return _stream(runs), _stream(payloads)
-
-
-def _batch(columns: Sequence[Column], rows: Sequence[RunRow]) -> pa.RecordBatch:
-    return pa.record_batch(
-        [_array(column, rows) for column in columns], names=[column.name for column in columns]
-    )
-
-
-def _array(column: Column, rows: Sequence[RunRow]) -> pa.Array:
-    return pa.array(list(map(column.value, rows)), type=column.arrow_type)
-
-
-def _stream(batch: pa.RecordBatch) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    stream: bytes = sink.getvalue().to_pybytes()
-    return stream
-
-
-def _has_payload(row: RunRow) -> bool:
-    return present(row) & _PAYLOADS != 0
-
+# -- times as the driver takes them ------------------------------------------------------------------
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -5,14 +5,14 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 
 from runstore.domain.extra import merge_extra, metadata_of
 from runstore.domain.previews import error_preview, preview
-from runstore.domain.prices import Price
 from runstore.domain.runs import (
     AttachmentRef,
     Position,
@@ -27,7 +27,8 @@ from runstore.domain.runs import (
     StoredRun,
 )
 from runstore.storage.clickhouse import schema
-from runstore.storage.clickhouse.columns import PAYLOAD_COLUMNS, RUN_COLUMNS, Present, arrow_blocks, sql_time
+from runstore.storage.clickhouse.blocks import BlockBuilder
+from runstore.storage.clickhouse.columns import Present, sql_time
 from runstore.storage.clickhouse.engine import Engine
 from runstore.storage.clickhouse.list_sql import (
     PAYLOAD_FIELDS,
@@ -39,65 +40,54 @@ from runstore.storage.clickhouse.list_sql import (
     payloads,
 )
 from runstore.storage.clickhouse.merged_run import COST_FIELDS, MergedRun, Prices
-from runstore.storage.run_store import BlockRefused
+from runstore.storage.run_store import Block, BlockRefused
 
 _WIDEST_WINDOW_ROWS = 1_000_000
 _PATCH = msgspec.msgpack.Decoder(RunPatch)
 
 
 @asynccontextmanager
-async def open_run_store(dsn: str) -> AsyncIterator["ClickHouseRunStore"]:
+async def open_run_store(dsn: str, block_folder: Path | None = None) -> AsyncIterator["ClickHouseRunStore"]:
     """Connect to `chdb://…` or `http(s)://…` and bring its schema up to date.
 
+    `block_folder` is for blocks that are built in this process; a temporary folder when None.
     Raises StoreUnavailable, SchemaTooNew.
     """
     engine = Engine(dsn)
-    try:
-        await engine.write(schema.migrate)
-        yield ClickHouseRunStore(engine)
-    finally:
-        engine.close()
+    with TemporaryDirectory() as temporary:
+        try:
+            await engine.write(schema.migrate)
+            yield ClickHouseRunStore(engine, BlockBuilder(block_folder or Path(temporary)))
+        finally:
+            engine.close()
 
 
 class ClickHouseRunStore:
     """`RunStore` on an engine whose schema is up to date."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, blocks: BlockBuilder) -> None:
         self._engine = engine
-        self._stored_prices: set[str] = set()
+        self._blocks = blocks
 
     # -- writing ---------------------------------------------------------------------------------
 
-    async def append(self, rows: Sequence[RunRow], moves: Sequence[RunMove], /) -> None:
+    def block(self, rows: Sequence[RunRow], /) -> Block:
+        return self._blocks.build(rows)
+
+    async def append(self, block: Block, moves: Sequence[RunMove], /) -> None:
+        try:
+            await self.insert(block, moves)
+        except BlockRefused:
+            self._blocks.discard(block)
+            raise
+        self._blocks.stored(block)
+
+    async def insert(self, block: Block, moves: Sequence[RunMove], /) -> None:
+        """As `append`, for a block that another process has built and keeps."""
         for move in moves:
             await self._engine.write(partial(_move, move))
-        if rows:
-            await self._engine.write(lambda client: self._insert(client, list(rows)))
-
-    def _insert(self, client: Any, rows: list[RunRow]) -> None:
-        """Insert a block; the runs table comes last, so that no run is listed before its payload is there."""
-        try:
-            runs, heavy = arrow_blocks(rows)
-        except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
-            raise BlockRefused(str(error)) from error
-        self._insert_prices(client, rows)
-        _insert_attachments(client, rows)
-        _insert_block(client, "run_payloads", [column.name for column in PAYLOAD_COLUMNS], heavy)
-        _insert_block(client, "runs", [column.name for column in RUN_COLUMNS], runs)
-
-    def _insert_prices(self, client: Any, rows: list[RunRow]) -> None:
-        prices: dict[str, Price] = {
-            price.price_model_id: price
-            for row in rows
-            if (price := row.facts.price) is not None and price.price_model_id not in self._stored_prices
-        }
-        if prices:
-            values = [
-                [price.price_model_id, dict(price.prompt), dict(price.completion)]
-                for price in prices.values()
-            ]
-            client.insert("model_prices", values, ["price_model_id", "prompt_prices", "completion_prices"])
-            self._stored_prices.update(prices)
+        for table, path in block.files:
+            await self._engine.insert_file(table, path)
 
     async def park(self, patches: Sequence[tuple[str, RunPatch]], /) -> None:
         await self._engine.write(lambda client: _insert_parked(client, patches, done=False))
@@ -375,30 +365,6 @@ def _set_payloads(query: RunQuery, run: StoredRun, columns: dict[str, Any]) -> N
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _insert_block(client: Any, table: str, names: list[str], block: bytes) -> None:
-    client.raw_insert(table, column_names=names, insert_block=block, fmt="ArrowStream")
-
-
-def _insert_attachments(client: Any, rows: list[RunRow]) -> None:
-    values = [
-        [
-            row.patch.tenant_id,
-            row.place.key.project_id,
-            sql_time(row.place.key.start_time_us),
-            row.patch.run_id,
-            name,
-            row.patch.sequence,
-            attachment.mime_type,
-            attachment.content,
-        ]
-        for row in rows
-        for name, attachment in (row.patch.attachments or {}).items()
-    ]
-    if values:
-        names = ["tenant_id", "project_id", "start_time", "run_id", "name", "seq", "mime_type", "content"]
-        client.insert("run_attachments", values, names)
 
 
 def _insert_parked(client: Any, patches: Sequence[tuple[str, RunPatch]], *, done: bool) -> None:

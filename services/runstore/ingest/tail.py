@@ -1,0 +1,131 @@
+"""Follows the log and has the flusher store what it finds: the life of the flusher process."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from runstore.domain.runs import RunPatch
+from runstore.ingest.flusher import Flusher, FlushReport, Prepared
+from runstore.ingest.log import LogPosition, LogReader
+
+_BODY = msgspec.msgpack.Decoder(list[RunPatch])
+
+
+@dataclass(frozen=True, slots=True)
+class FlushLimits:
+    """When a flush begins, and how much it takes."""
+
+    interval_ms: int
+    max_operations: int
+    max_bytes: int
+
+
+class Demand:
+    """What the store process wants of the flusher."""
+
+    def __init__(self) -> None:
+        self.end = LogPosition(0, 0, 0)
+        """The log is durable up to here."""
+        self.wanted_sequence = 0
+        """Somebody waits for what is up to this sequence number."""
+        self.is_draining = False
+        """Everything is to be stored, and then the process ends."""
+        self._changed = asyncio.Event()
+
+    def durable(self, end: LogPosition) -> None:
+        """The log has grown."""
+        self.end = end
+        self._changed.set()
+
+    def hurry(self, sequence: int) -> None:
+        """Somebody waits."""
+        self.wanted_sequence = max(self.wanted_sequence, sequence)
+        self._changed.set()
+
+    def drain(self) -> None:
+        """Store everything and end."""
+        self.is_draining = True
+        self._changed.set()
+
+    async def change(self) -> None:
+        """Return when anything of it changes."""
+        self._changed.clear()
+        await self._changed.wait()
+
+
+class Tail:
+    """Takes operations from the log in batches: as soon as somebody waits for them, there are enough of them,
+    or the oldest has waited long enough. Prepares one batch while the one before it is inserted.
+
+    Lives on one event loop, which it shares with nothing that is in a hurry.
+    """
+
+    def __init__(
+        self,
+        reader: LogReader,
+        demand: Demand,
+        flusher: Flusher,
+        limits: FlushLimits,
+        on_stored: Callable[[FlushReport], None],
+    ) -> None:
+        self._reader = reader
+        self._demand = demand
+        self._flusher = flusher
+        self._limits = limits
+        self._on_stored = on_stored
+
+    async def run(self) -> None:
+        """Return once everything is stored after `Demand.drain`."""
+        inserting: asyncio.Task[None] | None = None
+        while True:
+            if self._reader.position.sequence < self._demand.end.sequence:
+                await self._gather()
+                prepared = await self._prepare()
+                if inserting is not None:
+                    await inserting
+                inserting = asyncio.create_task(self._insert(prepared))
+                await asyncio.sleep(0)  # It is on its way before the next batch takes the processor.
+                if not prepared.awaited:
+                    continue
+                # What it brings back places runs, which the next batch may be about.
+            if inserting is not None:
+                await inserting
+                inserting = None
+            elif self._demand.is_draining:
+                return
+            else:
+                await self._demand.change()
+
+    async def _gather(self) -> None:
+        """Let operations gather while nobody waits for them."""
+        give_up_at = time.monotonic() + self._limits.interval_ms / 1_000
+        while not self._is_wanted and self._reader.bytes_until(self._demand.end) < self._limits.max_bytes:
+            left_s = give_up_at - time.monotonic()
+            if left_s <= 0:
+                return
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._demand.change()
+            except TimeoutError:
+                return
+
+    @property
+    def _is_wanted(self) -> bool:
+        return self._demand.is_draining or self._demand.wanted_sequence > self._reader.position.sequence
+
+    async def _prepare(self) -> Prepared:
+        patches: list[RunPatch] = []
+        size_bytes = 0
+        for body in self._reader.frames(self._demand.end):
+            patches += _BODY.decode(body)
+            size_bytes += len(body)
+            if size_bytes >= self._limits.max_bytes or len(patches) >= self._limits.max_operations:
+                break
+        report = FlushReport(self._reader.position.sequence, len(patches), size_bytes=size_bytes)
+        return await self._flusher.prepare(patches, report)
+
+    async def _insert(self, prepared: Prepared) -> None:
+        self._on_stored(await self._flusher.insert(prepared))

@@ -1,0 +1,119 @@
+"""Keeps the flusher process of a store running, and the store's end of the link to it."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from runstore.ingest.flusher import FlushReport
+from runstore.ingest.link import Drain, Durable, Hurry, StoreEnd
+from runstore.ingest.log import Log, LogPosition
+from runstore.ingest.visibility import Visibility
+from runstore.runtime.settings import Settings
+from runstore.storage.clickhouse.run_store import ClickHouseRunStore
+
+_COMMAND = (sys.executable, "-m", "runstore.runtime.cli", "flusher")
+_PAUSE_S = 0.2
+
+logger = structlog.get_logger()
+
+
+class FlusherProcess:
+    """One process that stores what the log holds; started again whenever it ends, because the log forgets
+    nothing before it is stored."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._link: StoreEnd | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._is_draining = False
+        self._has_given_up = False
+        self._task: asyncio.Task[None] | None = None
+
+    def durable(self, end: LogPosition) -> None:
+        """The log is durable up to here."""
+        self._tell(Durable(end))
+
+    def hurry(self, sequence: int) -> None:
+        """Somebody waits for what is up to this sequence number."""
+        self._tell(Hurry(sequence))
+
+    def start(self, store: ClickHouseRunStore, log: Log, visibility: Visibility) -> None:
+        """Move from `log` to `store` from now on, and keep the log and `visibility` informed."""
+        recovered_sequence = log.last_sequence if log.has_unflushed else 0
+
+        async def on_stored(report: FlushReport) -> None:
+            nonlocal recovered_sequence
+            log.trim(report.last_sequence)
+            await visibility.stored(report.last_sequence)
+            if recovered_sequence:
+                logger.info("log_replay", operations=report.operations, bytes_left=log.size_bytes)
+                if report.last_sequence >= recovered_sequence:
+                    recovered_sequence = 0
+                    logger.info("log_replayed")
+
+        methods: dict[str, Callable[..., Awaitable[Any]]] = {
+            "append": store.insert,
+            "places": store.places,
+            "moved_runs": store.moved_runs,
+            "park": store.park,
+            "awaited_runs": store.awaited_runs,
+            "parked": store.parked,
+            "unpark": store.unpark,
+            "bury": store.bury,
+        }
+        self._link = StoreEnd(methods, on_stored=on_stored, on_retry=visibility.engine_away)
+        self._task = asyncio.create_task(self._run(self._link, log, visibility))
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Store all that is durable and end the process; False when there was not the time for it."""
+        self._is_draining = True
+        self._tell(Drain())
+        if self._task is None:
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await asyncio.shield(self._task)
+                return True
+        self._has_given_up = True
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+        await self._task
+        return False
+
+    def _tell(self, message: Durable | Hurry | Drain) -> None:
+        if self._link is not None:
+            self._link.send(message)
+
+    def _greeting(self, log: Log) -> list[Durable | Hurry | Drain]:
+        """What a new process must know. Readers may have asked the one before it to hurry."""
+        greeting: list[Durable | Hurry | Drain] = [Durable(log.end), Hurry(log.end.sequence)]
+        return [*greeting, Drain()] if self._is_draining else greeting
+
+    async def _run(self, link: StoreEnd, log: Log, visibility: Visibility) -> None:
+        while not self._has_given_up:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                self._process = await asyncio.create_subprocess_exec(
+                    *_COMMAND,
+                    "--fd",
+                    str(theirs.fileno()),
+                    env=self._settings.environment(),
+                    pass_fds=(theirs.fileno(),),
+                    # Out of reach of the terminal's Ctrl-C: it ends after its store.
+                    start_new_session=True,
+                )
+            await link.serve(ours, greeting=lambda: self._greeting(log))
+            status = await self._process.wait()
+            if status == 0 and self._is_draining:
+                return
+            logger.warning(
+                "flusher_ended", status=status, hint="restarting; the log has what it had not stored"
+            )
+            await visibility.engine_away("the flusher process ended")
+            await asyncio.sleep(_PAUSE_S)
