@@ -27,6 +27,7 @@ _FIELD: Final = "dotted_order"
 _TIME_CHARS: Final = 22  # 20240429T004912090000Z
 _SEGMENT_CHARS: Final = _TIME_CHARS + 36
 _STRIDE: Final = _SEGMENT_CHARS + 1  # and its dot
+_MINUTE_US: Final = 60_000_000
 
 _TIME_PATTERN: Final = r"\d{8}T\d{12}Z"
 _UUID_PATTERN: Final = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
@@ -74,6 +75,13 @@ def parse(text: str) -> DottedOrder:
     )
 
 
+def ancestors(text: str) -> tuple[str, ...]:
+    """The ids above the run in a text that `parse` has accepted, root first."""
+    split = len(text) - _SEGMENT_CHARS
+    read_parents = _cached_parent_ids if split <= _CACHED_CHARS else _parent_ids
+    return read_parents(text[:split]) or ()
+
+
 def segment(start_time_us: int, run_id: str) -> str:
     """One segment; `run_id` is a dashed UUID in either case.
 
@@ -116,24 +124,22 @@ _cached_parent_ids: Final = lru_cache(maxsize=_CACHED_PARENTS)(_parent_ids)
 
 def _time_us(text: str, at: int) -> int:
     """The time of the segment that begins at `at`, whose form has been checked."""
-    clock = text[at + 9 : at + 21]
-    hour, minute, second = int(clock[:2]), int(clock[2:4]), int(clock[4:6])
-    if hour > 23 or minute > 59 or second > 59:
+    within_minute_us = int(text[at + 13 : at + 21])  # Seconds and six digits of fraction.
+    if within_minute_us >= _MINUTE_US:
         raise invalid(_FIELD, f"segment {at // _STRIDE + 1}: no such time")
     try:
-        day_us = _day_us(text[at : at + 8])
+        time_us = _minute_us(text[at : at + 13]) + within_minute_us
     except ValueError as error:
         raise invalid(_FIELD, f"segment {at // _STRIDE + 1}: no such time: {error}") from error
-    time_us = day_us + ((hour * 60 + minute) * 60 + second) * 1_000_000 + int(clock[6:])
     if not MIN_TIME_US <= time_us <= MAX_TIME_US:
         raise out_of_range(_FIELD)
     return time_us
 
 
 @lru_cache(maxsize=1_024)
-def _day_us(day: str) -> int:
-    """Midnight of a day `YYYYMMDD`; a stream of runs knows few. Raises ValueError for no such day."""
-    return (datetime.fromisoformat(day) - NAIVE_EPOCH) // MICROSECOND
+def _minute_us(minute: str) -> int:
+    """The beginning of a minute `YYYYMMDDTHHMM`; a stream of runs knows few. Raises ValueError for none."""
+    return (datetime.fromisoformat(minute) - NAIVE_EPOCH) // MICROSECOND
 
 
 def _fault(text: str) -> RunstoreError:

@@ -37,6 +37,20 @@ def check(field: str, raw: bytes) -> None:
     decode(_ANY, field, raw)
 
 
+def is_plain(raw: bytes) -> bool:
+    """Whether `raw` is well-formed JSON that needs no further look: all ASCII, without escaped code units.
+
+    Nearly every payload is; False says nothing about the others.
+    """
+    if b"\\u" in raw or not raw.isascii():
+        return False
+    try:
+        _ANY.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
 def decode(decoder: "msgspec.json.Decoder[_T]", field: str, raw: bytes) -> _T | None:
     """What `decoder` reads in `raw`; None when the JSON is well-formed but of another shape.
 

@@ -6,7 +6,7 @@ ones are asked of the store.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from runstore.domain import dotted_order
@@ -53,7 +53,7 @@ class Placer:
         """Place patches of distinct runs. Raises StoreUnavailable; call again then."""
         known = await self._known(patches)
         outcome = Placement()
-        for patch in sorted(patches, key=_trace_depth):
+        for patch in _parents_first(patches):
             try:
                 self._place(patch, known, outcome)
             except RunstoreError as error:
@@ -146,8 +146,8 @@ class Placer:
     def _position(self, patch: RunPatch, key: RunKey, places: Mapping[RunRef, RunPlace]) -> RunPlace:
         """Position in the trace: as told, else below the parent, else a root."""
         if patch.dotted_order is not None:
-            told = dotted_order.parse(patch.dotted_order)
-            return RunPlace(key, told.trace_id, patch.dotted_order, told.parent_run_ids)
+            ancestors = dotted_order.ancestors(patch.dotted_order)
+            return RunPlace(key, ancestors[0] if ancestors else key.run_id, patch.dotted_order, ancestors)
         if patch.parent_run_id is None:
             order = dotted_order.root(key.start_time_us, key.run_id)
             return RunPlace(key, patch.run_id, order, ())
@@ -183,8 +183,7 @@ def _link(patch: RunPatch) -> RunPatch:
     )
 
 
-def _trace_depth(patch: RunPatch) -> int:
-    """Parents before children where the patch tells; a child without a dotted order comes last."""
-    if patch.dotted_order is not None:
-        return patch.dotted_order.count(".")
-    return 0 if patch.parent_run_id is None else 1_000_000
+def _parents_first(patches: Sequence[RunPatch]) -> Iterator[RunPatch]:
+    """Children without a dotted order come last: they are placed below their parents."""
+    yield from (patch for patch in patches if patch.dotted_order is not None or patch.parent_run_id is None)
+    yield from (patch for patch in patches if patch.dotted_order is None and patch.parent_run_id is not None)
