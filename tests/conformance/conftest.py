@@ -1,15 +1,18 @@
 """One engine for all conformance tests: chDB allows a single data directory per process.
 
-Tests are kept apart by fresh tenants; nothing here truncates a table.
+Tests are kept apart by fresh tenants; nothing here truncates a table. With TESTS_ENGINE=front in the
+environment they run against a server of the engine, through the HTTP client.
 """
 
 import asyncio
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from tests.engine_front.front import engine_front
 
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore, open_run_store
 
@@ -17,10 +20,14 @@ from .pipeline import Pipeline
 
 
 @pytest.fixture(scope="session")
-def engine_dsn(tmp_path_factory: pytest.TempPathFactory) -> str:
+def engine_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where every client of this process has to connect."""
     folder: Path = tmp_path_factory.mktemp("engine")
-    return f"chdb://{folder}"
+    if os.environ.get("TESTS_ENGINE") == "front":
+        with engine_front(folder) as front:
+            yield front.dsn
+    else:
+        yield f"chdb://{folder}"
 
 
 @pytest.fixture(scope="session")

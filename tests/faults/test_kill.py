@@ -1,17 +1,12 @@
 """The store process dies at random moments of a load: nothing acknowledged is lost or doubled."""
 
 import asyncio
-import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -24,53 +19,13 @@ from runstore.v1 import run_pb2
 from runstore.v1 import run_query_service_pb2 as query
 from runstore.v1 import run_query_service_pb2_grpc as query_grpc
 
+from .store_process import LONGEST_WAIT_S, Store
+
 pytestmark = pytest.mark.engine
 
-COMMAND = [sys.executable, "-m", "runstore.runtime.cli", "store"]
-LONGEST_WAIT_S = 60
 ROUNDS = 3
 RUNS_IN_A_BATCH = 25
 PROJECT = "load"
-
-
-class Store:
-    """A store process on one data directory, which it shares with those before it."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self.address = f"127.0.0.1:{server.getsockname()[1]}"
-        own = {name: value for name, value in os.environ.items() if not name.startswith("RUNSTORE_")}
-        self._environment = {
-            **own,
-            "RUNSTORE_DATA_DIR": str(folder / "data"),
-            "RUNSTORE_GRPC": self.address,
-            "RUNSTORE_FLUSH_INTERVAL_MS": "20",
-            "RUNSTORE_DRAIN_TIMEOUT_S": "3",
-            "RUNSTORE_LOG_SEGMENT_BYTES": "200KB",
-        }
-        self._output = folder / "store.txt"
-
-    @contextmanager
-    def running(self) -> Iterator["subprocess.Popen[bytes]"]:
-        """The process, once it answers."""
-        with (
-            self._output.open("ab") as output,
-            subprocess.Popen(COMMAND, env=self._environment, stdout=output, stderr=output) as process,
-        ):
-            try:
-                with grpc.insecure_channel(self.address) as channel:
-                    ready = grpc.channel_ready_future(channel)
-                    give_up_at = time.monotonic() + LONGEST_WAIT_S
-                    while True:
-                        try:
-                            ready.result(timeout=0.2)
-                            break
-                        except grpc.FutureTimeoutError:
-                            assert process.poll() is None, self._output.read_text()
-                            assert time.monotonic() < give_up_at, self._output.read_text()
-                yield process
-            finally:
-                process.kill()
 
 
 class Ledger:

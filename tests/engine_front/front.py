@@ -1,0 +1,102 @@
+"""A ClickHouse server for tests: chDB behind HTTP in its own process, which can be taken away.
+
+The real `clickhouse-connect` HTTP client talks to it; see `server` for what it understands.
+"""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+_SERVER = Path(__file__).with_name("server.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with the front."""
+
+    kind: str
+    """`refuse` connections, `hang` without an answer, be `unavailable` (503), answer with an `error` code,
+    `lose_answers` of what was done, `cut` connections once; `none` works, after `delay_s`."""
+    code: int = 0
+    """For `error`: the exception code of ClickHouse."""
+    delay_s: float = 0.0
+    """Seconds before each statement is executed."""
+
+
+NO_FAULT = Fault("none")
+REFUSE = Fault("refuse")
+HANG = Fault("hang")
+UNAVAILABLE = Fault("unavailable")
+LOSE_ANSWERS = Fault("lose_answers")
+CUT = Fault("cut")
+TOO_MANY_PARTS = Fault("error", code=252)
+MEMORY_LIMIT = Fault("error", code=241)
+
+
+def slow(delay_s: float) -> Fault:
+    """Every statement takes this much longer."""
+    return Fault("none", delay_s=delay_s)
+
+
+class EngineFront:
+    """The engine's process, at one port and on one folder through all its lives."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self._port: int = listener.getsockname()[1]
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def dsn(self) -> str:
+        """For `RUNSTORE_CLICKHOUSE_DSN` and `open_run_store`."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Start the process; it answers when this returns."""
+        self._process = subprocess.Popen(
+            [sys.executable, str(_SERVER), str(self._folder), str(self._port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the test, which ends this process then.
+        )
+        self._expect(b"started\n")
+        self.suffer(NO_FAULT)
+
+    def suffer(self, fault: Fault) -> None:
+        """Put a fault into force until the next one; it holds for every request from now on."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(asdict(fault)).encode() + b"\n")
+        self._process.stdin.flush()
+        self._expect(b"done\n")
+
+    def kill(self) -> None:
+        """Kill the process, whatever it is doing. `start` brings it back with its data."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def _expect(self, line: bytes) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline()
+        if answer != line:
+            raise RuntimeError(f"the engine's front said {answer!r} instead of {line!r}")
+
+
+@contextmanager
+def engine_front(folder: Path) -> Iterator[EngineFront]:
+    """A running front with its data in `folder`."""
+    front = EngineFront(folder)
+    try:
+        front.start()
+        yield front
+    finally:
+        front.kill()
