@@ -119,7 +119,7 @@ class Flusher:
         try:
             return self._store.block(rows)
         except Exception:  # noqa: BLE001
-            return None  # `_append` finds out which row it is.
+            return None  # `_append` waits for space, or finds out which row it is.
 
     async def _insert(self, prepared: Prepared) -> None:
         report, placement = prepared.report, prepared.placement
@@ -138,7 +138,7 @@ class Flusher:
             return
         try:
             if block is None:
-                block = self._store.block(rows)
+                block = await self._persistently(self._build, rows)
             await self._persistently(self._store.append, block, moves)
         except BlockRefused as error:
             reason = str(error)
@@ -156,6 +156,9 @@ class Flusher:
             await self._append(
                 half, [move for move in moves if (move.tenant_id, move.run_id) in refs], report
             )
+
+    async def _build(self, rows: Sequence[RunRow]) -> Block:
+        return self._store.block(rows)
 
     async def _bury(self, patch: RunPatch, reason: str, report: FlushReport) -> None:
         logger.error("dead_letter", run_id=patch.run_id, reason=reason)

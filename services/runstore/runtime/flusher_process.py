@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,11 +14,12 @@ from runstore.ingest.flusher import FlushReport
 from runstore.ingest.link import Drain, Durable, Hurry, StoreEnd
 from runstore.ingest.log import Log, LogPosition
 from runstore.ingest.visibility import Visibility
+from runstore.runtime.child import Backoff
 from runstore.runtime.settings import Settings
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore
 
 _COMMAND = (sys.executable, "-m", "runstore.runtime.cli", "flusher")
-_PAUSE_S = 0.2
+_BACKOFF = Backoff()
 
 logger = structlog.get_logger()
 
@@ -96,6 +98,7 @@ class FlusherProcess:
         return [*greeting, Drain()] if self._is_draining else greeting
 
     async def _run(self, link: StoreEnd, log: Log, visibility: Visibility) -> None:
+        pause_s = _BACKOFF.first_s
         while not self._has_given_up:
             ours, theirs = socket.socketpair()
             with theirs:
@@ -108,6 +111,7 @@ class FlusherProcess:
                     # Out of reach of the terminal's Ctrl-C: it ends after its store.
                     start_new_session=True,
                 )
+            started_s = time.monotonic()
             await link.serve(ours, greeting=lambda: self._greeting(log))
             status = await self._process.wait()
             if status == 0 and self._is_draining:
@@ -116,4 +120,7 @@ class FlusherProcess:
                 "flusher_ended", status=status, hint="restarting; the log has what it had not stored"
             )
             await visibility.engine_away("the flusher process ended")
-            await asyncio.sleep(_PAUSE_S)
+            if time.monotonic() - started_s >= _BACKOFF.forgotten_after_s:
+                pause_s = _BACKOFF.first_s
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _BACKOFF.longest_s)

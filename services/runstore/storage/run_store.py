@@ -41,7 +41,10 @@ class RunWriter(Protocol):
     """
 
     def block(self, rows: Sequence[RunRow], /) -> Block:
-        """The rows, ready for `append`: the part of the work that needs no engine. Raises BlockRefused."""
+        """The rows, ready for `append`: the part of the work that needs no engine.
+
+        Raises BlockRefused, and StoreUnavailable when there is no space for it.
+        """
         ...
 
     async def append(self, block: Block, moves: Sequence[RunMove], /) -> None:

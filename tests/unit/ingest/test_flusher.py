@@ -30,8 +30,12 @@ class FakeStore:
         self.attempts = 0
         self.defect: type[Exception] = BlockRefused
         self.attempted = asyncio.Event()
+        self.is_full = False
 
     def block(self, rows: Sequence[RunRow], /) -> Block:
+        if self.is_full:
+            self.attempted.set()
+            raise StoreUnavailable("no space left")
         if any(row.patch.name == "unholdable" for row in rows):
             raise BlockRefused("unholdable")
         self.built.append(list(rows))
@@ -113,6 +117,17 @@ async def test_engine_away_and_back(flusher: Flusher, store: FakeStore, retries:
     assert store.attempts > 1
     assert set(retries) == {"away"}
     assert (report.last_sequence, report.runs, report.dead_letters) == (1, 1, 0)
+
+
+async def test_full_disk_is_waited_out(flusher: Flusher, store: FakeStore, retries: list[str]) -> None:
+    """Blocks that cannot be written are no fault of their rows: nothing is buried."""
+    store.is_full = True
+    flushing = asyncio.create_task(flush(flusher, create(1), create(2)))
+    await store.attempted.wait()
+    store.is_full = False
+    report = await asyncio.wait_for(flushing, 10)
+    assert [row.patch.sequence for row in store.rows] == [1, 2]
+    assert (report.dead_letters, set(retries) <= {"no space left"}) == (0, True)
 
 
 @pytest.mark.parametrize("name", ["poison", "unholdable"])

@@ -17,7 +17,7 @@ from runstore.storage.clickhouse.columns import (
     Column,
     Rows,
 )
-from runstore.storage.run_store import Block, BlockRefused
+from runstore.storage.run_store import Block, BlockRefused, StoreUnavailable
 
 _PRICES = pa.map_(pa.string(), pa.decimal128(38, 18))
 
@@ -35,7 +35,10 @@ class BlockBuilder:
         self._stored_prices: set[str] = set()
 
     def build(self, rows: Sequence[RunRow]) -> Block:
-        """The rows as a block. Raises BlockRefused when a value cannot be held by its column."""
+        """The rows as a block.
+
+        Raises BlockRefused when a column cannot hold a value, StoreUnavailable when a file cannot be written.
+        """
         try:
             tables = {
                 "model_prices": self._prices(rows),
@@ -45,13 +48,17 @@ class BlockBuilder:
         except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
             raise BlockRefused(str(error)) from error
         number = next(self._number)
-        files = []
-        for table, batch in tables.items():
-            if batch is not None and batch.num_rows:
-                path = self._folder / f"{number}-{table}.arrow"
-                _write(path, batch)
-                files.append((table, str(path)))
-        return Block(tuple(files), tuple(self._new_prices(rows)))
+        paths = {
+            table: str(self._folder / f"{number}-{table}.arrow") for table, batch in tables.items() if batch
+        }
+        block = Block(tuple(paths.items()), tuple(self._new_prices(rows)))
+        try:
+            for table, path in block.files:
+                _write(path, tables[table])
+        except OSError as error:
+            self.discard(block)
+            raise StoreUnavailable(f"a block cannot be written: {error}") from error
+        return block
 
     def stored(self, block: Block) -> None:
         """Forget a block that the engine has."""
@@ -142,6 +149,6 @@ def _attachments(rows: Sequence[RunRow]) -> pa.RecordBatch | None:
     return pa.record_batch(list(columns.values()), names=list(columns))
 
 
-def _write(path: Path, batch: pa.RecordBatch) -> None:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, batch.schema) as writer:
+def _write(path: str, batch: pa.RecordBatch) -> None:
+    with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
