@@ -223,7 +223,7 @@ class Benchmark:
         cpu = {part: cpu_after[part] - cpu_before.get(part, 0.0) for part in cpu_after} | {
             "generator": load.cpu_s
         }
-        for part in ("store", "gateway", "generator"):
+        for part in ("store", "flusher", "gateway", "generator"):
             share = f"{100 * cpu[part] / seconds:.0f} % of a core"
             add(
                 Figure(

@@ -24,7 +24,7 @@ class Memory:
 
 
 def parts_of(supervisor_pid: int) -> dict[int, str]:
-    """The supervisor and all below it: pid → "supervisor", "store" or "gateway"."""
+    """The supervisor and all below it: pid → "supervisor", "store", "flusher" or "gateway"."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (stat := _stat(int(entry.name))) is not None:
@@ -91,7 +91,7 @@ def _part_name(pid: int) -> str:
         arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     except OSError:
         return "other"
-    return next((part for part in ("store", "gateway") if part in arguments), "other")
+    return next((part for part in ("flusher", "store", "gateway") if part in arguments), "other")
 
 
 def _status_bytes(pid: int, file: str, key: str) -> int:

@@ -26,7 +26,7 @@ def profiling(server: Server, folder: Path | None, phase: str) -> Iterator[None]
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    files = {part: folder / f"{phase}-{part}.folded" for part in ("store", "gateway")}
+    files = {part: folder / f"{phase}-{part}.folded" for part in ("store", "flusher", "gateway")}
     recorders = [_record(server.pid_of(part), file) for part, file in files.items()]
     try:
         yield

@@ -24,7 +24,8 @@ from .store_process import LONGEST_WAIT_S, Store
 pytestmark = pytest.mark.engine
 
 ROUNDS = 3
-RUNS_IN_A_BATCH = 25
+RUNS_IN_A_BATCH = 10
+IN_FLIGHT = 4
 PROJECT = "load"
 
 
@@ -72,13 +73,16 @@ class Ledger:
 async def load(address: str, ledger: Ledger) -> int:
     """Stream creates, and bare updates of them, until the store is gone; how many replies."""
     replies = 0
+    # A few batches on their way at a time: what is read back at the end would take too long otherwise.
+    room = asyncio.Semaphore(IN_FLIGHT)
 
     async def requests() -> AsyncIterator[ingest.StreamRunsRequest]:
         while True:
+            await room.acquire()
             created = ledger.creates()
             yield created
+            await room.acquire()
             yield ledger.updates(ledger.sent[created.batch_id])
-            await asyncio.sleep(0)
 
     async with grpc.aio.insecure_channel(address) as channel:
         stub = ingest_grpc.RunIngestServiceStub(channel)
@@ -87,6 +91,7 @@ async def load(address: str, ledger: Ledger) -> int:
             async for reply in stub.StreamRuns(requests()):
                 ledger.acknowledge(reply)
                 replies += 1
+                room.release()
     return replies
 
 

@@ -44,6 +44,7 @@ class IngestRuns:
     async def wait_for_room(self, tenant_id: str) -> None:
         """Return once there is room for another batch; for transports that can slow their sender."""
         await self._visibility.wait_for_room(tenant_id)
+        await self._log.wait_for_room()
 
     async def find_projects(self, patches: Sequence[RunPatch]) -> dict[int, RunstoreError]:
         """Give every patch that names a project its id; a creation without one gets the default.

@@ -28,6 +28,8 @@ from runstore.domain.errors import ErrorReason, RunstoreError
 _HEAD = struct.Struct("<IIQ")
 _CHECKPOINT = struct.Struct("<QI")
 _SUFFIX = ".log"
+# Some groups' worth: more in memory would make no group larger.
+_MOST_WAITING_BYTES = 64 * 1024 * 1024
 
 logger = structlog.get_logger()
 
@@ -85,6 +87,7 @@ class Log:
         self._waiting: list[_Waiting] = []
         self._waiting_bytes = 0
         self._wake = asyncio.Event()
+        self._written = asyncio.Condition()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="log")
         self._closed = False
         self._checkpoint_file = os.open(folder / "checkpoint", os.O_RDWR | os.O_CREAT, 0o600)
@@ -120,6 +123,11 @@ class Log:
         self._waiting_bytes += len(body)
         self._wake.set()
         await done
+
+    async def wait_for_room(self) -> None:
+        """Return once few enough bytes wait for the disk; for callers that can slow their sender."""
+        async with self._written:
+            await self._written.wait_for(lambda: self._waiting_bytes < _MOST_WAITING_BYTES)
 
     @property
     def size_bytes(self) -> int:
@@ -163,6 +171,8 @@ class Log:
                 continue
             finally:
                 self._waiting_bytes -= sum(len(waiting.body) for waiting in group)
+                async with self._written:
+                    self._written.notify_all()
             for waiting in group:
                 waiting.on_durable()
                 if not waiting.done.done():

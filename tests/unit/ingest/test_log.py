@@ -337,3 +337,23 @@ async def test_reader_refuses_a_log_with_a_hole(tmp_path: Path) -> None:
     with pytest.raises(LogCorrupt, match="no segment"):
         unread(log, tmp_path)
     await log.close()
+
+
+async def test_room_returns_when_the_disk_refuses_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits until less waits for the disk goes on after a failed group as after a good one."""
+    monkeypatch.setattr("runstore.ingest.log._MOST_WAITING_BYTES", 10)
+    disk = Disk(monkeypatch, "pwrite")
+    disk.is_full = True
+    log = open_log(tmp_path)
+    append = asyncio.create_task(log.append(b"x" * 20, 1, lambda: None))
+    await asyncio.sleep(0)
+    waiter = asyncio.create_task(log.wait_for_room())
+    await asyncio.sleep(0)
+    assert not waiter.done()
+    log.start()
+    await asyncio.wait_for(waiter, 10)
+    with pytest.raises(RunstoreError):
+        await append
+    await log.close()

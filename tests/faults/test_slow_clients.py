@@ -1,0 +1,120 @@
+"""A thousand clients that send and read slowly: others are answered meanwhile, and memory stays bounded."""
+
+import asyncio
+import socket
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from tests.contract.servers import Server, serving
+
+from runstore.v1 import run_ingest_service_pb2 as ingest
+from runstore.v1 import run_ingest_service_pb2_grpc as ingest_grpc
+from runstore.v1 import run_pb2
+
+pytestmark = pytest.mark.engine
+
+CLIENTS = 1_000
+CONNECTIONS = 10
+INPUT_BYTES = 20_000
+UNACKNOWLEDGED_BATCHES = 16
+"""As many replies as the server keeps for a client that does not read them."""
+MOST_GROWTH_BYTES = 600 * 1024 * 1024
+"""What storing so much at once takes, however many clients send it."""
+
+
+def memory_bytes(server: Server) -> int:
+    """Proportional set size of the supervisor and everything it started."""
+    total = 0
+    for pid in group(server.process.pid):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def group(pid: int) -> Iterator[int]:
+    """A process and all below it."""
+    yield pid
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from group(int(child))
+
+
+def batch() -> ingest.StreamRunsRequest:
+    fields = ingest.RunFields(
+        id=str(uuid.uuid4()), name="slow", run_type=run_pb2.RUN_TYPE_LLM, project_name="slow",
+        inputs=b'{"text":"%s"}' % (b"x" * INPUT_BYTES),
+    )  # fmt: skip
+    return ingest.StreamRunsRequest(operations=[ingest.RunOperation(create=fields)])
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path) as server:
+        yield server
+
+
+async def test_streams_whose_replies_nobody_reads(server: Server) -> None:
+    """Each stream sends as much as the server takes and reads nothing."""
+    request = batch()
+    sent = 0
+    everyone_sent = asyncio.Event()
+
+    async def requests() -> AsyncIterator[ingest.StreamRunsRequest]:
+        nonlocal sent
+        for _ in range(UNACKNOWLEDGED_BATCHES):
+            yield request
+            sent += 1
+            if sent == CLIENTS * UNACKNOWLEDGED_BATCHES:
+                everyone_sent.set()
+        await asyncio.Event().wait()  # Neither ends nor goes on.
+
+    before = memory_bytes(server)
+    channels = [
+        grpc.aio.insecure_channel(server.grpc, [("grpc.use_local_subchannel_pool", 1)])
+        for _ in range(CONNECTIONS)
+    ]
+    calls = []
+    for number in range(CLIENTS):
+        stub = ingest_grpc.RunIngestServiceStub(channels[number % CONNECTIONS])
+        calls.append(stub.StreamRuns(requests()))
+    await asyncio.wait_for(everyone_sent.wait(), 60)
+    async with grpc.aio.insecure_channel(server.grpc) as channel:
+        stub = ingest_grpc.RunIngestServiceStub(channel)
+        answer = await stub.WriteRuns(ingest.WriteRunsRequest(operations=request.operations), timeout=20)
+        await stub.WaitVisible(ingest.WaitVisibleRequest(), timeout=60)
+    assert not answer.errors
+    assert memory_bytes(server) - before < MOST_GROWTH_BYTES
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*(channel.close(None) for channel in channels))
+
+
+@contextmanager
+def half_sent_bodies(server: Server) -> Iterator[None]:
+    """Uploads that stop in the middle."""
+    host, port = server.url.removeprefix("http://").split(":")
+    head = (
+        f"POST /runs/batch HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {2 * INPUT_BYTES}\r\n\r\n"
+    ).encode()
+    with ExitStack() as stack:
+        for _ in range(CLIENTS):
+            connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
+            connection.sendall(head + b"x" * INPUT_BYTES)
+        yield
+
+
+def test_uploads_that_do_not_go_on(server: Server) -> None:
+    """A request beside them is answered; what they have sent is all that they cost."""
+    before = memory_bytes(server)
+    with half_sent_bodies(server):
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(b"GET /info HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert connection.recv(64).startswith(b"HTTP/1.1 200")
+        assert memory_bytes(server) - before < MOST_GROWTH_BYTES
