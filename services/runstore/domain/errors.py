@@ -8,12 +8,16 @@ offending value's problem, never a payload, a key or SQL.
 from dataclasses import dataclass
 from enum import Enum
 
+# Short: the SDKs sleep it and retry three times before they drop a batch.
+_RETRY_AFTER_S = 1
+
 
 @dataclass(frozen=True, slots=True)
 class _Meaning:
     grpc_code: str  # Name of a grpc.StatusCode; the domain does not import grpc.
     http_status: int
     retryable: bool
+    retry_after_s: int = 0
 
 
 class ErrorReason(Enum):
@@ -37,11 +41,11 @@ class ErrorReason(Enum):
     """A unique name or id is taken."""
     TOO_LARGE = _Meaning("OUT_OF_RANGE", 413, False)
     """A body or a field is above its limit, before or after decompression."""
-    OVERLOADED = _Meaning("RESOURCE_EXHAUSTED", 429, True)
+    OVERLOADED = _Meaning("RESOURCE_EXHAUSTED", 429, True, _RETRY_AFTER_S)
     """A bounded queue is full; nothing of the call was accepted."""
     UNIMPLEMENTED = _Meaning("UNIMPLEMENTED", 501, False)
     """Part of the contract that this deployment does not offer."""
-    UNAVAILABLE = _Meaning("UNAVAILABLE", 503, True)
+    UNAVAILABLE = _Meaning("UNAVAILABLE", 503, True, _RETRY_AFTER_S)
     """The store or its engine cannot be reached, or is starting or draining."""
     DEADLINE_EXCEEDED = _Meaning("DEADLINE_EXCEEDED", 504, True)
     """The caller's deadline passed first."""
@@ -58,6 +62,8 @@ class ErrorReason(Enum):
         self.grpc_code = meaning.grpc_code
         self.http_status = meaning.http_status
         self.retryable = meaning.retryable
+        self.retry_after_s = meaning.retry_after_s
+        """Seconds that the caller is told to wait before it tries again; 0 when it is not told."""
 
 
 class RunstoreError(Exception):

@@ -49,9 +49,8 @@ def error_response(dialect: Dialect, path: str, error: RunstoreError) -> Respons
     """The answer to a refused call; `path` is the v2 `instance`."""
     status = error.reason.http_status
     headers = {}
-    if error.reason is ErrorReason.OVERLOADED:
-        # Short: the SDKs sleep it and retry three times before they drop a batch.
-        headers["Retry-After"] = "1"
+    if error.reason.retry_after_s:
+        headers["Retry-After"] = str(error.reason.retry_after_s)
     if error.reason is ErrorReason.UNIMPLEMENTED:
         # The generated client retries 501 otherwise.
         headers["x-should-retry"] = "false"

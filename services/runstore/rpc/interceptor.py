@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import structlog
+from google.rpc import error_details_pb2, status_pb2
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.rpc.authentication import Authenticator, current_principal
@@ -14,6 +15,8 @@ from runstore.storage.run_store import StoreUnavailable
 from runstore.v1 import error_pb2
 
 ERROR_METADATA_KEY = "runstore-error-bin"
+STATUS_METADATA_KEY = "grpc-status-details-bin"
+"""Where every gRPC library looks for a `google.rpc.Status`."""
 
 logger = structlog.get_logger()
 
@@ -112,12 +115,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             logger.error("call_failed", method=line.method, exc_info=error)
             refusal = RunstoreError(ErrorReason.INTERNAL, "internal error")
         line.write(refusal.reason.grpc_code, reason=refusal.reason.name, field=refusal.field)
-        detail = error_pb2.ErrorDetail(reason=error_reason(refusal.reason), field=refusal.field)
         await context.abort(
-            grpc.StatusCode[refusal.reason.grpc_code],
-            refusal.message,
-            ((ERROR_METADATA_KEY, detail.SerializeToString()),),
+            grpc.StatusCode[refusal.reason.grpc_code], refusal.message, _error_metadata(refusal)
         )
+
+
+def _error_metadata(refusal: RunstoreError) -> tuple[tuple[str, bytes], ...]:
+    """Trailing metadata of a refused call: our reason, and for clients that know only gRPC's own error model
+    (https://google.aip.dev/193) when to try again."""
+    detail = error_pb2.ErrorDetail(reason=error_reason(refusal.reason), field=refusal.field)
+    metadata = [(ERROR_METADATA_KEY, detail.SerializeToString())]
+    if refusal.reason.retry_after_s:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromSeconds(refusal.reason.retry_after_s)
+        code, _ = grpc.StatusCode[refusal.reason.grpc_code].value
+        status = status_pb2.Status(code=code, message=refusal.message)
+        status.details.add().Pack(retry)
+        metadata.append((STATUS_METADATA_KEY, status.SerializeToString()))
+    return tuple(metadata)
 
 
 class _CallLine:

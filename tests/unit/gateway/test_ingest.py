@@ -502,6 +502,13 @@ def test_overload_is_retried_soon(http: httpx.Client, store: FakeStore) -> None:
     assert answer.json() == {"error": "The queue is full."}
 
 
+def test_store_that_is_away_is_retried_soon(http: httpx.Client, store: FakeStore) -> None:
+    """503 says when to come back, as 429 does."""
+    store.answers["WriteRuns"] = Refuse(ErrorReason.UNAVAILABLE, "The log cannot be written.")
+    answer = post(http, whole_run())
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
 def test_one_log_line_per_call(http: httpx.Client, store: FakeStore) -> None:
     """With figures, and without keys, ids or contents."""
     with structlog.testing.capture_logs() as logs:

@@ -1,16 +1,18 @@
 """Errors on the wire, and who calls: through a real server on a Unix socket."""
 
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.principals import DEFAULT_TENANT_ID, Principal
 from runstore.rpc.authentication import KeyAuthentication, NoAuthentication, credential, current_principal
-from runstore.rpc.interceptor import ERROR_METADATA_KEY, CallInterceptor
+from runstore.rpc.interceptor import ERROR_METADATA_KEY, STATUS_METADATA_KEY, CallInterceptor
 from runstore.storage.run_store import StoreUnavailable
 from runstore.v1 import error_pb2
 from runstore.v1 import run_ingest_service_pb2 as pb
@@ -95,6 +97,25 @@ async def test_known_error_arrives_whole(server: Server, reason: ErrorReason) ->
     assert (code.name, message) == (reason.grpc_code, "what is wrong: ä\n")
     assert detail.field == "start_time"
     assert error_pb2.ErrorReason.Name(detail.reason) == f"ERROR_REASON_{reason.name}"
+
+
+@pytest.mark.parametrize("reason", list(ErrorReason), ids=lambda reason: reason.name)
+async def test_refusal_says_when_to_try_again(server: Server, reason: ErrorReason) -> None:
+    """Where waiting helps, the standard error details of gRPC carry the seconds; elsewhere there are none."""
+    server.servicer.failure = RunstoreError(reason, "later")
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await server.stub.WriteRuns(pb.WriteRunsRequest())
+    metadata: Any = failed.value.trailing_metadata()
+    packed = dict(metadata).get(STATUS_METADATA_KEY)
+    if reason not in (ErrorReason.OVERLOADED, ErrorReason.UNAVAILABLE):
+        assert packed is None
+        return
+    status = status_pb2.Status.FromString(packed)
+    assert (status.code, status.message) == (failed.value.code().value[0], "later")
+    [detail] = status.details
+    retry = error_details_pb2.RetryInfo()
+    assert detail.Unpack(retry)
+    assert retry.retry_delay.ToTimedelta() == timedelta(seconds=1)
 
 
 @pytest.mark.parametrize(
