@@ -16,8 +16,10 @@ MAY_IMPORT = {
     "catalog": ("domain", "storage"),
     "query": ("domain", "storage"),
     "ingest": ("domain", "storage"),
-    "rpc": ("domain", "storage", "ingest", "query", "catalog", "v1"),
-    "gateway": ("domain", "v1"),
+    # Both ends of the wire translate spans into operations, the messages that both know.
+    "otlp": ("domain", "v1"),
+    "rpc": ("otlp", "domain", "storage", "ingest", "query", "catalog", "v1"),
+    "gateway": ("domain", "otlp", "v1"),
 }
 
 # Imports nothing of runstore itself, so that every layer may be driven by a test's clock.
@@ -31,7 +33,8 @@ HOMES = {
     "grpc": ("rpc", "gateway", "runtime"),
     "grpc_health": ("rpc", "gateway", "runtime"),
     "grpc_reflection": ("rpc", "gateway", "runtime"),
-    "google.protobuf": ("rpc", "gateway", "runtime"),
+    "google.protobuf": ("rpc", "gateway", "otlp", "runtime"),
+    "opentelemetry": ("rpc", "gateway", "otlp"),
     "google.rpc": ("rpc", "gateway", "runtime"),
     "fastapi": ("gateway",),
     "starlette": ("gateway",),

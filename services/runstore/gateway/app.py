@@ -15,6 +15,7 @@ from runstore.gateway.documents import DESCRIPTION, SECURITY_SCHEMES
 from runstore.gateway.error_handlers import install_error_handlers
 from runstore.gateway.prefixes import CanonicalPaths
 from runstore.gateway.routes_ingest import ingest_routes
+from runstore.gateway.routes_otlp import otlp_routes
 from runstore.gateway.routes_runs_v1 import run_routes_v1
 from runstore.gateway.routes_runs_v2 import run_routes_v2
 from runstore.gateway.routes_server import server_routes
@@ -35,7 +36,9 @@ def create_app(store: StoreClient, limits: BodyLimits, now_us: Callable[[], int]
     )
     install_error_handlers(app)
     # In the order of matching: `/runs/query` must not be taken for a run's id, nor `/runs/batch`.
-    app.include_router(ingest_routes(store, BodyReader(limits)))
+    bodies = BodyReader(limits)
+    app.include_router(ingest_routes(store, bodies))
+    app.include_router(otlp_routes(store, bodies))
     app.include_router(run_routes_v1(store))
     app.include_router(run_routes_v2(store, now_us))
     app.include_router(session_routes(store))

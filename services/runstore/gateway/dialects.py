@@ -20,7 +20,11 @@ from runstore.domain.errors import ErrorReason, RunstoreError
 
 INTERNAL_TEXT: Final = "Internal error. The server's log has the details."
 
-_INGEST_POSTS: Final = frozenset({"/runs", "/runs/batch", "/runs/multipart"})
+OTLP_PATHS: Final = ("/v1/traces", "/traces", "/otel/v1/traces", "/otel")
+"""Where exporters send: the standard's path (`/traces` is what is left of `/api/v1/traces`), and
+LangSmith's, of which an SDK of 0.11 knows half."""
+
+_INGEST_POSTS: Final = frozenset({"/runs", "/runs/batch", "/runs/multipart", *OTLP_PATHS})
 
 
 class Dialect(Enum):
@@ -48,12 +52,7 @@ def json_response(content: Any, status: int = 200, headers: dict[str, str] | Non
 def error_response(dialect: Dialect, path: str, error: RunstoreError) -> Response:
     """The answer to a refused call; `path` is the v2 `instance`."""
     status = error.reason.http_status
-    headers = {}
-    if error.reason.retry_after_s:
-        headers["Retry-After"] = str(error.reason.retry_after_s)
-    if error.reason is ErrorReason.UNIMPLEMENTED:
-        # The generated client retries 501 otherwise.
-        headers["x-should-retry"] = "false"
+    headers = headers_of(error)
     message = INTERNAL_TEXT if error.reason is ErrorReason.INTERNAL else error.message
     if dialect is Dialect.PROBLEM:
         detail = f"{error.field}: {message}" if error.field else message
@@ -62,6 +61,17 @@ def error_response(dialect: Dialect, path: str, error: RunstoreError) -> Respons
         body = {"error": f"{error.field}: {message}" if error.field else message}
         return json_response(body, status, headers)
     return json_response({"detail": _fastapi_detail(status, message, error.field)}, status, headers)
+
+
+def headers_of(error: RunstoreError) -> dict[str, str]:
+    """What clients must know to react to a refusal."""
+    headers = {}
+    if error.reason.retry_after_s:
+        headers["Retry-After"] = str(error.reason.retry_after_s)
+    if error.reason is ErrorReason.UNIMPLEMENTED:
+        # The generated client retries 501 otherwise.
+        headers["x-should-retry"] = "false"
+    return headers
 
 
 def problem_response(status: int, detail: str, path: str, headers: dict[str, str] | None = None) -> Response:

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 
 from runstore.rpc.interceptor import CallInterceptor
+from runstore.rpc.otlp import OtlpServicer
 from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_query import RunQueryServicer
@@ -21,6 +23,7 @@ SERVICES = (
     "runstore.v1.RunIngestService",
     "runstore.v1.RunQueryService",
     "runstore.v1.ProjectService",
+    "opentelemetry.proto.collector.trace.v1.TraceService",
 )
 
 
@@ -44,6 +47,9 @@ class StoreServer:
             ],
         )
         run_ingest_service_pb2_grpc.add_RunIngestServiceServicer_to_server(ingest, self._server)
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            OtlpServicer(ingest), self._server
+        )
         run_query_service_pb2_grpc.add_RunQueryServiceServicer_to_server(query, self._server)
         project_service_pb2_grpc.add_ProjectServiceServicer_to_server(projects, self._server)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs know only the threaded one

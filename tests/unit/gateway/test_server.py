@@ -71,7 +71,7 @@ def test_openapi_shows_each_route_once(http: httpx.Client) -> None:
     """The OpenAPI holds canonical forms only, with bodies and security."""
     schema = http.get("/openapi.json").json()
     assert set(schema["paths"]) == {
-        *("/runs", "/runs/{run_id}", "/runs/batch", "/runs/multipart", "/runs/query"),
+        *("/runs", "/runs/{run_id}", "/runs/batch", "/runs/multipart", "/runs/query", "/v1/traces"),
         *("/api/v2/runs/query", "/api/v2/runs/{run_id}"),
         *("/sessions", "/sessions/{session_id}"),
         *("/info", "/ok", "/health", "/attachments/{read_token}"),
@@ -133,7 +133,7 @@ def test_store_refusals_keep_their_meaning(
     store.answers["ListProjects"] = Refuse(reason, "secret text", has_detail=has_detail)
     answer = http.get("/sessions")
     assert answer.status_code == status
-    assert answer.headers.get("retry-after") == ("1" if status == 429 else None)
+    assert answer.headers.get("retry-after") == ("1" if status in (429, 503) else None)
     if status == 500 or not has_detail:
         assert "secret" not in answer.text
 

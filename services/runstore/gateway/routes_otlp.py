@@ -1,0 +1,93 @@
+"""OTLP over HTTP: `POST /v1/traces`, and LangSmith's `/otel/v1/traces`.
+
+Answers and errors come in the encoding of the request, protobuf or JSON, as the OTLP specification has it:
+200 with `partial_success` when spans were refused, a `google.rpc.Status` when nothing was stored.
+"""
+
+from typing import Final
+
+import grpc
+from fastapi import APIRouter, Request
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from starlette.responses import Response
+
+from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.gateway.bodies import BodyReader
+from runstore.gateway.call_log import add_call_facts
+from runstore.gateway.dialects import INTERNAL_TEXT, OTLP_PATHS, headers_of
+from runstore.gateway.operations import Operations
+from runstore.gateway.store_client import StoreClient, credentials_of
+from runstore.otlp.json_form import parse_request, print_response
+from runstore.otlp.spans import PROJECT_HEADER, Export, read_export
+
+_PROTOBUF: Final = "application/x-protobuf"
+_JSON: Final = "application/json"
+
+
+def otlp_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
+    """The routes, writing to `store`."""
+    router = APIRouter(tags=["OpenTelemetry"])
+
+    async def export_traces(request: Request) -> Response:
+        """Stores the spans of an OTLP export (protobuf or JSON) as runs.
+
+        The header `Langsmith-Project` names the project of spans that name none.
+        """
+        encoding = _encoding(request)
+        try:
+            export = await _store(request, store, bodies, encoding)
+        except RunstoreError as error:
+            return _error_answer(error, encoding)
+        response = export.response()
+        content = print_response(response) if encoding == _JSON else response.SerializeToString()
+        return Response(content, 200, media_type=encoding)
+
+    for path in OTLP_PATHS:
+        router.add_api_route(path, export_traces, methods=["POST"], include_in_schema=path == OTLP_PATHS[0])
+    return router
+
+
+async def _store(request: Request, store: StoreClient, bodies: BodyReader, encoding: str) -> Export:
+    credentials = credentials_of(request.headers)
+    async with bodies.read(request) as body:
+        message = parse_request(body) if encoding == _JSON else _parse_protobuf(body)
+    export = read_export(message, project_name=request.headers.get(PROJECT_HEADER, ""))
+    found = Operations(export.operations, [f"run {each.create.id}" for each in export.operations])
+    for offset, write in found.messages():
+        found.refuse_by_store(offset, (await store.write_runs(write, credentials)).errors)
+    for refusal in found.refusals:
+        export.reject(refusal.source, invalid(refusal.field, refusal.message))
+    add_call_facts(request.scope, operations=len(export.operations), refused=export.rejected)
+    return export
+
+
+def _encoding(request: Request) -> str:
+    """Of the request, and so of the answer; protobuf unless it says JSON."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return _JSON if media_type == _JSON else _PROTOBUF
+
+
+def _parse_protobuf(body: bytes) -> ExportTraceServiceRequest:
+    try:
+        return ExportTraceServiceRequest.FromString(body)
+    except DecodeError as error:
+        raise RunstoreError(
+            ErrorReason.MALFORMED_BODY, "The body is no OTLP export in protobuf. Nothing of it was stored."
+        ) from error
+
+
+def _error_answer(error: RunstoreError, encoding: str) -> Response:
+    """A `google.rpc.Status`. Exporters send again after 429 and 503, and drop what has any other status."""
+    code: int = grpc.StatusCode[error.reason.grpc_code].value[0]
+    message = INTERNAL_TEXT if error.reason is ErrorReason.INTERNAL else error.message
+    status = Status(code=code, message=f"{error.field}: {message}" if error.field else message)
+    content = (
+        json_format.MessageToJson(status, indent=None).encode()
+        if encoding == _JSON
+        else status.SerializeToString()
+    )
+    http_status = 400 if error.reason is ErrorReason.INVALID_ARGUMENT else error.reason.http_status
+    return Response(content, http_status, headers_of(error), media_type=encoding)
