@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from runstore.runtime.settings import Settings
-
 from .servers import COMMAND, LONGEST_WAIT_S, ROOT, Server, clean_environment, serving
 
 README = (ROOT / "README.md").read_text()
@@ -113,9 +111,3 @@ def test_keys_example(fresh: Server, tmp_path: Path) -> None:
     command = [*COMMAND, *create.split()[1:]]
     secret = run(fresh, command, tmp_path, RUNSTORE_DATA_DIR=str(tmp_path / "data"))
     assert secret.startswith("rsk_")
-
-
-def test_every_setting_of_the_table_exists() -> None:
-    """The table names the settings that there are, and all of them."""
-    documented = set(re.findall(r"^\| `(RUNSTORE_\w+)` \|", README, flags=re.MULTILINE))
-    assert documented == {f"RUNSTORE_{name.upper()}" for name in Settings.model_fields}
