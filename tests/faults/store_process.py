@@ -34,6 +34,11 @@ class Store:
         }
         self._output = folder / "store.txt"
 
+    @property
+    def output(self) -> str:
+        """What the processes have logged so far."""
+        return self._output.read_text()
+
     @contextmanager
     def running(self) -> Iterator["subprocess.Popen[bytes]"]:
         """The process, once it answers."""

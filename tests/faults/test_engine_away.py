@@ -174,3 +174,17 @@ def test_store_is_killed_while_the_engine_is_away(front: EngineFront, tmp_path: 
     front.suffer(NO_FAULT)
     with store.running(), client_of(store) as client:
         client.assert_stored(ids)
+
+
+def test_store_starts_while_the_engine_is_away(front: EngineFront, tmp_path: Path) -> None:
+    """A store whose engine is not there acknowledges writes, refuses reads for now, and stores everything
+    once the engine comes."""
+    store = Store(tmp_path, clickhouse_dsn=front.dsn)
+    front.suffer(REFUSE)
+    with store.running(), client_of(store) as client:
+        ids, token = client.create(20)
+        client.assert_waiting(token)
+        front.suffer(NO_FAULT)
+        client.wait_visible(token)
+        client.assert_stored(ids)
+    assert "Traceback" not in store.output

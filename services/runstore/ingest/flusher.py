@@ -195,20 +195,27 @@ class Flusher:
         return second
 
     async def _persistently(self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call until the engine is there."""
-        async for attempt in tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(StoreUnavailable),
-            wait=tenacity.wait_exponential_jitter(multiplier=0.1, max=10),
-            before_sleep=self._before_retry,
-        ):
-            with attempt:
-                return await call(*args, **kwargs)
-        raise AssertionError("retrying never ends without a result")
+        return await persistently(self._on_retry, call, *args, **kwargs)
 
-    def _before_retry(self, state: tenacity.RetryCallState) -> None:
+
+async def persistently(
+    on_retry: Callable[[str], None], call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Call until the engine is there; `on_retry` is told why it is not, each time."""
+
+    def before_retry(state: tenacity.RetryCallState) -> None:
         error = str(state.outcome.exception() if state.outcome is not None else "")
         logger.warning("engine_unavailable", attempt=state.attempt_number, error=error)
-        self._on_retry(error)
+        on_retry(error)
+
+    async for attempt in tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception_type(StoreUnavailable),
+        wait=tenacity.wait_exponential_jitter(multiplier=0.1, max=10),
+        before_sleep=before_retry,
+    ):
+        with attempt:
+            return await call(*args, **kwargs)
+    raise AssertionError("retrying never ends without a result")
 
 
 def _without_key(patch: RunPatch) -> RunPatch:

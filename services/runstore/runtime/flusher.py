@@ -5,7 +5,7 @@ import signal
 import socket
 
 from runstore.domain.prices import PriceBook
-from runstore.ingest.flusher import Flusher
+from runstore.ingest.flusher import Flusher, persistently
 from runstore.ingest.link import FlusherEnd
 from runstore.ingest.log import LogReader
 from runstore.ingest.placement import Placer
@@ -34,9 +34,9 @@ async def run_flusher(settings: Settings, store: socket.socket) -> None:
 async def _tail(settings: Settings, link: FlusherEnd, demand: Demand) -> None:
     flusher = Flusher(
         link,
-        Placer(link, await link.moved_runs()),
+        Placer(link, await persistently(link.retrying, link.moved_runs)),
         PriceBook(),
-        dict(await link.awaited_runs()),
+        dict(await persistently(link.retrying, link.awaited_runs)),
         link.retrying,
     )
     limits = FlushLimits(settings.flush_interval_ms, settings.flush_max_runs, settings.flush_max_bytes)

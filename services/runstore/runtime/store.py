@@ -34,7 +34,10 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         catalog = await stack.enter_async_context(open_catalog(settings.catalog_location, clock))
-        store = await stack.enter_async_context(open_run_store(settings.clickhouse_location))
+        # Without its engine the store accepts writes all the same: the log keeps them.
+        store = await stack.enter_async_context(
+            open_run_store(settings.clickhouse_location, may_be_away=True)
+        )
         flusher = FlusherProcess(settings)
         log = Log(
             settings.log_dir,

@@ -50,13 +50,27 @@ SETTINGS = {
 class Engine:
     """Runs calls on pooled clients, off the event loop: several readers and one writer at a time."""
 
-    def __init__(self, dsn: str, *, readers: int = 4) -> None:
-        """`dsn` is `chdb://…` or `http(s)://…`. Nothing is opened yet."""
+    def __init__(
+        self, dsn: str, *, readers: int = 4, prepare: Callable[[Any], None] = lambda _client: None
+    ) -> None:
+        """`dsn` is `chdb://…` or `http(s)://…`. Nothing is opened yet.
+
+        `prepare` is called with a client before the first call that reaches the engine, and again before the
+        next one when it has failed.
+        """
         self._dsn = dsn
+        self._prepare = prepare
+        self._is_prepared = False
+        self._preparing = threading.Lock()
         self._local = threading.local()
         self._clients: list[Any] = []
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="engine-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="engine-write")
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the engine is in this process: then it is never merely away."""
+        return self._dsn.startswith("chdb:")
 
     async def read(self, call: Callable[[Any], T]) -> T:
         """Result of `call` with a client of this driver. Raises StoreUnavailable, BlockRefused."""
@@ -68,7 +82,7 @@ class Engine:
 
     async def insert_file(self, table: str, path: str) -> None:
         """Insert an Arrow IPC stream; its fields are columns of the table. As `write`."""
-        insert = _insert_local_file if self._dsn.startswith("chdb:") else _send_file
+        insert = _insert_local_file if self.is_embedded else _send_file
         await self.write(partial(insert, table=table, path=path))
 
     def close(self) -> None:
@@ -83,12 +97,15 @@ class Engine:
             client = getattr(self._local, "client", None)
             if client is None:
                 # One client per thread, so sessions never meet; chDB knows no sessions at all.
-                options: dict[str, Any] = (
-                    {} if self._dsn.startswith("chdb:") else {"autogenerate_session_id": False}
-                )
+                options: dict[str, Any] = {} if self.is_embedded else {"autogenerate_session_id": False}
                 client = clickhouse_connect.get_client(dsn=self._dsn, settings=SETTINGS, **options)
                 self._local.client = client
                 self._clients.append(client)
+            if not self._is_prepared:
+                with self._preparing:
+                    if not self._is_prepared:
+                        self._prepare(client)
+                        self._is_prepared = True
             return call(client)
 
 

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
+import structlog
 
 from runstore.domain.extra import merge_extra, metadata_of
 from runstore.domain.previews import error_preview, preview
@@ -40,23 +41,33 @@ from runstore.storage.clickhouse.list_sql import (
     payloads,
 )
 from runstore.storage.clickhouse.merged_run import COST_FIELDS, MergedRun, Prices
-from runstore.storage.run_store import Block, BlockRefused
+from runstore.storage.run_store import Block, BlockRefused, StoreUnavailable
+
+logger = structlog.get_logger()
 
 _WIDEST_WINDOW_ROWS = 1_000_000
 _PATCH = msgspec.msgpack.Decoder(RunPatch)
 
 
 @asynccontextmanager
-async def open_run_store(dsn: str, block_folder: Path | None = None) -> AsyncIterator["ClickHouseRunStore"]:
+async def open_run_store(
+    dsn: str, block_folder: Path | None = None, *, may_be_away: bool = False
+) -> AsyncIterator["ClickHouseRunStore"]:
     """Connect to `chdb://…` or `http(s)://…` and bring its schema up to date.
 
-    `block_folder` is for blocks that are built in this process; a temporary folder when None.
+    `block_folder` is for blocks that are built in this process; a temporary folder when None. A server that
+    `may_be_away` gets its schema when it comes; every call raises StoreUnavailable until then.
     Raises StoreUnavailable, SchemaTooNew.
     """
-    engine = Engine(dsn)
+    engine = Engine(dsn, prepare=schema.migrate)
     with TemporaryDirectory() as temporary:
         try:
-            await engine.write(schema.migrate)
+            try:
+                await engine.write(lambda _client: None)
+            except StoreUnavailable as error:
+                if not may_be_away or engine.is_embedded:
+                    raise
+                logger.warning("engine_unavailable", error=str(error))
             yield ClickHouseRunStore(engine, BlockBuilder(block_folder or Path(temporary)))
         finally:
             engine.close()
