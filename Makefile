@@ -8,7 +8,7 @@ PROTOS := $(wildcard proto/runstore/v1/*.proto)
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: run test check gen generate bench install install-dev constraints clean
+.PHONY: run test check gen generate bench soak install install-dev constraints clean
 
 ## Starts the server; ARGS="--http 127.0.0.1:8080" passes options.
 run: install
@@ -38,6 +38,10 @@ generate:
 ## Prints throughput and latency beside the engine's own ceiling.
 bench: install-dev
 	@exec $(BIN)/python tests/bench $(ARGS)
+
+## Loads a server while its parts are killed, then compares what is stored; ARGS="--seconds 60" is shorter.
+soak: install-dev
+	@exec $(BIN)/python tests/soak $(ARGS)
 
 install: .venv/.installed
 install-dev: .venv/.installed-dev .venv/.installed-old-sdk .venv/.installed-js-sdk
