@@ -194,10 +194,11 @@ async def until_answering(channel: grpc.aio.Channel) -> None:
                 return
 
 
-def _found(run: run_pb2.Run) -> Found:
+def _found(run: Any) -> Found:
+    """`run` is a `run_pb2.Run`."""
     values: dict[Path, object] = {}
     for name in ("name", "error", "inputs", "outputs", "events"):
-        if run.HasField(name):  # type: ignore[arg-type]
+        if run.HasField(name):
             values[name,] = kept(getattr(run, name))
     if run.HasField("manifest"):
         values["serialized",] = kept(run.manifest)

@@ -58,8 +58,8 @@ class Outcome:
         """For people."""
         counts, found = self.counts, self.comparison
         facts = {
-            "operations": f"{counts.sent} sent, {counts.acknowledged} acknowledged, {counts.retried} retried, "
-            f"{counts.abandoned} abandoned, {counts.refused} refused",
+            "operations": f"{counts.sent} sent, {counts.acknowledged} acknowledged, "
+            f"{counts.retried} retried, {counts.abandoned} abandoned, {counts.refused} refused",
             "kills": f"{self.kills.total()}: {_listed(self.kills)}",
             "cut-offs": f"{self.faults.total()}: {_listed(self.faults)}",
             "live reads": f"{self.reads.made} made, {self.reads.unanswered} unanswered, "
