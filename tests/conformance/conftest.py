@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tests.engine_front.front import engine_front
 
+from runstore.storage.blobs import BlobStore, open_blob_store
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore, open_run_store
 
 from .pipeline import Pipeline
@@ -45,7 +46,13 @@ def tenant_id() -> str:
     return str(uuid.uuid4())
 
 
+@pytest.fixture(scope="session")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> BlobStore:
+    """Blobs in a folder."""
+    return open_blob_store(str(tmp_path_factory.mktemp("blobs")))
+
+
 @pytest.fixture
-def pipeline(run_store: ClickHouseRunStore) -> Pipeline:
+def pipeline(run_store: ClickHouseRunStore, blobs: BlobStore) -> Pipeline:
     """Operations in, runs out, without log or transport."""
-    return Pipeline(run_store)
+    return Pipeline(run_store, blobs)

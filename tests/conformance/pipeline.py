@@ -9,12 +9,16 @@ import msgspec
 from runstore.domain.prices import PriceBook
 from runstore.domain.runs import RunField, RunMove, RunPatch, RunQuery, RunRow, StoredRun
 from runstore.ingest.flusher import Flusher, FlushReport
+from runstore.ingest.offload import Offload
 from runstore.ingest.placement import Placer
 from runstore.ingest.validation import validate
+from runstore.storage.blobs import BlobStore
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore
 from runstore.storage.run_store import Block
 
 PRICES = PriceBook()
+LARGEST_PAYLOAD, LARGEST_ATTACHMENT = 20_000, 1_000
+"""Bytes above which payloads and files become blobs here."""
 FIRST_SEQUENCE = 1_760_000_000_000_000 << 12
 TABLES = (
     "runs",
@@ -70,8 +74,9 @@ class _Recorder:
 class Pipeline:
     """Validation, sequence numbers, placement and flushing over one store."""
 
-    def __init__(self, store: ClickHouseRunStore) -> None:
+    def __init__(self, store: ClickHouseRunStore, blobs: BlobStore) -> None:
         self.store = store
+        self.blobs = blobs
         self.blocks: list[Appended] = []
         self.operations: list[RunPatch] = []
         """Everything accepted, as the log would have it."""
@@ -110,6 +115,7 @@ class Pipeline:
                 Placer(self._recorder, await self.store.moved_runs()),
                 PRICES,
                 dict(await self.store.awaited_runs()),
+                Offload(self.blobs, payload_bytes=LARGEST_PAYLOAD, attachment_bytes=LARGEST_ATTACHMENT),
             )
         report = FlushReport(patches[-1].sequence, len(patches))
         await self._flusher.insert(await self._flusher.prepare(patches, report))

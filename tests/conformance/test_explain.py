@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from runstore.domain.runs import RunField, RunQuery
+from runstore.storage.blobs import BlobStore
 from runstore.storage.clickhouse.columns import Present
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore
 
@@ -102,8 +103,8 @@ class Table:
 
 
 @pytest.fixture(scope="module")
-def table(run_store: ClickHouseRunStore) -> Table:
-    table = Table(Pipeline(run_store), str(uuid.uuid4()))
+def table(run_store: ClickHouseRunStore, blobs: BlobStore) -> Table:
+    table = Table(Pipeline(run_store, blobs), str(uuid.uuid4()))
     with asyncio.Runner() as runner:
         runner.run(table.fill())
     return table

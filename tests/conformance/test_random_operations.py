@@ -112,7 +112,7 @@ async def test_operations_in_any_order_make_the_same_runs(pipeline: Pipeline, se
     chance = random.Random(seed)
     tenant_id = str(uuid.uuid4())
     projects = [str(uuid.UUID(int=chance.getrandbits(128))) for _ in range(2)]
-    fresh = Pipeline(pipeline.store)
+    fresh = Pipeline(pipeline.store, pipeline.blobs)
     operations: list[RunPatch] = []
     for _ in range(4):
         operations += tree(chance, tenant_id, projects)

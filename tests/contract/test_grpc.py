@@ -15,6 +15,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from runstore.v1 import blob_service_pb2 as blobs
+from runstore.v1 import blob_service_pb2_grpc as blobs_grpc
 from runstore.v1 import error_pb2
 from runstore.v1 import project_service_pb2 as projects
 from runstore.v1 import project_service_pb2_grpc as projects_grpc
@@ -33,7 +35,7 @@ ALL_FIELDS = [number for number in pb.RunField.values() if number]
 
 @dataclass(frozen=True)
 class Stubs:
-    """The three services on one channel."""
+    """The services on one channel."""
 
     channel: grpc.Channel
 
@@ -44,6 +46,10 @@ class Stubs:
     @property
     def queries(self) -> queries_grpc.RunQueryServiceStub:
         return queries_grpc.RunQueryServiceStub(self.channel)
+
+    @property
+    def blobs(self) -> blobs_grpc.BlobServiceStub:
+        return blobs_grpc.BlobServiceStub(self.channel)
 
     @property
     def projects(self) -> projects_grpc.ProjectServiceStub:
@@ -221,8 +227,9 @@ def test_every_field_is_read_back(stubs: Stubs, project: str) -> None:
     assert run.reference_example_id == str(example)
     file = run.attachments["f"]
     assert (file.mime_type, file.size_bytes) == ("text/plain", 4)
-    content = stubs.queries.GetAttachment(queries.GetAttachmentRequest(read_token=file.read_token))
-    assert (content.mime_type, content.content) == ("text/plain", b"file")
+    header, *chunks = stubs.blobs.ReadBlob(blobs.ReadBlobRequest(read_token=file.read_token))
+    assert (header.header.mime_type, header.header.size_bytes) == ("text/plain", 4)
+    assert b"".join(chunk.chunk for chunk in chunks) == b"file"
 
 
 def test_unselected_fields_are_absent(stubs: Stubs, project: str) -> None:
@@ -236,15 +243,18 @@ def test_unselected_fields_are_absent(stubs: Stubs, project: str) -> None:
     assert named.name == "sent"
 
 
-def test_large_message_is_stored_whole(server: Server, stubs: Stubs, project: str) -> None:
+def test_large_message_is_stored_whole(stubs: Stubs, project: str) -> None:
     """A payload of 20 MiB goes in and comes out over the public port."""
     run_id = uuid.uuid4()
     inputs = b'{"x": "' + b"y" * (20 * 1024 * 1024) + b'"}'
     stubs.ingest.WriteRuns(ingest.WriteRunsRequest(operations=[create(run_id, project, inputs=inputs)]))
     request = queries.GetRunRequest(id=str(run_id), fields=[pb.RUN_FIELD_INPUTS])
-    options = [("grpc.max_receive_message_length", -1)]
-    with grpc.insecure_channel(server.grpc, options=options) as channel:
-        assert queries_grpc.RunQueryServiceStub(channel).GetRun(request).run.inputs == inputs
+    run = stubs.queries.GetRun(request).run
+    assert not run.HasField("inputs")
+    large = run.large_payloads["inputs"]
+    assert large.size_bytes == len(inputs)
+    read = stubs.blobs.ReadBlob(blobs.ReadBlobRequest(read_token=large.read_token))
+    assert b"".join(message.chunk for message in read) == inputs
 
 
 def test_wait_visible_takes_tokens_of_writes(stubs: Stubs, project: str) -> None:
@@ -420,9 +430,9 @@ def test_get_run_of_nothing(stubs: Stubs, tree: Tree) -> None:
         assert code is grpc.StatusCode.NOT_FOUND
     code, detail = refusal(lambda: stubs.queries.GetRun(queries.GetRunRequest(id="x")))
     assert (code, detail.field) == (grpc.StatusCode.INVALID_ARGUMENT, "id")
-    token = queries.GetAttachmentRequest(read_token="nonsense")
-    code, _ = refusal(lambda: stubs.queries.GetAttachment(token))
-    assert code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
+    nonsense = blobs.ReadBlobRequest(read_token="nonsense")
+    code, _ = refusal(lambda: list(stubs.blobs.ReadBlob(nonsense)))
+    assert code is grpc.StatusCode.NOT_FOUND
 
 
 def test_http_and_grpc_serve_the_same_runs(server: Server, stubs: Stubs, tree: Tree, project: str) -> None:

@@ -30,6 +30,7 @@ HOMES = {
     "clickhouse_connect": ("storage.clickhouse",),
     "chdb": ("storage.clickhouse",),
     "pyarrow": ("storage.clickhouse",),
+    "obstore": ("storage",),
     "grpc": ("rpc", "gateway", "runtime"),
     "grpc_health": ("rpc", "gateway", "runtime"),
     "grpc_reflection": ("rpc", "gateway", "runtime"),

@@ -229,6 +229,7 @@ class RunFields(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     REFERENCE_EXAMPLE_ID_FIELD_NUMBER: _builtins.int
     ATTACHMENTS_FIELD_NUMBER: _builtins.int
+    UPLOADED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the run: a UUID in text, 36 characters with dashes."""
     trace_id: _builtins.str
@@ -277,6 +278,10 @@ class RunFields(_message.Message):
     def attachments(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttachmentContent]:
         """Files; they accumulate by name."""
 
+    @_builtins.property
+    def uploaded(self) -> Global___UploadedPayloads:
+        """Payloads that were uploaded before, because they are too large for a message."""
+
     def __init__(
         self,
         *,
@@ -299,10 +304,11 @@ class RunFields(_message.Message):
         tags: Global___TagList | None = ...,
         reference_example_id: _builtins.str | None = ...,
         attachments: _abc.Iterable[Global___AttachmentContent] | None = ...,
+        uploaded: Global___UploadedPayloads | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dotted_order", b"_dotted_order", "_error", b"_error", "_events", b"_events", "_extra", b"_extra", "_inputs", b"_inputs", "_manifest", b"_manifest", "_name", b"_name", "_outputs", b"_outputs", "_parent_run_id", b"_parent_run_id", "_project_id", b"_project_id", "_project_name", b"_project_name", "_reference_example_id", b"_reference_example_id", "_tags", b"_tags", "_trace_id", b"_trace_id", "dotted_order", b"dotted_order", "end_time", b"end_time", "error", b"error", "events", b"events", "extra", b"extra", "inputs", b"inputs", "manifest", b"manifest", "name", b"name", "outputs", b"outputs", "parent_run_id", b"parent_run_id", "project_id", b"project_id", "project_name", b"project_name", "reference_example_id", b"reference_example_id", "start_time", b"start_time", "tags", b"tags", "trace_id", b"trace_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dotted_order", b"_dotted_order", "_error", b"_error", "_events", b"_events", "_extra", b"_extra", "_inputs", b"_inputs", "_manifest", b"_manifest", "_name", b"_name", "_outputs", b"_outputs", "_parent_run_id", b"_parent_run_id", "_project_id", b"_project_id", "_project_name", b"_project_name", "_reference_example_id", b"_reference_example_id", "_tags", b"_tags", "_trace_id", b"_trace_id", "dotted_order", b"dotted_order", "end_time", b"end_time", "error", b"error", "events", b"events", "extra", b"extra", "inputs", b"inputs", "manifest", b"manifest", "name", b"name", "outputs", b"outputs", "parent_run_id", b"parent_run_id", "project_id", b"project_id", "project_name", b"project_name", "reference_example_id", b"reference_example_id", "start_time", b"start_time", "tags", b"tags", "trace_id", b"trace_id", "uploaded", b"uploaded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dotted_order", b"_dotted_order", "_error", b"_error", "_events", b"_events", "_extra", b"_extra", "_inputs", b"_inputs", "_manifest", b"_manifest", "_name", b"_name", "_outputs", b"_outputs", "_parent_run_id", b"_parent_run_id", "_project_id", b"_project_id", "_project_name", b"_project_name", "_reference_example_id", b"_reference_example_id", "_tags", b"_tags", "_trace_id", b"_trace_id", "attachments", b"attachments", "dotted_order", b"dotted_order", "end_time", b"end_time", "error", b"error", "events", b"events", "extra", b"extra", "id", b"id", "inputs", b"inputs", "manifest", b"manifest", "name", b"name", "outputs", b"outputs", "parent_run_id", b"parent_run_id", "project_id", b"project_id", "project_name", b"project_name", "reference_example_id", b"reference_example_id", "run_type", b"run_type", "start_time", b"start_time", "tags", b"tags", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dotted_order", b"_dotted_order", "_error", b"_error", "_events", b"_events", "_extra", b"_extra", "_inputs", b"_inputs", "_manifest", b"_manifest", "_name", b"_name", "_outputs", b"_outputs", "_parent_run_id", b"_parent_run_id", "_project_id", b"_project_id", "_project_name", b"_project_name", "_reference_example_id", b"_reference_example_id", "_tags", b"_tags", "_trace_id", b"_trace_id", "attachments", b"attachments", "dotted_order", b"dotted_order", "end_time", b"end_time", "error", b"error", "events", b"events", "extra", b"extra", "id", b"id", "inputs", b"inputs", "manifest", b"manifest", "name", b"name", "outputs", b"outputs", "parent_run_id", b"parent_run_id", "project_id", b"project_id", "project_name", b"project_name", "reference_example_id", b"reference_example_id", "run_type", b"run_type", "start_time", b"start_time", "tags", b"tags", "trace_id", b"trace_id", "uploaded", b"uploaded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dotted_order: _TypeAlias = _typing.Literal["dotted_order"]  # noqa: Y015
     _WhichOneofArgType__dotted_order: _TypeAlias = _typing.Literal["_dotted_order", b"_dotted_order"]  # noqa: Y015
@@ -364,6 +370,40 @@ class RunFields(_message.Message):
 Global___RunFields: _TypeAlias = RunFields  # noqa: Y015
 
 @_typing.final
+class UploadedPayloads(_message.Message):
+    """Payloads by the tokens of their uploads. A payload is given here or inline, not both."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INPUTS_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    inputs: _builtins.str
+    """`UploadBlobResponse.upload_token` of `RunFields.inputs`; empty when there is none, as below."""
+    outputs: _builtins.str
+    """Of `RunFields.outputs`."""
+    events: _builtins.str
+    """Of `RunFields.events`."""
+    manifest: _builtins.str
+    """Of `RunFields.manifest`."""
+    def __init__(
+        self,
+        *,
+        inputs: _builtins.str = ...,
+        outputs: _builtins.str = ...,
+        events: _builtins.str = ...,
+        manifest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "inputs", b"inputs", "manifest", b"manifest", "outputs", b"outputs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadedPayloads: _TypeAlias = UploadedPayloads  # noqa: Y015
+
+@_typing.final
 class TagList(_message.Message):
     """Labels of a run; wrapped, so that an empty list differs from none given."""
 
@@ -396,22 +436,26 @@ class AttachmentContent(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     MIME_TYPE_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    UPLOAD_TOKEN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name; unique in the run. No dots or slashes. At most 256 bytes."""
     mime_type: _builtins.str
     """MIME type."""
     content: _builtins.bytes
     """The file."""
+    upload_token: _builtins.str
+    """`UploadBlobResponse.upload_token` of the file, instead of `content`."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         mime_type: _builtins.str = ...,
         content: _builtins.bytes = ...,
+        upload_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "mime_type", b"mime_type", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "mime_type", b"mime_type", "name", b"name", "upload_token", b"upload_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

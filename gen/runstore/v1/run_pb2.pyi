@@ -444,6 +444,27 @@ class Run(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LargePayloadsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___LargePayload: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___LargePayload | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     RUN_TYPE_FIELD_NUMBER: _builtins.int
@@ -490,6 +511,7 @@ class Run(_message.Message):
     SHARE_URL_FIELD_NUMBER: _builtins.int
     FEEDBACK_STATS_FIELD_NUMBER: _builtins.int
     LS_USER_ID_FIELD_NUMBER: _builtins.int
+    LARGE_PAYLOADS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the run: a UUID in lower-case text with dashes, as every id below."""
     name: _builtins.str
@@ -608,6 +630,12 @@ class Run(_message.Message):
     def feedback_stats(self) -> _containers.MessageMap[_builtins.str, Global___FeedbackStats]:
         """Feedback on the run, summed up by key."""
 
+    @_builtins.property
+    def large_payloads(self) -> _containers.MessageMap[_builtins.str, Global___LargePayload]:
+        """Selected payloads that are too large for a message (above 1 MiB, unless the server is set otherwise), by
+        the name of their field, which is absent then: `inputs`, `outputs`, `events`, `manifest`.
+        """
+
     def __init__(
         self,
         *,
@@ -657,10 +685,11 @@ class Run(_message.Message):
         share_url: _builtins.str | None = ...,
         feedback_stats: _abc.Mapping[_builtins.str, Global___FeedbackStats] | None = ...,
         ls_user_id: _builtins.str | None = ...,
+        large_payloads: _abc.Mapping[_builtins.str, Global___LargePayload] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_app_path", b"_app_path", "_completion_cost", b"_completion_cost", "_completion_tokens", b"_completion_tokens", "_error", b"_error", "_error_preview", b"_error_preview", "_events", b"_events", "_extra", b"_extra", "_inputs", b"_inputs", "_inputs_preview", b"_inputs_preview", "_is_in_dataset", b"_is_in_dataset", "_is_root", b"_is_root", "_latency_seconds", b"_latency_seconds", "_ls_user_id", b"_ls_user_id", "_manifest", b"_manifest", "_metadata", b"_metadata", "_name", b"_name", "_outputs", b"_outputs", "_outputs_preview", b"_outputs_preview", "_price_model_id", b"_price_model_id", "_prompt_cost", b"_prompt_cost", "_prompt_tokens", b"_prompt_tokens", "_reference_dataset_id", b"_reference_dataset_id", "_reference_example_id", b"_reference_example_id", "_share_url", b"_share_url", "_thread_id", b"_thread_id", "_total_cost", b"_total_cost", "_total_tokens", b"_total_tokens", "app_path", b"app_path", "completion_cost", b"completion_cost", "completion_tokens", b"completion_tokens", "end_time", b"end_time", "error", b"error", "error_preview", b"error_preview", "events", b"events", "extra", b"extra", "first_token_time", b"first_token_time", "inputs", b"inputs", "inputs_preview", b"inputs_preview", "is_in_dataset", b"is_in_dataset", "is_root", b"is_root", "last_queued_at", b"last_queued_at", "latency_seconds", b"latency_seconds", "ls_user_id", b"ls_user_id", "manifest", b"manifest", "metadata", b"metadata", "name", b"name", "outputs", b"outputs", "outputs_preview", b"outputs_preview", "price_model_id", b"price_model_id", "prompt_cost", b"prompt_cost", "prompt_tokens", b"prompt_tokens", "reference_dataset_id", b"reference_dataset_id", "reference_example_id", b"reference_example_id", "share_url", b"share_url", "start_time", b"start_time", "thread_evaluation_time", b"thread_evaluation_time", "thread_id", b"thread_id", "total_cost", b"total_cost", "total_tokens", b"total_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_app_path", b"_app_path", "_completion_cost", b"_completion_cost", "_completion_tokens", b"_completion_tokens", "_error", b"_error", "_error_preview", b"_error_preview", "_events", b"_events", "_extra", b"_extra", "_inputs", b"_inputs", "_inputs_preview", b"_inputs_preview", "_is_in_dataset", b"_is_in_dataset", "_is_root", b"_is_root", "_latency_seconds", b"_latency_seconds", "_ls_user_id", b"_ls_user_id", "_manifest", b"_manifest", "_metadata", b"_metadata", "_name", b"_name", "_outputs", b"_outputs", "_outputs_preview", b"_outputs_preview", "_price_model_id", b"_price_model_id", "_prompt_cost", b"_prompt_cost", "_prompt_tokens", b"_prompt_tokens", "_reference_dataset_id", b"_reference_dataset_id", "_reference_example_id", b"_reference_example_id", "_share_url", b"_share_url", "_thread_id", b"_thread_id", "_total_cost", b"_total_cost", "_total_tokens", b"_total_tokens", "app_path", b"app_path", "attachments", b"attachments", "completion_cost", b"completion_cost", "completion_cost_details", b"completion_cost_details", "completion_token_details", b"completion_token_details", "completion_tokens", b"completion_tokens", "dotted_order", b"dotted_order", "end_time", b"end_time", "error", b"error", "error_preview", b"error_preview", "events", b"events", "extra", b"extra", "feedback_stats", b"feedback_stats", "first_token_time", b"first_token_time", "id", b"id", "inputs", b"inputs", "inputs_preview", b"inputs_preview", "is_in_dataset", b"is_in_dataset", "is_root", b"is_root", "last_queued_at", b"last_queued_at", "latency_seconds", b"latency_seconds", "ls_user_id", b"ls_user_id", "manifest", b"manifest", "metadata", b"metadata", "name", b"name", "outputs", b"outputs", "outputs_preview", b"outputs_preview", "parent_run_ids", b"parent_run_ids", "price_model_id", b"price_model_id", "project_id", b"project_id", "prompt_cost", b"prompt_cost", "prompt_cost_details", b"prompt_cost_details", "prompt_token_details", b"prompt_token_details", "prompt_tokens", b"prompt_tokens", "reference_dataset_id", b"reference_dataset_id", "reference_example_id", b"reference_example_id", "run_type", b"run_type", "share_url", b"share_url", "start_time", b"start_time", "status", b"status", "tags", b"tags", "thread_evaluation_time", b"thread_evaluation_time", "thread_id", b"thread_id", "total_cost", b"total_cost", "total_tokens", b"total_tokens", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_app_path", b"_app_path", "_completion_cost", b"_completion_cost", "_completion_tokens", b"_completion_tokens", "_error", b"_error", "_error_preview", b"_error_preview", "_events", b"_events", "_extra", b"_extra", "_inputs", b"_inputs", "_inputs_preview", b"_inputs_preview", "_is_in_dataset", b"_is_in_dataset", "_is_root", b"_is_root", "_latency_seconds", b"_latency_seconds", "_ls_user_id", b"_ls_user_id", "_manifest", b"_manifest", "_metadata", b"_metadata", "_name", b"_name", "_outputs", b"_outputs", "_outputs_preview", b"_outputs_preview", "_price_model_id", b"_price_model_id", "_prompt_cost", b"_prompt_cost", "_prompt_tokens", b"_prompt_tokens", "_reference_dataset_id", b"_reference_dataset_id", "_reference_example_id", b"_reference_example_id", "_share_url", b"_share_url", "_thread_id", b"_thread_id", "_total_cost", b"_total_cost", "_total_tokens", b"_total_tokens", "app_path", b"app_path", "attachments", b"attachments", "completion_cost", b"completion_cost", "completion_cost_details", b"completion_cost_details", "completion_token_details", b"completion_token_details", "completion_tokens", b"completion_tokens", "dotted_order", b"dotted_order", "end_time", b"end_time", "error", b"error", "error_preview", b"error_preview", "events", b"events", "extra", b"extra", "feedback_stats", b"feedback_stats", "first_token_time", b"first_token_time", "id", b"id", "inputs", b"inputs", "inputs_preview", b"inputs_preview", "is_in_dataset", b"is_in_dataset", "is_root", b"is_root", "large_payloads", b"large_payloads", "last_queued_at", b"last_queued_at", "latency_seconds", b"latency_seconds", "ls_user_id", b"ls_user_id", "manifest", b"manifest", "metadata", b"metadata", "name", b"name", "outputs", b"outputs", "outputs_preview", b"outputs_preview", "parent_run_ids", b"parent_run_ids", "price_model_id", b"price_model_id", "project_id", b"project_id", "prompt_cost", b"prompt_cost", "prompt_cost_details", b"prompt_cost_details", "prompt_token_details", b"prompt_token_details", "prompt_tokens", b"prompt_tokens", "reference_dataset_id", b"reference_dataset_id", "reference_example_id", b"reference_example_id", "run_type", b"run_type", "share_url", b"share_url", "start_time", b"start_time", "status", b"status", "tags", b"tags", "thread_evaluation_time", b"thread_evaluation_time", "thread_id", b"thread_id", "total_cost", b"total_cost", "total_tokens", b"total_tokens", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__app_path: _TypeAlias = _typing.Literal["app_path"]  # noqa: Y015
     _WhichOneofArgType__app_path: _TypeAlias = _typing.Literal["_app_path", b"_app_path"]  # noqa: Y015
@@ -774,6 +803,32 @@ class Run(_message.Message):
 Global___Run: _TypeAlias = Run  # noqa: Y015
 
 @_typing.final
+class LargePayload(_message.Message):
+    """A payload to be read with `BlobService.ReadBlob`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    READ_TOKEN_FIELD_NUMBER: _builtins.int
+    size_bytes: _builtins.int
+    """Length in bytes."""
+    read_token: _builtins.str
+    """Token that reads the JSON, until it expires in a day."""
+    def __init__(
+        self,
+        *,
+        size_bytes: _builtins.int = ...,
+        read_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["read_token", b"read_token", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LargePayload: _TypeAlias = LargePayload  # noqa: Y015
+
+@_typing.final
 class Attachment(_message.Message):
     """A file that came with a run."""
 
@@ -787,7 +842,7 @@ class Attachment(_message.Message):
     size_bytes: _builtins.int
     """Length in bytes."""
     read_token: _builtins.str
-    """Token that reads the content through `RunQueryService.GetAttachment` or the gateway, until it expires."""
+    """Token that reads the content through `BlobService.ReadBlob` or the gateway, until it expires."""
     def __init__(
         self,
         *,

@@ -48,11 +48,6 @@ class RunQueryServiceStub:
                 request_serializer=runstore_dot_v1_dot_run__query__service__pb2.GetRunRequest.SerializeToString,
                 response_deserializer=runstore_dot_v1_dot_run__query__service__pb2.GetRunResponse.FromString,
                 _registered_method=True)
-        self.GetAttachment = channel.unary_unary(
-                '/runstore.v1.RunQueryService/GetAttachment',
-                request_serializer=runstore_dot_v1_dot_run__query__service__pb2.GetAttachmentRequest.SerializeToString,
-                response_deserializer=runstore_dot_v1_dot_run__query__service__pb2.GetAttachmentResponse.FromString,
-                _registered_method=True)
 
 
 class RunQueryServiceServicer:
@@ -77,13 +72,6 @@ class RunQueryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetAttachment(self, request, context):
-        """Reads the content of an attachment by the token that a run carries for it; needs no credential.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_RunQueryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,11 +84,6 @@ def add_RunQueryServiceServicer_to_server(servicer, server):
                     servicer.GetRun,
                     request_deserializer=runstore_dot_v1_dot_run__query__service__pb2.GetRunRequest.FromString,
                     response_serializer=runstore_dot_v1_dot_run__query__service__pb2.GetRunResponse.SerializeToString,
-            ),
-            'GetAttachment': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetAttachment,
-                    request_deserializer=runstore_dot_v1_dot_run__query__service__pb2.GetAttachmentRequest.FromString,
-                    response_serializer=runstore_dot_v1_dot_run__query__service__pb2.GetAttachmentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -161,33 +144,6 @@ class RunQueryService:
             '/runstore.v1.RunQueryService/GetRun',
             runstore_dot_v1_dot_run__query__service__pb2.GetRunRequest.SerializeToString,
             runstore_dot_v1_dot_run__query__service__pb2.GetRunResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetAttachment(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/runstore.v1.RunQueryService/GetAttachment',
-            runstore_dot_v1_dot_run__query__service__pb2.GetAttachmentRequest.SerializeToString,
-            runstore_dot_v1_dot_run__query__service__pb2.GetAttachmentResponse.FromString,
             options,
             channel_credentials,
             insecure,

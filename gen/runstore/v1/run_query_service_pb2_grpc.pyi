@@ -43,8 +43,6 @@ class RunQueryServiceStub:
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_query_service_pb2.GetRunRequest, _run_query_service_pb2.GetRunResponse]
     """Reads one run. NOT_FOUND when the tenant has no such run."""
-    GetAttachment: _grpc.UnaryUnaryMultiCallable[_run_query_service_pb2.GetAttachmentRequest, _run_query_service_pb2.GetAttachmentResponse]
-    """Reads the content of an attachment by the token that a run carries for it; needs no credential."""
 
 @_typing.type_check_only
 class RunQueryServiceAsyncStub(RunQueryServiceStub):
@@ -61,8 +59,6 @@ class RunQueryServiceAsyncStub(RunQueryServiceStub):
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_query_service_pb2.GetRunRequest, _run_query_service_pb2.GetRunResponse]  # type: ignore[assignment]
     """Reads one run. NOT_FOUND when the tenant has no such run."""
-    GetAttachment: _aio.UnaryUnaryMultiCallable[_run_query_service_pb2.GetAttachmentRequest, _run_query_service_pb2.GetAttachmentResponse]  # type: ignore[assignment]
-    """Reads the content of an attachment by the token that a run carries for it; needs no credential."""
 
 class RunQueryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Finds and reads runs.
@@ -88,13 +84,5 @@ class RunQueryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_query_service_pb2.GetRunResponse, _abc.Awaitable[_run_query_service_pb2.GetRunResponse]]:
         """Reads one run. NOT_FOUND when the tenant has no such run."""
-
-    @_abc_1.abstractmethod
-    def GetAttachment(
-        self,
-        request: _run_query_service_pb2.GetAttachmentRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_run_query_service_pb2.GetAttachmentResponse, _abc.Awaitable[_run_query_service_pb2.GetAttachmentResponse]]:
-        """Reads the content of an attachment by the token that a run carries for it; needs no credential."""
 
 def add_RunQueryServiceServicer_to_server(servicer: RunQueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

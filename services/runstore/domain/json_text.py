@@ -6,6 +6,7 @@ interest; msgspec skips everything else, checking its syntax without building ob
 
 import codecs
 import re
+from mmap import mmap
 from typing import Final, TypeVar
 
 import msgspec
@@ -49,6 +50,26 @@ def is_plain(raw: bytes) -> bool:
     except (msgspec.DecodeError, RecursionError):
         return False
     return True
+
+
+def check_mapped(field: str, raw: mmap) -> bytes | None:
+    """As `check`, for a file; its content with lone surrogate escapes replaced, None when it has none.
+
+    Copies the file only if it has.
+    """
+    _check_utf8(field, raw)
+    try:
+        _ANY.decode(raw)
+    except msgspec.DecodeError as error:
+        replaced = replace_lone_surrogates(raw[:])
+        try:
+            _ANY.decode(replaced)
+        except msgspec.DecodeError:
+            raise invalid(field, f"not well-formed JSON: {error}") from error
+        return replaced
+    except RecursionError:
+        raise _too_deep(field) from None
+    return None
 
 
 def decode(decoder: "msgspec.json.Decoder[_T]", field: str, raw: bytes) -> _T | None:
@@ -120,9 +141,9 @@ def _rewrite_literal(literal: re.Match[bytes]) -> bytes:
     return msgspec.json.encode(msgspec.json.decode(text, type=str)) if b"\\" in text else text
 
 
-def _check_utf8(field: str, raw: bytes) -> None:
+def _check_utf8(field: str, raw: bytes | mmap) -> None:
     try:
-        if len(raw) <= _UTF8_CHUNK_BYTES:
+        if isinstance(raw, bytes) and len(raw) <= _UTF8_CHUNK_BYTES:
             raw.decode()
             return
         # In chunks: the text of a large payload would take up to four times its size.

@@ -1,7 +1,8 @@
 """The run, from the operations that build it to the questions asked about it.
 
 Ids are UUIDs as lower-case text with dashes. Times are integers: microseconds since the Unix epoch,
-UTC. Payloads (`inputs`, `outputs`, `events`, `extra`, `manifest`) are JSON as bytes, kept as sent.
+UTC. Payloads (`inputs`, `outputs`, `events`, `extra`, `manifest`) are JSON as bytes, kept as sent; large ones
+are references to blobs (`domain.blob_refs`).
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from runstore.domain.blob_refs import BlobRef
 from runstore.domain.conditions import Condition
 from runstore.domain.extra import ExtraFacts, merge_extra
 from runstore.domain.prices import Cost, Price
@@ -84,6 +86,12 @@ class Attachment(msgspec.Struct, frozen=True):
 
     mime_type: str
     content: bytes
+    blob: BlobRef | None = None
+    """Where the file is instead of in `content`, which is empty then."""
+
+    def size_bytes(self) -> int:
+        """Length of the file."""
+        return len(self.content) if self.blob is None else self.blob.size_bytes
 
 
 class RunPatch(msgspec.Struct, omit_defaults=True, gc=False):
@@ -250,8 +258,8 @@ class StoredRun:
 
     position: Position
     values: dict[RunField, Any]
-    """Selected fields that have a value. Times in microseconds, costs as Decimal, payloads as bytes,
-    attachments as {name: (MIME type, bytes)}."""
+    """Selected fields that have a value. Times in microseconds, costs as Decimal, payloads as bytes or, if
+    they are in the blob store, `BlobRef`; attachments as {name: (MIME type, size in bytes)}."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,14 @@
-"""Reads request bodies whole, decompressed, and within limits.
+"""Reads request bodies, decompressed and within limits: whole, or as a stream of pieces if they are large.
 
-Whole, because nothing of a malformed body is stored: a body has to be seen to its end before its
-first operation goes on. What all calls together hold in memory is therefore bounded, too.
+Nothing of a malformed body is stored: a body has to be seen to its end before its first operation goes on.
+What all calls together hold in memory is therefore bounded, too.
 """
 
 import asyncio
 import threading
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.gateway.decompression import PIECE_BYTES, feed_of
 from runstore.gateway.dialects import Dialect, dialect_of
 
 _CHUNK_BYTES: Final = 256 * 1024
@@ -27,6 +28,8 @@ _THREAD_THRESHOLD_BYTES: Final = 128 * 1024
 _RATIO_THRESHOLD_BYTES: Final = 16 * 1024 * 1024
 # What zstd -19 needs; larger windows (up to 2 GiB) would be allocated on a stranger's word.
 _MAX_ZSTD_WINDOW_BYTES: Final = 32 * 1024 * 1024
+# Above this, a body that can be streamed is. The largest batches of SDKs, 20 MiB decompressed, are below.
+_STREAMED_BYTES: Final = 32 * 1024 * 1024
 _MAX_JSON_BODY_BYTES: Final = 16 * 1024 * 1024
 _GZIP_WBITS: Final = 31
 
@@ -40,18 +43,25 @@ class BodyLimits:
     max_decompressed_bytes: int
     max_decompression_ratio: int
     """Enforced above 16 MiB decompressed."""
+    max_memory_bytes: int
+    """Of the bodies of all calls together, compressed and decompressed."""
+    max_payload_bytes: int
+    """Of one payload that is streamed to the store; the store has the same limits."""
+    max_attachment_bytes: int
 
 
 class BodyReader:
     """Reads bodies for all calls of one gateway.
 
-    The calls together hold at most one body of the largest size, compressed and decompressed; a
-    call beyond that is refused with OVERLOADED, which clients retry.
+    The calls together hold a bounded part of them in memory; a call beyond that is refused with OVERLOADED,
+    which clients retry.
     """
 
     def __init__(self, limits: BodyLimits) -> None:
         self._limits = limits
-        self._free_bytes = limits.max_body_bytes + limits.max_decompressed_bytes
+        self._free_bytes = limits.max_memory_bytes
+        # Compressed and decompressed, one body always fits.
+        self._most_of_one = limits.max_memory_bytes // 2
         self._lock = threading.Lock()  # Large bodies are decompressed in threads.
 
     @asynccontextmanager
@@ -61,6 +71,37 @@ class BodyReader:
         Raises MALFORMED_BODY (broken or unknown compression), TOO_LARGE, OVERLOADED, and
         starlette's ClientDisconnect.
         """
+        with self._holding() as hold:
+            body = _Arriving(request, self._limits)
+            await body.receive(hold, self._most_of_one)
+            content = await body.content(hold, self._most_of_one)
+            if content is None:
+                raise _too_large(f"The body is above {self._most_of_one} bytes, which only multipart may be.")
+            yield content
+
+    @asynccontextmanager
+    async def read_or_stream(self, request: Request) -> "AsyncIterator[bytes | BodyStream]":
+        """As `read`, but a large body as a stream. Raises what `read` does; the stream does, too."""
+        most_bytes = min(_STREAMED_BYTES, self._most_of_one)
+        kept_bytes = 0
+
+        def keep(count: int) -> None:
+            nonlocal kept_bytes
+            kept_bytes += count
+            if kept_bytes > self._most_of_one:
+                raise _too_large(
+                    f"What is not uploaded apart of the body is above {self._most_of_one} bytes."
+                )
+            hold(count)
+
+        with self._holding() as hold:
+            body = _Arriving(request, self._limits)
+            await body.receive(hold, most_bytes)
+            content = await body.content(hold, most_bytes)
+            yield BodyStream(body.pieces(), keep, self._limits) if content is None else content
+
+    @contextmanager
+    def _holding(self) -> Iterator[Callable[[int], None]]:
         held_bytes = 0
 
         def hold(count: int) -> None:
@@ -69,49 +110,9 @@ class BodyReader:
             held_bytes += count
 
         try:
-            yield await self._read(request, hold)
+            yield hold
         finally:
             self._give_back(held_bytes)
-
-    async def _read(self, request: Request, hold: Callable[[int], None]) -> bytes:
-        decompress = _decompressor(request.headers.get("content-encoding", ""))
-        body = await self._receive(request, hold)
-        if decompress is None:
-            return body
-        if len(body) < _THREAD_THRESHOLD_BYTES:
-            return self._decompressed(body, decompress, hold)
-        return await asyncio.to_thread(self._decompressed, body, decompress, hold)
-
-    async def _receive(self, request: Request, hold: Callable[[int], None]) -> bytes:
-        limit = self._limits.max_body_bytes
-        declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > limit:
-            raise _too_large(f"The body is above {limit} bytes.")
-        chunks: list[bytes] = []
-        received = 0
-        async for chunk in request.stream():
-            received += len(chunk)
-            if received > limit:
-                raise _too_large(f"The body is above {limit} bytes.")
-            hold(len(chunk))
-            chunks.append(chunk)
-        return b"".join(chunks)
-
-    def _decompressed(self, body: bytes, decompress: "_Decompress", hold: Callable[[int], None]) -> bytes:
-        limits = self._limits
-        chunks: list[bytes] = []
-        size = 0
-        for chunk in decompress(body):
-            size += len(chunk)
-            if size > limits.max_decompressed_bytes:
-                raise _too_large(f"The body is above {limits.max_decompressed_bytes} bytes decompressed.")
-            if size > _RATIO_THRESHOLD_BYTES and size > len(body) * limits.max_decompression_ratio:
-                raise _too_large(
-                    f"The body decompresses to more than {limits.max_decompression_ratio} times."
-                )
-            hold(len(chunk))
-            chunks.append(chunk)
-        return b"".join(chunks)
 
     def _take(self, count: int) -> None:
         with self._lock:
@@ -122,6 +123,103 @@ class BodyReader:
     def _give_back(self, count: int) -> None:
         with self._lock:
             self._free_bytes += count
+
+
+@dataclass(frozen=True, slots=True)
+class BodyStream:
+    """A large body, to be read once."""
+
+    pieces: AsyncIterator[bytes]
+    """Decompressed, of at most 256 KiB."""
+    hold: Callable[[int], None]
+    """Accounts for bytes of it that are kept until the end of the call. Raises TOO_LARGE, OVERLOADED."""
+    limits: BodyLimits
+
+
+class _Arriving:
+    """One body: at first what has arrived of it, then its content, or pieces of it."""
+
+    def __init__(self, request: Request, limits: BodyLimits) -> None:
+        self._encoding = request.headers.get("content-encoding", "")
+        self._decompress = _decompressor(self._encoding)
+        self._limits = limits
+        declared = request.headers.get("content-length", "")
+        self._declared_bytes = int(declared) if declared.isdigit() else 0
+        if self._declared_bytes > limits.max_body_bytes:
+            raise _too_large(f"The body is above {limits.max_body_bytes} bytes.")
+        self._stream = aiter(request.stream())
+        self._arrived: list[bytes] = []
+        self._arrived_bytes = 0
+        self._is_whole = False
+
+    async def receive(self, hold: Callable[[int], None], most_bytes: int) -> None:
+        """Receive all, or more than `most_bytes` of it."""
+        if self._declared_bytes > most_bytes:
+            return
+        async for chunk in self._stream:
+            self._count(len(chunk))
+            self._arrived.append(chunk)
+            if self._arrived_bytes > most_bytes:
+                return
+            hold(len(chunk))
+        self._is_whole = True
+
+    async def content(self, hold: Callable[[int], None], most_bytes: int) -> bytes | None:
+        """The content; None when it is above `most_bytes`."""
+        if not self._is_whole:
+            return None
+        body = b"".join(self._arrived)
+        if self._decompress is None:
+            return body
+        if len(body) < _THREAD_THRESHOLD_BYTES:
+            return self._decompressed(body, self._decompress, hold, most_bytes)
+        return await asyncio.to_thread(self._decompressed, body, self._decompress, hold, most_bytes)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The content from its beginning."""
+        feed = feed_of(self._encoding)
+        size = 0
+        async for chunk in self._chunks():
+            for start in range(0, len(chunk), PIECE_BYTES):
+                for piece in feed(chunk[start : start + PIECE_BYTES]):
+                    size += len(piece)
+                    self._check(size, self._arrived_bytes)
+                    yield piece
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        """What has arrived, which is forgotten on the way, and then the rest."""
+        self._arrived.reverse()
+        while self._arrived:
+            yield self._arrived.pop()
+        async for chunk in self._stream:
+            self._count(len(chunk))
+            yield chunk
+
+    def _count(self, count: int) -> None:
+        self._arrived_bytes += count
+        if self._arrived_bytes > self._limits.max_body_bytes:
+            raise _too_large(f"The body is above {self._limits.max_body_bytes} bytes.")
+
+    def _decompressed(
+        self, body: bytes, decompress: "_Decompress", hold: Callable[[int], None], most_bytes: int
+    ) -> bytes | None:
+        chunks: list[bytes] = []
+        size = 0
+        for chunk in decompress(body):
+            size += len(chunk)
+            self._check(size, len(body))
+            if size > most_bytes:
+                return None
+            hold(len(chunk))
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _check(self, size: int, body_bytes: int) -> None:
+        limits = self._limits
+        if size > limits.max_decompressed_bytes:
+            raise _too_large(f"The body is above {limits.max_decompressed_bytes} bytes decompressed.")
+        if size > _RATIO_THRESHOLD_BYTES and size > body_bytes * limits.max_decompression_ratio:
+            raise _too_large(f"The body decompresses to more than {limits.max_decompression_ratio} times.")
 
 
 class JsonBodyLimit:

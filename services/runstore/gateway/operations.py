@@ -6,7 +6,7 @@ the rest.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -136,13 +136,26 @@ def operations_of_parts(parts: Iterable[Part]) -> Operations:
 
     `parts` may raise; nothing is kept then.
     """
-    assembly = _Assembly()
+    assembly = Assembly()
     for part in parts:
         assembly.add(part)
     return assembly.finish()
 
 
-class _Assembly:
+class LargePart(NamedTuple):
+    """A part whose content was uploaded while it arrived (`streamed_parts`)."""
+
+    name: str
+    mime_type: str
+    declared_bytes: int
+    """-1 when its length was not declared."""
+    size_bytes: int
+    upload_token: str
+    """"" when it was refused."""
+    refusal: RunstoreError | None
+
+
+class Assembly:
     """Puts the field parts and attachments of a body to the runs they belong to."""
 
     def __init__(self) -> None:
@@ -151,14 +164,18 @@ class _Assembly:
         """`post.<id>` as it was sent → its fields; None when the run was refused, and its parts with it."""
         self._by_id: dict[str, pb.RunFields | None] = {}
         """The same by canonical id, for attachments."""
-        self._early: list[Part] = []
+        self._early: list[Part | LargePart] = []
         """Parts that came before their run."""
 
-    def add(self, part: Part) -> None:
+    def add(self, part: Part | LargePart) -> None:
+        """Takes the next part of the body."""
+        if isinstance(part, LargePart):
+            self._add_large(part)
+            return
         name, content = part.name, part.content
         try:
             if part.declared_bytes != len(content):
-                raise _wrong_length(part)
+                raise _wrong_length(part.declared_bytes, len(content))
             owner, _, last = name.rpartition(".")
             if owner in self._runs:
                 self._add_payload(self._runs[owner], last, content)
@@ -181,6 +198,23 @@ class _Assembly:
                 drop_placeholders(operation.create)
         return self._found
 
+    def _add_large(self, part: LargePart) -> None:
+        owner, _, last = part.name.rpartition(".")
+        try:
+            if part.refusal is not None:
+                raise part.refusal
+            if part.declared_bytes != part.size_bytes:
+                raise _wrong_length(part.declared_bytes, part.size_bytes)
+            if owner in self._runs:
+                fields = self._runs[owner]
+                if fields is not None:
+                    fields.ClearField(PAYLOAD_FIELDS[last])  # type: ignore[arg-type]  # a Literal of every name
+                    setattr(fields.uploaded, PAYLOAD_FIELDS[last], part.upload_token)
+            else:
+                self._add_other(part)
+        except RunstoreError as error:
+            self._found.refuse(part.name, error)
+
     def _add_run(self, name: str, name_id: str, content: bytes, *, is_create: bool) -> None:
         self._runs[name] = None
         run_id = canonical_uuid("id", name_id)
@@ -201,11 +235,11 @@ class _Assembly:
         if fields is not None:
             fill_payload(fields, key, content)
 
-    def _add_other(self, part: Part) -> None:
+    def _add_other(self, part: Part | LargePart) -> None:
         kind, _, rest = part.name.partition(".")
         if kind == "attachment" and "." in rest:
             self._add_attachment(part, *rest.split(".", 1))
-        elif kind == "feedback" and rest:
+        elif kind == "feedback" and rest and isinstance(part, Part):
             canonical_uuid("id", rest)
             _check_object(part.content)
             self._found.feedback_parts += 1
@@ -214,7 +248,7 @@ class _Assembly:
         else:
             raise invalid("", "unknown part; names begin with post, patch, attachment or feedback, and an id")
 
-    def _add_attachment(self, part: Part, sent_id: str, name: str) -> None:
+    def _add_attachment(self, part: Part | LargePart, sent_id: str, name: str) -> None:
         run_id = canonical_uuid("id", sent_id)
         if run_id not in self._by_id:
             self._early.append(part)
@@ -222,7 +256,11 @@ class _Assembly:
         if not name or "." in name or "/" in name or len(name.encode()) > _MAX_ATTACHMENT_NAME_BYTES:
             raise invalid("name", "an attachment's name has 1 to 256 bytes, no dots and no slashes")
         fields = self._by_id[run_id]
-        if fields is not None:
+        if fields is None:
+            return
+        if isinstance(part, LargePart):
+            fields.attachments.add(name=name, mime_type=part.mime_type, upload_token=part.upload_token)
+        else:
             fields.attachments.add(name=name, mime_type=part.mime_type, content=part.content)
 
 
@@ -242,10 +280,10 @@ def _check_object(content: bytes) -> None:
         raise not_json(error) from error
 
 
-def _wrong_length(part: Part) -> RunstoreError:
-    if part.declared_bytes < 0:
+def _wrong_length(declared_bytes: int, size_bytes: int) -> RunstoreError:
+    if declared_bytes < 0:
         return invalid("", "its length is missing: Content-Length, or `; length=N` in Content-Type")
-    return invalid("", f"its length is {len(part.content)} bytes, not {part.declared_bytes} as declared")
+    return invalid("", f"its length is {size_bytes} bytes, not {declared_bytes} as declared")
 
 
 def _too_large_for_a_message() -> RunstoreError:

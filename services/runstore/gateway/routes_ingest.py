@@ -4,6 +4,7 @@
 the request is stored; 400 means that nothing of it is.
 """
 
+from contextlib import aclosing
 from typing import Any, Final
 
 import structlog
@@ -11,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from runstore.domain.errors import invalid
-from runstore.gateway.bodies import BodyReader
+from runstore.gateway.bodies import BodyReader, BodyStream
 from runstore.gateway.call_log import add_call_facts
 from runstore.gateway.dialects import json_response
 from runstore.gateway.documents import (
@@ -23,13 +24,15 @@ from runstore.gateway.documents import (
 )
 from runstore.gateway.multipart import boundary_of, split
 from runstore.gateway.operations import (
+    Assembly,
     Operations,
     operation_of,
     operations_of_batch,
     operations_of_parts,
 )
 from runstore.gateway.run_json import RunJson, canonical_uuid, parse_run
-from runstore.gateway.store_client import Credentials, StoreClient, credentials_of
+from runstore.gateway.store_client import MAX_WRITE_BYTES, Credentials, StoreClient, credentials_of
+from runstore.gateway.streamed_parts import StreamedParts, upload_payloads
 from runstore.v1 import run_ingest_service_pb2 as pb
 
 # A body can hold 10,000 bad runs; nobody reads more than these.
@@ -53,6 +56,7 @@ def ingest_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
         credentials = credentials_of(request.headers)
         async with bodies.read(request) as body:
             found = _single(parse_run(body), is_create=True)
+            await _fit(found, body, store, credentials)
         return await _store_one(request, store, found, credentials, "Run created")
 
     @router.patch("/runs/{run_id}", status_code=202, responses=answers, openapi_extra=RUN_BODY)
@@ -66,6 +70,7 @@ def ingest_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
             run = parse_run(body)
             _agree_on_id(run, run_id)
             found = _single(run, is_create=False)
+            await _fit(found, body, store, credentials)
         return await _store_one(request, store, found, credentials, "Run updated")
 
     @router.post("/runs/batch", status_code=202, responses=answers, openapi_extra=BATCH_BODY)
@@ -73,7 +78,9 @@ def ingest_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
         """Creates and updates many runs; each needs `id`, `trace_id` and `dotted_order`."""
         credentials = credentials_of(request.headers)
         async with bodies.read(request) as body:
-            return await _store_all(request, store, operations_of_batch(body), credentials)
+            found = operations_of_batch(body)
+            await _fit(found, body, store, credentials)
+            return await _store_all(request, store, found, credentials)
 
     @router.post("/runs/multipart", status_code=202, responses=answers, openapi_extra=MULTIPART_BODY)
     async def write_multipart(request: Request) -> Response:
@@ -83,8 +90,11 @@ def ingest_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
         """
         credentials = credentials_of(request.headers)
         boundary = boundary_of(request.headers.get("content-type", ""))
-        async with bodies.read(request) as body:
-            found = operations_of_parts(split(body, boundary))
+        async with bodies.read_or_stream(request) as body:
+            if isinstance(body, BodyStream):
+                found = await _operations_of_stream(body, boundary, store, credentials)
+            else:
+                found = operations_of_parts(split(body, boundary))
             if found.feedback_parts:
                 feedback_warning.give()
             return await _store_all(request, store, found, credentials)
@@ -114,6 +124,22 @@ def _agree_on_id(run: RunJson, path_id: str) -> None:
 
 def _single(run: RunJson, *, is_create: bool) -> Operations:
     return Operations([operation_of(run, is_create=is_create)], [""])
+
+
+async def _fit(found: Operations, body: bytes, store: StoreClient, credentials: Credentials) -> None:
+    """Make operations of a large body small enough for messages."""
+    if len(body) > MAX_WRITE_BYTES // 2:
+        await upload_payloads(found, store, credentials)
+
+
+async def _operations_of_stream(
+    body: BodyStream, boundary: str, store: StoreClient, credentials: Credentials
+) -> Operations:
+    assembly = Assembly()
+    async with aclosing(StreamedParts(boundary, store, credentials, body).read()) as parts:
+        async for part in parts:
+            assembly.add(part)
+    return assembly.finish()
 
 
 async def _write(store: StoreClient, found: Operations, credentials: Credentials) -> None:

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.gateway.call_log import add_call_facts
-from runstore.gateway.dialects import json_response
+from runstore.gateway.large_answers import runs_response
 from runstore.gateway.models import Detail, RunPageV1, RunsQueryV1, RunV1
 from runstore.gateway.run_json import RUN_TYPES
 from runstore.gateway.run_v1 import DEFAULT_SELECTION, SELECTABLE, Selection
@@ -48,7 +48,7 @@ def run_routes_v1(store: StoreClient) -> APIRouter:
             fields=selection.fields,
         )
         answer = await store.get_run(query, credentials_of(request.headers))
-        return json_response(selection.show(answer.run, str(request.base_url)))
+        return runs_response(selection.show(answer.run, str(request.base_url)), store)
 
     @router.post(
         "/runs/query",
@@ -65,14 +65,13 @@ def run_routes_v1(store: StoreClient) -> APIRouter:
         add_call_facts(request.scope, runs=len(page.runs))
         base_url = str(request.base_url)
         following = None if body.skip_pagination else page.next_page_token or None
-        return json_response(
-            {
-                "runs": [selection.show(run, base_url) for run in page.runs],
-                "cursors": {"next": following, "prev": None},
-                "search_cursors": None,
-                "parsed_query": None,
-            }
-        )
+        content = {
+            "runs": [selection.show(run, base_url) for run in page.runs],
+            "cursors": {"next": following, "prev": None},
+            "search_cursors": None,
+            "parsed_query": None,
+        }
+        return runs_response(content, store)
 
     return router
 

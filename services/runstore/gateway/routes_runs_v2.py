@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.gateway.call_log import add_call_facts
-from runstore.gateway.dialects import json_response
+from runstore.gateway.large_answers import runs_response
 from runstore.gateway.models import Problem, RunPageV2, RunsQueryV2, RunV2, SelectV2
 from runstore.gateway.run_json import RUN_TYPES
 from runstore.gateway.run_v2 import Selection
@@ -53,7 +53,8 @@ def run_routes_v2(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
         page = await store.list_runs(query, credentials_of(request.headers))
         add_call_facts(request.scope, runs=len(page.runs))
         items = [{**selection.show(run), "query_metadata": None} for run in page.runs]
-        return json_response({"items": items, "next_cursor": position.next_cursor(page.next_page_token)})
+        content = {"items": items, "next_cursor": position.next_cursor(page.next_page_token)}
+        return runs_response(content, store)
 
     @router.get(
         "/api/v2/runs/{run_id}",
@@ -71,7 +72,7 @@ def run_routes_v2(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
         selection = Selection(selects or (), str(request.base_url))
         query = pb.GetRunRequest(id=str(run_id), project_id=str(project_id), fields=selection.fields)
         answer = await store.get_run(query, credentials_of(request.headers))
-        return json_response(selection.show(answer.run))
+        return runs_response(selection.show(answer.run), store)
 
     return router
 

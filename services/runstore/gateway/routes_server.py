@@ -1,14 +1,16 @@
 """The routes about the server itself, and attachments, none of which needs credentials."""
 
+import re
 from typing import Any, Final
 
-from fastapi import APIRouter
-from starlette.responses import HTMLResponse, Response
+from fastapi import APIRouter, HTTPException, Request
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from runstore.gateway.dialects import json_response
 from runstore.gateway.documents import INDEX_PAGE
+from runstore.gateway.models import Detail
 from runstore.gateway.store_client import StoreClient
-from runstore.v1 import run_query_service_pb2 as queries
+from runstore.v1 import blob_service_pb2 as blobs
 
 # Contract runs-v1, section 3: `version` opens the SDKs' gates, a partial batch_ingest_config breaks
 # their threads, and without zstd_compression_enabled they send uncompressed.
@@ -40,7 +42,9 @@ _ATTACHMENT_HEADERS: Final = {
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "private",
+    "Accept-Ranges": "bytes",
 }
+_RANGE: Final = re.compile(r"bytes=(\d{1,18})-(\d{0,18})", re.ASCII)
 _NO_SECURITY: Final[dict[str, Any]] = {"security": []}
 
 
@@ -71,20 +75,51 @@ def server_routes(store: StoreClient) -> APIRouter:
         "/attachments/{read_token:path}",
         response_class=Response,
         openapi_extra=_NO_SECURITY,
-        responses={200: {"content": {_FALLBACK_MIME_TYPE: {}}, "description": "The file."}},
+        responses={
+            200: {"content": {_FALLBACK_MIME_TYPE: {}}, "description": "The file."},
+            206: {"content": {_FALLBACK_MIME_TYPE: {}}, "description": "The range that `Range` asked for."},
+            404: {"model": Detail, "description": "The address is not valid, or not any more."},
+            416: {"model": Detail, "description": "The range begins behind the end."},
+        },
     )
-    async def read_attachment(read_token: str) -> Response:
-        """Reads a file that came with a run. The token in its address is the credential."""
-        answer = await store.get_attachment(queries.GetAttachmentRequest(read_token=read_token))
+    async def read_attachment(request: Request, read_token: str) -> Response:
+        """Reads a file that came with a run, or a range of it. The token in its address is the credential."""
+        first, length = _range(request.headers.get("range", ""))
+        blob = await store.read_blob(
+            blobs.ReadBlobRequest(read_token=read_token, offset=first or 0, length=length)
+        )
         # Not as `media_type`, which would add a charset to texts.
-        headers = {**_ATTACHMENT_HEADERS, "Content-Type": _safe_mime_type(answer.mime_type)}
-        return Response(answer.content, headers=headers)
+        headers = {**_ATTACHMENT_HEADERS, "Content-Type": _safe_mime_type(blob.mime_type)}
+        if first is None:
+            headers["Content-Length"] = str(blob.size_bytes)
+            return StreamingResponse(blob.chunks(), headers=headers)
+        if first >= blob.size_bytes:
+            blob.close()
+            raise HTTPException(416, "The file is shorter.", {"Content-Range": f"bytes */{blob.size_bytes}"})
+        end = min(first + length, blob.size_bytes) if length else blob.size_bytes
+        headers["Content-Range"] = f"bytes {first}-{end - 1}/{blob.size_bytes}"
+        headers["Content-Length"] = str(end - first)
+        return StreamingResponse(blob.chunks(), 206, headers=headers)
 
     @router.get("/", include_in_schema=False)
     async def index() -> HTMLResponse:
         return HTMLResponse(INDEX_PAGE)
 
     return router
+
+
+def _range(header: str) -> tuple[int | None, int]:
+    """First byte and length (0: to the end) of a single range; no first byte for everything.
+
+    RFC 9110, section 14.2: a range of another form may be ignored.
+    """
+    found = _RANGE.fullmatch(header)
+    if found is None:
+        return None, 0
+    first, last = int(found[1]), found[2]
+    if not last:
+        return first, 0
+    return (first, int(last) - first + 1) if int(last) >= first else (None, 0)
 
 
 def _safe_mime_type(mime_type: str) -> str:

@@ -31,6 +31,7 @@ _STATUS_NAMES: Final = {
     pb.RUN_STATUS_PENDING: "pending",
 }
 _NO_PAYLOAD: Final = msgspec.Raw(b"{}")
+_STORED_INPUTS: Final = payload("inputs")
 
 
 class _Key(NamedTuple):
@@ -45,7 +46,8 @@ def _null(_run: pb.Run) -> None:
 
 def _inputs(run: pb.Run) -> msgspec.Raw:
     # The SDK's model refuses null here, although not for outputs.
-    return msgspec.Raw(run.inputs) if run.HasField("inputs") else _NO_PAYLOAD
+    inputs: msgspec.Raw | None = _STORED_INPUTS(run)
+    return _NO_PAYLOAD if inputs is None else inputs
 
 
 def _parent_run_id(run: pb.Run) -> str | None:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from runstore.gateway.large_answers import hole
 from runstore.gateway.time_fields import to_time_us
 from runstore.v1 import run_pb2
 
@@ -33,8 +34,14 @@ def required(name: str) -> RunValue:
 
 
 def payload(name: str) -> RunValue:
-    """Stored JSON."""
-    return lambda run: msgspec.Raw(getattr(run, name)) if has(run, name) else None
+    """Stored JSON, or a hole for it (`large_answers`)."""
+
+    def value(run: run_pb2.Run) -> msgspec.Raw | None:
+        if has(run, name):
+            return msgspec.Raw(getattr(run, name))
+        return hole(run.large_payloads[name]) if name in run.large_payloads else None
+
+    return value
 
 
 def texts(name: str) -> RunValue:

@@ -1,6 +1,7 @@
 """The gateway's only way to the store: one gRPC channel, and its errors as `RunstoreError`."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -11,6 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from starlette.datastructures import Headers
 
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.v1 import blob_service_pb2 as blobs
+from runstore.v1 import blob_service_pb2_grpc as blobs_grpc
 from runstore.v1 import error_pb2
 from runstore.v1 import project_service_pb2 as projects
 from runstore.v1 import project_service_pb2_grpc as projects_grpc
@@ -24,6 +27,9 @@ MAX_WRITE_BYTES: Final = 64 * 1024 * 1024
 
 MAX_WRITE_OPERATIONS: Final = 10_000
 """Most operations of one WriteRuns message (`run_ingest_service.proto`)."""
+
+MAX_CHUNK_BYTES: Final = 1024 * 1024
+"""Most bytes of one UploadBlob message (`blob_service.proto`)."""
 
 # A page of runs with large payloads is far above gRPC's default of 4 MiB.
 _MAX_RECEIVE_BYTES: Final = 1024 * 1024 * 1024
@@ -54,8 +60,11 @@ _BARE_CODES: Final = {
     grpc.StatusCode.NOT_FOUND: (ErrorReason.NOT_FOUND, "Not found."),
 }
 
+_END: Final = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs have forgotten it
+
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response", bound=Message)
+_T = TypeVar("_T")
 
 Credentials = tuple[tuple[str, str], ...]
 """Call metadata: the caller's credential headers, names in lower case."""
@@ -106,6 +115,7 @@ class StoreClient:
         self._ingest = ingest_grpc.RunIngestServiceStub(channel)
         self._queries = queries_grpc.RunQueryServiceStub(channel)
         self._projects = projects_grpc.ProjectServiceStub(channel)
+        self._blobs = blobs_grpc.BlobServiceStub(channel)
         self._health = health_pb2_grpc.HealthStub(channel)
 
     async def write_runs(
@@ -126,9 +136,21 @@ class StoreClient:
         """One run; NOT_FOUND when the tenant has none of that id."""
         return await self._answer(self._queries.GetRun, request, credentials, _READ_TIMEOUT_S)
 
-    async def get_attachment(self, request: queries.GetAttachmentRequest) -> queries.GetAttachmentResponse:
-        """The content of an attachment; its token is the credential."""
-        return await self._answer(self._queries.GetAttachment, request, (), _READ_TIMEOUT_S)
+    def upload_blob(self, kind: "blobs.BlobKind.ValueType", credentials: Credentials) -> "BlobUpload":
+        """Begins to upload a payload or file. It is not repeated when the store goes away meanwhile."""
+        begin: Any = self._blobs.UploadBlob  # Its stub cannot be called without an iterator, to mypy.
+        return BlobUpload(begin(metadata=credentials), kind)
+
+    async def read_blob(self, request: blobs.ReadBlobRequest) -> "BlobContent":
+        """A large payload or an attachment; its token is the credential. NOT_FOUND without one that holds."""
+
+        async def begin() -> BlobContent:
+            call = self._blobs.ReadBlob(request)
+            first = await call.read()
+            assert isinstance(first, blobs.ReadBlobResponse)  # noqa: S101 - no answer is without a header
+            return BlobContent(call, first.header)
+
+        return await self._patiently(begin)
 
     async def create_project(
         self, request: projects.CreateProjectRequest, credentials: Credentials
@@ -175,20 +197,98 @@ class StoreClient:
         credentials: Credentials,
         timeout_s: float,
     ) -> _Response:
+        async def call() -> _Response:
+            return await method(request, timeout=timeout_s, metadata=credentials)
+
+        return await self._patiently(call)
+
+    async def _patiently(self, call: Callable[[], Awaitable[_T]]) -> _T:
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(_store_is_away),
             stop=tenacity.stop_after_delay(self._patience_s),
             wait=tenacity.wait_fixed(_RETRY_PAUSE_S),
             reraise=True,
         )
-
-        async def call() -> _Response:
-            return await method(request, timeout=timeout_s, metadata=credentials)
-
         try:
             return await attempts(call)
         except grpc.aio.AioRpcError as error:
             raise _refusal(error) from error
+
+
+class BlobUpload:
+    """An upload under way. Every method raises `RunstoreError`, as those of `StoreClient` do."""
+
+    def __init__(self, call: Any, kind: "blobs.BlobKind.ValueType") -> None:
+        self._call = call
+        self._header: blobs.UploadBlobHeader | None = blobs.UploadBlobHeader(kind=kind)
+
+    async def write(self, content: bytes) -> None:
+        """Send the next bytes; returns once there is room for more."""
+        if self._header is not None:
+            header, self._header = self._header, None
+            await self._send(blobs.UploadBlobRequest(header=header))
+        for start in range(0, len(content), MAX_CHUNK_BYTES):
+            await self._send(blobs.UploadBlobRequest(chunk=content[start : start + MAX_CHUNK_BYTES]))
+
+    async def finish(self) -> str:
+        """The token of the upload, which is durable now."""
+        try:
+            await self._call.done_writing()
+            response = await self._call
+        except grpc.aio.AioRpcError as error:
+            raise _refusal(error) from error
+        token: str = response.upload_token
+        return token
+
+    def cancel(self) -> None:
+        """Nothing is kept. Without effect after `finish`."""
+        self._call.cancel()
+
+    async def _send(self, request: blobs.UploadBlobRequest) -> None:
+        try:
+            await self._call.write(request)
+        except asyncio.InvalidStateError as error:  # Over before its end: why?
+            raise await self._why() from error
+        except grpc.aio.AioRpcError as error:
+            # When the call ends during a write, gRPC may make its own status of it and lose the store's.
+            if _error_detail(error.trailing_metadata()) is None:
+                raise _cut_off() from error
+            raise _refusal(error) from error
+
+    async def _why(self) -> RunstoreError:
+        try:
+            await self._call
+        except grpc.aio.AioRpcError as error:
+            return _refusal(error)
+        return _cut_off()
+
+
+def _cut_off() -> RunstoreError:
+    return RunstoreError(ErrorReason.UNAVAILABLE, "The store did not take the whole of an upload.")
+
+
+class BlobContent:
+    """A blob that is being read."""
+
+    def __init__(self, call: Any, header: blobs.ReadBlobHeader) -> None:
+        self.mime_type = header.mime_type
+        self.size_bytes = header.size_bytes
+        """Of the whole blob."""
+        self._call = call
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """What was asked for, whole. Raises `RunstoreError` when the store goes away."""
+        try:
+            while (response := await self._call.read()) is not _END:
+                yield response.chunk
+        except grpc.aio.AioRpcError as error:
+            raise _refusal(error) from error
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Nobody wants the rest."""
+        self._call.cancel()
 
 
 def _store_is_away(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ like any field: see `storage.clickhouse.columns`.
 from functools import lru_cache
 from typing import Final
 
+from runstore.domain.blob_refs import is_reference
 from runstore.domain.events import first_token_time
 from runstore.domain.extra import ExtraFacts, read_extra
 from runstore.domain.prices import Price, PriceBook, cost
@@ -21,9 +22,13 @@ NO_FACTS = RunFacts(None, None, None, None, None)
 
 
 def derive(patch: RunPatch, start_time_us: int, prices: PriceBook) -> RunFacts:
-    """Facts of a patch whose payloads have been validated; `start_time_us` dates its price."""
+    """Facts of a patch whose payloads have been validated; `start_time_us` dates its price.
+
+    A payload that is a reference says nothing: see `Offload.in_full`.
+    """
     extra = _facts_of(patch.extra) if patch.extra is not None else None
-    usage = usage_from_outputs(patch.outputs) if patch.outputs is not None else None
+    outputs, events = _inline(patch.outputs), _inline(patch.events)
+    usage = usage_from_outputs(outputs) if outputs is not None else None
     if extra is not None and extra.usage is not None and (usage is None or extra.usage.rank > usage.rank):
         usage = extra.usage
     price: Price | None = None
@@ -31,12 +36,16 @@ def derive(patch: RunPatch, start_time_us: int, prices: PriceBook) -> RunFacts:
         prompt_tokens = usage.prompt_tokens if usage is not None else 0
         price = prices.find(extra.model, extra.provider, start_time_us, prompt_tokens=prompt_tokens)
     return RunFacts(
-        first_token_time_us=first_token_time(patch.events) if patch.events is not None else None,
+        first_token_time_us=first_token_time(events) if events is not None else None,
         extra=extra,
         usage=usage,
         price=price,
         cost=cost(usage, price) if usage is not None else None,
     )
+
+
+def _inline(payload: bytes | None) -> bytes | None:
+    return None if payload is None or is_reference(payload) else payload
 
 
 def _facts_of(extra: bytes) -> ExtraFacts:

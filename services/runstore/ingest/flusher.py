@@ -17,7 +17,9 @@ import tenacity
 from runstore.domain.prices import PriceBook
 from runstore.domain.runs import RunFacts, RunMove, RunPatch, RunPlace, RunRow
 from runstore.ingest.derive import NO_FACTS, derive
+from runstore.ingest.offload import Offload
 from runstore.ingest.placement import Placement, Placer, RunRef
+from runstore.storage.blobs import BlobMissing
 from runstore.storage.run_store import Block, BlockRefused, RunWriter, StoreUnavailable
 
 logger = structlog.get_logger()
@@ -66,6 +68,7 @@ class Flusher:
         placer: Placer,
         prices: PriceBook,
         awaited: dict[RunRef, int],
+        offload: Offload,
         on_retry: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`awaited`: the runs that parked patches wait for, with how many do. `on_retry` is told why the
@@ -74,6 +77,7 @@ class Flusher:
         self._placer = placer
         self._prices = prices
         self._awaited = awaited
+        self._offload = offload
         self._on_retry = on_retry
 
     async def prepare(self, patches: list[RunPatch], report: FlushReport) -> Prepared:
@@ -105,7 +109,25 @@ class Flusher:
             refs = ((patch.tenant_id, patch.run_id) for patch, _ in placement.placed)
             awaited = {ref for ref in refs if ref in self._awaited}
         rows = [RunRow(patch, place, self._facts(patch, place)) for patch, place in placement.placed]
+        await self._move_large(rows)
         return Prepared(report, rows, self._block(rows), placement, awaited)
+
+    async def _move_large(self, rows: list[RunRow]) -> None:
+        """Large payloads leave the rows once their facts are known; those that came apart are read for them,
+        one after the other."""
+        for index, row in enumerate(rows):
+            if self._offload.is_apart(row.patch):
+                try:
+                    full = await self._persistently(self._offload.in_full, row.patch)
+                except BlobMissing:
+                    logger.exception("payload_missing", run_id=row.patch.run_id)
+                    continue
+                rows[index] = RunRow(row.patch, row.place, self._facts(full, row.place))
+        try:
+            await self._persistently(self._offload.offload, [row.patch for row in rows])
+        except Exception:
+            # A defect; what it left in the rows is stored there.
+            logger.exception("offload_failed", rows=len(rows))
 
     def _facts(self, patch: RunPatch, place: RunPlace) -> RunFacts:
         try:

@@ -25,8 +25,17 @@ _OPEN_METHODS = (
     "/grpc.reflection.v1alpha.ServerReflection/",
     "/grpc.reflection.v1.ServerReflection/",
     # The token in the request is the credential.
-    "/runstore.v1.RunQueryService/GetAttachment",
+    "/runstore.v1.BlobService/ReadBlob",
 )
+
+
+# (requests are a stream, responses are) → how a handler of that shape is made, and where it keeps its method.
+_SHAPES: dict[tuple[bool, bool], tuple[Callable[..., Any], str]] = {
+    (False, False): (grpc.unary_unary_rpc_method_handler, "unary_unary"),
+    (False, True): (grpc.unary_stream_rpc_method_handler, "unary_stream"),
+    (True, False): (grpc.stream_unary_rpc_method_handler, "stream_unary"),
+    (True, True): (grpc.stream_stream_rpc_method_handler, "stream_stream"),
+}
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
@@ -44,14 +53,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         method = handler_call_details.method
         if handler is None or method.startswith(_OPEN_METHODS[:3]):
             return handler
-        if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                self._stream(method, handler.stream_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            self._unary(method, handler.unary_unary),
+        wrap, behavior = _SHAPES[handler.request_streaming, handler.response_streaming]
+        guard = self._stream if handler.response_streaming else self._unary
+        return wrap(
+            guard(method, getattr(handler, behavior)),
             handler.request_deserializer,
             handler.response_serializer,
         )

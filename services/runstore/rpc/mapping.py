@@ -6,6 +6,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from runstore.domain.blob_refs import BlobRef
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.projects import Project
 from runstore.domain.runs import Attachment, RunField, RunPatch, RunQuery, RunType, StoredRun
@@ -144,10 +145,10 @@ def _id(request: Any, field: str) -> str | None:
 
 
 def run_message(run: StoredRun, fields: frozenset[RunField]) -> run_pb2.Run:
-    """The run with the selected fields that have a value."""
+    """The run with the selected fields that have a value; what is read by a token is left to the servicer."""
     message = run_pb2.Run()
     for field, value in run.values.items():
-        if field in fields:
+        if field in fields and not isinstance(value, BlobRef):
             _SETTERS[field](message, value)
     return message
 

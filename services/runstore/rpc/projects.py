@@ -8,6 +8,7 @@ import grpc
 from runstore.domain import json_text
 from runstore.domain.errors import invalid
 from runstore.domain.projects import MAX_PROJECT_PAGE, Project, ProjectFilter, ProjectPatch
+from runstore.ingest.unused_blobs import UnusedBlobs
 from runstore.ingest.validation import uuid_text
 from runstore.rpc.authentication import current_principal
 from runstore.rpc.mapping import project_message, time_us
@@ -37,12 +38,15 @@ class Writes(Protocol):
 
 
 class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
-    """Maps project calls to the catalog; deletes a project's runs with it."""
+    """Maps project calls to the catalog; deletes a project's runs and their blobs with it."""
 
-    def __init__(self, projects: Projects, store: RunStore, writes: Writes, clock: Clock) -> None:
+    def __init__(
+        self, projects: Projects, store: RunStore, writes: Writes, unused: UnusedBlobs, clock: Clock
+    ) -> None:
         self._projects = projects
         self._store = store
         self._writes = writes
+        self._unused = unused
         self._clock = clock
 
     async def CreateProject(
@@ -110,10 +114,15 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
         tenant_id = current_principal.get().tenant_id
         project_id = uuid_text("id", request.id)
         await self._projects.get(tenant_id, project_id)
-        # Runs first: a crash in between leaves a project that can be deleted again, never hidden runs.
+        # Runs first: a crash in between leaves a project that can be deleted again, never hidden runs. Blobs
+        # last, so that no run refers to one that is gone; they are noted, so that none is forgotten.
         await self._writes.see_writes(tenant_id, (project_id,))
+        blobs = await self._store.project_blobs(tenant_id, project_id)
+        note = await self._unused.suspect(tenant_id, blobs) if blobs else ""
         await self._store.delete_project(tenant_id, project_id)
         await self._projects.delete(tenant_id, project_id)
+        if note:
+            await self._unused.delete(note, blobs)
         return pb.DeleteProjectResponse()
 
 

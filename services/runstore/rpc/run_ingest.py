@@ -6,9 +6,11 @@ from typing import Any, Protocol, TypeAlias
 
 import grpc
 
+from runstore.domain.blob_refs import OFFLOADED_FIELDS
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
-from runstore.domain.runs import RunPatch
+from runstore.domain.runs import Attachment, RunPatch
 from runstore.ingest.ingest_runs import IngestRuns
+from runstore.ingest.uploads import Uploads
 from runstore.ingest.validation import validate
 from runstore.rpc.authentication import current_principal
 from runstore.rpc.mapping import operation_error, run_patch
@@ -35,9 +37,10 @@ class Visibility(Protocol):
 class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
     """Maps batches in, errors and write tokens out."""
 
-    def __init__(self, ingest: IngestRuns, visibility: Visibility) -> None:
+    def __init__(self, ingest: IngestRuns, visibility: Visibility, uploads: Uploads) -> None:
         self._ingest = ingest
         self._visibility = visibility
+        self._uploads = uploads
 
     async def WriteRuns(self, request: pb.WriteRunsRequest, context: _Context) -> pb.WriteRunsResponse:
         good, errors = await self._accept(request.operations)
@@ -112,6 +115,9 @@ class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
             try:
                 patch = run_patch(operation, tenant_id)
                 validate(patch)
+                fields = operation.create if patch.is_create else operation.update
+                if fields.HasField("uploaded") or fields.attachments:
+                    await self._add_uploads(patch, fields)
                 accepted.append((index, patch))
             except RunstoreError as error:
                 fields = operation.create if operation.HasField("create") else operation.update
@@ -123,3 +129,21 @@ class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
         good = [patch for position, (_, patch) in enumerate(accepted) if position not in homeless]
         errors.sort(key=lambda error: error.index)
         return good, errors
+
+    async def _add_uploads(self, patch: RunPatch, fields: pb.RunFields) -> None:
+        """Give the patch references to what was uploaded before. Raises INVALID_ARGUMENT.
+
+        After validation, which refuses payloads that look like references, because they are no JSON.
+        """
+        for field in OFFLOADED_FIELDS:
+            token = getattr(fields.uploaded, field)
+            if token:
+                if getattr(patch, field) is not None:
+                    raise invalid(field, "given inline and as an upload")
+                setattr(patch, field, await self._uploads.payload(patch.tenant_id, field, token))
+        for file in fields.attachments:
+            if file.upload_token:
+                if file.content or patch.attachments is None:
+                    raise invalid("attachments", f"{file.name!r} is given inline and as an upload")
+                ref = self._uploads.attachment(patch.tenant_id, file.upload_token)
+                patch.attachments[file.name] = Attachment(file.mime_type, b"", ref)

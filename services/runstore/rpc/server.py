@@ -7,12 +7,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 
+from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.otlp import OtlpServicer
 from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_query import RunQueryServicer
 from runstore.v1 import (
+    blob_service_pb2_grpc,
     project_service_pb2_grpc,
     run_ingest_service_pb2_grpc,
     run_query_service_pb2_grpc,
@@ -24,6 +26,7 @@ SERVICES = (
     "runstore.v1.RunQueryService",
     "runstore.v1.ProjectService",
     "opentelemetry.proto.collector.trace.v1.TraceService",
+    "runstore.v1.BlobService",
 )
 
 
@@ -35,6 +38,7 @@ class StoreServer:
         ingest: RunIngestServicer,
         query: RunQueryServicer,
         projects: ProjectServicer,
+        blobs: BlobServicer,
         interceptor: CallInterceptor,
     ) -> None:
         self._server = grpc.aio.server(
@@ -52,6 +56,7 @@ class StoreServer:
         )
         run_query_service_pb2_grpc.add_RunQueryServiceServicer_to_server(query, self._server)
         project_service_pb2_grpc.add_ProjectServiceServicer_to_server(projects, self._server)
+        blob_service_pb2_grpc.add_BlobServiceServicer_to_server(blobs, self._server)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs know only the threaded one
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(

@@ -8,10 +8,12 @@ from runstore.domain.prices import PriceBook
 from runstore.ingest.flusher import Flusher, persistently
 from runstore.ingest.link import FlusherEnd
 from runstore.ingest.log import LogReader
+from runstore.ingest.offload import Offload
 from runstore.ingest.placement import Placer
 from runstore.ingest.tail import Demand, FlushLimits, Tail
 from runstore.runtime.process import spare_the_collector
 from runstore.runtime.settings import Settings
+from runstore.storage.blobs import open_blob_store
 from runstore.storage.clickhouse.blocks import BlockBuilder
 
 
@@ -37,6 +39,11 @@ async def _tail(settings: Settings, link: FlusherEnd, demand: Demand) -> None:
         Placer(link, await persistently(link.retrying, link.moved_runs)),
         PriceBook(),
         dict(await persistently(link.retrying, link.awaited_runs)),
+        Offload(
+            open_blob_store(settings.blob_location, endpoint=settings.blob_endpoint),
+            payload_bytes=settings.inline_payload_bytes,
+            attachment_bytes=settings.inline_attachment_bytes,
+        ),
         link.retrying,
     )
     limits = FlushLimits(settings.flush_interval_ms, settings.flush_max_runs, settings.flush_max_bytes)

@@ -34,6 +34,9 @@ async def run_gateway(
         max_body_bytes=settings.max_body_bytes,
         max_decompressed_bytes=settings.max_decompressed_bytes,
         max_decompression_ratio=settings.max_decompression_ratio,
+        max_memory_bytes=settings.body_memory_bytes,
+        max_payload_bytes=settings.max_payload_bytes,
+        max_attachment_bytes=settings.max_attachment_bytes,
     )
     listener = _listener(settings, listen_fd)
     async with open_channel(settings.store_target) as channel:

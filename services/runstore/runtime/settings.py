@@ -82,6 +82,22 @@ class Settings(BaseSettings):
         repr=False,  # May hold a password.
         description="postgresql://user:password@host/database; empty for SQLite in data_dir.",
     )
+    blob_url: str = Field(
+        "",
+        description="s3://bucket/prefix, gs://bucket/prefix, az://account/container/prefix or a folder, "
+        "for large payloads and files; empty for `blobs` in data_dir.",
+    )
+    blob_endpoint: str = Field(
+        "", description="http(s)://… of a service that speaks S3; empty for the provider of blob_url."
+    )
+    inline_payload_bytes: _Bytes = Field(
+        ByteSize(1 * _MIB), description="Largest payload that is kept in its row; larger ones become blobs."
+    )
+    inline_attachment_bytes: _Bytes = Field(
+        ByteSize(64 * 1024), description="Largest file that is kept in its row; larger ones become blobs."
+    )
+    max_payload_bytes: _Bytes = Field(ByteSize(128 * _MIB), description="Largest payload.")
+    max_attachment_bytes: _Bytes = Field(ByteSize(1 * _GIB), description="Largest file.")
     gateway_workers: int = Field(
         default_factory=lambda: max(1, _available_cpus() - 1),
         ge=1,
@@ -115,8 +131,12 @@ class Settings(BaseSettings):
         ByteSize(256 * _MIB),
         description="Operations that wait for their insert while the engine works; then writers are slowed.",
     )
-    max_body_bytes: _Bytes = Field(ByteSize(256 * _MIB), description="Largest HTTP body as it travels.")
-    max_decompressed_bytes: _Bytes = Field(ByteSize(1 * _GIB), description="Largest body once decompressed.")
+    max_body_bytes: _Bytes = Field(ByteSize(2 * _GIB), description="Largest HTTP body as it travels.")
+    max_decompressed_bytes: _Bytes = Field(ByteSize(2 * _GIB), description="Largest body once decompressed.")
+    body_memory_bytes: _Bytes = Field(
+        ByteSize(512 * _MIB),
+        description="HTTP bodies in the memory of one gateway; half of it for one that is not multipart.",
+    )
     max_decompression_ratio: int = Field(
         1_000, ge=1, description="Decompressed size by compressed size, at most."
     )
@@ -168,6 +188,18 @@ class Settings(BaseSettings):
     def block_dir(self) -> Path:
         """Folder of the blocks on their way from the flusher to the engine."""
         return self.data_dir / "blocks"
+
+    @property
+    def blob_location(self) -> str:
+        """What `open_blob_store` opens."""
+        if "://" in self.blob_url:
+            return self.blob_url
+        return str(_absolute(Path(self.blob_url)) if self.blob_url else self.data_dir / "blobs")
+
+    @property
+    def spool_dir(self) -> Path:
+        """Folder of uploads that are being checked."""
+        return self.data_dir / "uploads"
 
     @property
     def store_socket(self) -> Path | None:

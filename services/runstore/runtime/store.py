@@ -10,11 +10,14 @@ from runstore.catalog.catalog import Catalog, open_catalog
 from runstore.ingest.ingest_runs import IngestRuns
 from runstore.ingest.log import Log
 from runstore.ingest.sequence import Sequence
+from runstore.ingest.unused_blobs import UnusedBlobs
+from runstore.ingest.uploads import UploadLimits, Uploads
 from runstore.ingest.visibility import Visibility
-from runstore.query.attachment_tokens import AttachmentTokens
 from runstore.query.cursors import PageTokens
 from runstore.query.list_runs import ListRuns
+from runstore.query.read_tokens import ReadTokens
 from runstore.rpc.authentication import Authenticator, KeyAuthentication, NoAuthentication
+from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.run_ingest import RunIngestServicer
@@ -24,6 +27,7 @@ from runstore.runtime.clock import Clock, SystemClock
 from runstore.runtime.flusher_process import FlusherProcess
 from runstore.runtime.process import spare_the_collector
 from runstore.runtime.settings import AuthMode, Settings
+from runstore.storage.blobs import BlobStore, open_blob_store
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore, open_run_store
 
 logger = structlog.get_logger()
@@ -53,11 +57,15 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
         )
         log.start()
         flusher.start(store, log, visibility)
-        server = await _server(settings, clock, catalog, store, log, visibility)
+        blobs = open_blob_store(settings.blob_location, endpoint=settings.blob_endpoint)
+        unused = UnusedBlobs(blobs, store, visibility, clock)
+        server = await _server(settings, clock, catalog, store, log, visibility, blobs, unused)
         await server.start(_addresses(settings))
         spare_the_collector()
+        sweeping = asyncio.create_task(unused.run())
         ready()
         await stop.wait()
+        sweeping.cancel()
         await server.stop(settings.drain_timeout_s / 2)
         await log.stop()
         if not await flusher.drain(settings.drain_timeout_s / 2):
@@ -78,17 +86,29 @@ async def _server(
     store: ClickHouseRunStore,
     log: Log,
     visibility: Visibility,
+    blobs: BlobStore,
+    unused: UnusedBlobs,
 ) -> StoreServer:
     ingest = IngestRuns(catalog.projects, Sequence(clock, log.last_sequence), log, visibility)
     runs = ListRuns(store, visibility, PageTokens(await catalog.secret("page_tokens")))
-    attachment_tokens = AttachmentTokens(await catalog.secret("attachment_tokens"), clock)
+    read_tokens = ReadTokens(await catalog.secret("read_tokens"), clock)
+    settings.spool_dir.mkdir(exist_ok=True)
+    uploads = Uploads(
+        blobs,
+        unused,
+        settings.spool_dir,
+        await catalog.secret("upload_tokens"),
+        clock,
+        UploadLimits(settings.max_payload_bytes, settings.max_attachment_bytes),
+    )
     authenticator: Authenticator = (
         KeyAuthentication(catalog.keys) if settings.auth is AuthMode.KEYS else NoAuthentication()
     )
     return StoreServer(
-        RunIngestServicer(ingest, visibility),
-        RunQueryServicer(runs, store, attachment_tokens),
-        ProjectServicer(catalog.projects, store, visibility, clock),
+        RunIngestServicer(ingest, visibility, uploads),
+        RunQueryServicer(runs, read_tokens),
+        ProjectServicer(catalog.projects, store, visibility, unused, clock),
+        BlobServicer(uploads, blobs, store, read_tokens),
         CallInterceptor(authenticator),
     )
 

@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 
 from runstore.domain.runs import (
+    Attachment,
     AttachmentRef,
     RunMove,
     RunPage,
@@ -90,8 +91,8 @@ class RunReader(Protocol):
         """A page of merged runs by (start time, id); never empty while more match."""
         ...
 
-    async def attachment(self, ref: AttachmentRef, /) -> tuple[str, bytes] | None:
-        """MIME type and content, or None when there is none."""
+    async def attachment(self, ref: AttachmentRef, /) -> Attachment | None:
+        """The file, or where it is; None when there is none."""
         ...
 
 
@@ -100,4 +101,12 @@ class RunStore(RunWriter, RunReader, Protocol):
 
     async def delete_project(self, tenant_id: str, project_id: str, /) -> None:
         """Delete every run of the project; none is listed once this returns."""
+        ...
+
+    async def project_blobs(self, tenant_id: str, project_id: str, /) -> Sequence[str]:
+        """Keys of the blobs that runs of the project, and of no other, refer to."""
+        ...
+
+    async def blobs_in_use(self, tenant_id: str, keys: Collection[str], /) -> set[str]:
+        """Those of the keys that a run, a parked patch or a dead letter refers to."""
         ...

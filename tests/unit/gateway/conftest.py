@@ -19,6 +19,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from runstore.domain.errors import ErrorReason
 from runstore.runtime.gateway import run_gateway
 from runstore.runtime.settings import load_settings
+from runstore.v1 import blob_service_pb2 as blobs
+from runstore.v1 import blob_service_pb2_grpc as blobs_grpc
 from runstore.v1 import error_pb2
 from runstore.v1 import project_service_pb2 as projects
 from runstore.v1 import project_service_pb2_grpc as projects_grpc
@@ -50,6 +52,10 @@ class FakeStore:
     requests: list[tuple[str, Any, dict[str, Any]]] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)
     serving: bool = True
+    blobs: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    """What can be read: token → MIME type and content."""
+    uploads: list[tuple[int, bytes]] = field(default_factory=list)
+    """What was uploaded: kind and content. The token of the first is `upload 1`."""
 
     def of(self, method: str) -> list[Any]:
         """The requests of one method."""
@@ -107,9 +113,35 @@ class _Queries(queries_grpc.RunQueryServiceServicer):
         missing = Refuse(ErrorReason.NOT_FOUND, "no such run")
         return await self._store.answer("GetRun", request, context, missing)
 
-    async def GetAttachment(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
-        missing = Refuse(ErrorReason.NOT_FOUND, "no such attachment")
-        return await self._store.answer("GetAttachment", request, context, missing)
+
+class _Blobs(blobs_grpc.BlobServiceServicer):
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+
+    async def UploadBlob(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
+        header = (await anext(request_iterator)).header
+        content = bytearray()
+        async for request in request_iterator:
+            assert 0 < len(request.chunk) <= 1024 * 1024
+            content += request.chunk
+        self._store.uploads.append((header.kind, bytes(content)))
+        uploaded = blobs.UploadBlobResponse(
+            upload_token=f"upload {len(self._store.uploads)}", size_bytes=len(content)
+        )
+        return await self._store.answer("UploadBlob", header, context, uploaded)
+
+    async def ReadBlob(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
+        if request.read_token not in self._store.blobs:
+            await self._store.answer(
+                "ReadBlob", request, context, Refuse(ErrorReason.NOT_FOUND, "no such blob")
+            )
+        mime_type, content = self._store.blobs[request.read_token]
+        yield blobs.ReadBlobResponse(
+            header=blobs.ReadBlobHeader(mime_type=mime_type, size_bytes=len(content))
+        )
+        wanted = content[request.offset :][: request.length or None]
+        for start in range(0, len(wanted), 7):
+            yield blobs.ReadBlobResponse(chunk=wanted[start : start + 7])
 
 
 class _Projects(projects_grpc.ProjectServiceServicer):
@@ -238,6 +270,7 @@ def store_and_target(
         ingest_grpc.add_RunIngestServiceServicer_to_server(_Ingest(store), server)
         queries_grpc.add_RunQueryServiceServicer_to_server(_Queries(store), server)
         projects_grpc.add_ProjectServiceServicer_to_server(_Projects(store), server)
+        blobs_grpc.add_BlobServiceServicer_to_server(_Blobs(store), server)
         health_pb2_grpc.add_HealthServicer_to_server(_Health(store), server)
         server.add_insecure_port(f"unix:{path}")
         await server.start()
@@ -261,6 +294,8 @@ def store(store_and_target: tuple[FakeStore, str]) -> FakeStore:
     store = store_and_target[0]
     store.requests.clear()
     store.answers.clear()
+    store.blobs.clear()
+    store.uploads.clear()
     store.serving = True
     return store
 

@@ -34,7 +34,7 @@ class DefectiveStore:
 async def test_defect_is_answered_in_the_routes_dialect(method: str, path: str, body: Any, key: str) -> None:
     """500 with a general sentence where clients of the route look for it; the log has the exception once."""
     store: Any = DefectiveStore()
-    app = create_app(store, BodyLimits(1_000, 1_000, 10), lambda: 0)
+    app = create_app(store, BodyLimits(1_000, 1_000, 10, 4_000, 1_000, 1_000), lambda: 0)
     # Raises what the application raises: nothing, so that the connection can go on.
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://host") as http:

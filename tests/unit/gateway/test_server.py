@@ -6,7 +6,6 @@ from langsmith import Client
 
 from runstore.domain.errors import ErrorReason
 from runstore.gateway.prefixes import canonical_path
-from runstore.v1 import run_query_service_pb2 as queries
 
 from .conftest import BackgroundLoop, FakeStore, Refuse, RunningGateway
 
@@ -99,16 +98,16 @@ def test_unknown_routes_are_404_in_their_dialect(http: httpx.Client) -> None:
 
 def test_attachment_is_served_by_its_token_alone(http: httpx.Client, store: FakeStore) -> None:
     """Content and type come back as they were sent, and no browser runs them."""
-    store.answers["GetAttachment"] = queries.GetAttachmentResponse(mime_type="text/html", content=b"<b>")
+    store.blobs["a.b-c_d="] = ("text/html", b"<b>")
     answer = http.get("/api/v1/attachments/a.b-c_d%3D")
     assert (answer.content, answer.headers["content-type"]) == (b"<b>", "text/html")
     assert "sandbox" in answer.headers["content-security-policy"]
-    assert store.of("GetAttachment")[0].read_token == "a.b-c_d="
+    assert answer.headers["content-length"] == "3"
 
 
 def test_attachment_type_cannot_inject_headers(http: httpx.Client, store: FakeStore) -> None:
     """A type that no header can hold becomes the generic one."""
-    store.answers["GetAttachment"] = queries.GetAttachmentResponse(mime_type="a/b\r\nx: y", content=b"1")
+    store.blobs["t"] = ("a/b\r\nx: y", b"1")
     answer = http.get("/attachments/t")
     assert answer.headers["content-type"] == "application/octet-stream"
     assert "x" not in answer.headers

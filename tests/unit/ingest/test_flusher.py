@@ -3,13 +3,16 @@
 import asyncio
 import uuid
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
 from runstore.domain.prices import PriceBook
 from runstore.domain.runs import RunMove, RunPatch, RunPlace, RunRow
 from runstore.ingest.flusher import Flusher, FlushReport, merge_by_run
+from runstore.ingest.offload import Offload
 from runstore.ingest.placement import Placer
+from runstore.storage.blobs import BlobStore, open_blob_store
 from runstore.storage.run_store import Block, BlockRefused, StoreUnavailable
 
 TENANT, PROJECT = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
@@ -86,9 +89,15 @@ def retries() -> list[str]:
 
 
 @pytest.fixture
-def flusher(store: FakeStore, retries: list[str]) -> Flusher:
+def blobs(tmp_path: Path) -> BlobStore:
+    return open_blob_store(str(tmp_path / "blobs"))
+
+
+@pytest.fixture
+def flusher(store: FakeStore, retries: list[str], blobs: BlobStore) -> Flusher:
+    offload = Offload(blobs, payload_bytes=1_000, attachment_bytes=100)
     # As much of a store as a flusher uses.
-    return Flusher(store, Placer(store), PRICES, {}, retries.append)  # type: ignore[arg-type]
+    return Flusher(store, Placer(store), PRICES, {}, offload, retries.append)  # type: ignore[arg-type]
 
 
 def create(

@@ -14,8 +14,10 @@ from runstore.domain.runs import RunKey, RunMove, RunPatch, RunPlace, RunRow
 from runstore.ingest.flusher import Flusher, FlushReport
 from runstore.ingest.link import Drain, Durable, FlusherEnd, Hurry, StoreEnd
 from runstore.ingest.log import Log, LogReader
+from runstore.ingest.offload import Offload
 from runstore.ingest.placement import Placer
 from runstore.ingest.tail import Demand, FlushLimits, Tail
+from runstore.storage.blobs import open_blob_store
 from runstore.storage.run_store import Block, BlockRefused, StoreUnavailable
 
 TENANT, PROJECT = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
@@ -130,7 +132,10 @@ class Bench:
         awaited = dict(await self.end.awaited_runs())
         assert awaited == {(TENANT, PROJECT): 2}
         placer = Placer(self.end, await self.end.moved_runs())
-        flusher = Flusher(self.end, placer, PriceBook(), awaited, self.end.retrying)
+        offload = Offload(
+            open_blob_store(str(self._folder / "blobs")), payload_bytes=1_000, attachment_bytes=100
+        )
+        flusher = Flusher(self.end, placer, PriceBook(), awaited, offload, self.end.retrying)
         tail = Tail(LogReader(self._folder), demand, flusher, self._limits, self.end.stored)
         self.tailing = asyncio.create_task(tail.run())
 

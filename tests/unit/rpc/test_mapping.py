@@ -106,6 +106,7 @@ def test_operation_with_everything() -> None:
         end_time=TIME, inputs=b"1", outputs=b"2", error="e", events=b"3", extra=b"4", manifest=b"5",
         tags=ingest.TagList(), reference_example_id=OTHER,
         attachments=[ingest.AttachmentContent(name="a", mime_type="m", content=b"c")],
+        uploaded=ingest.UploadedPayloads(),  # Which the servicer looks up.
     )  # fmt: skip
     assert {descriptor.name for descriptor, _ in fields.ListFields()} == set(fields.DESCRIPTOR.fields_by_name)
     assert mapping.run_patch(ingest.RunOperation(create=fields), TENANT) == RunPatch(

@@ -71,7 +71,8 @@ def visibility() -> FakeVisibility:
 
 @pytest.fixture
 async def servicer(ingest: FakeIngest, visibility: FakeVisibility) -> RunIngestServicer:
-    return RunIngestServicer(ingest, visibility)  # type: ignore[arg-type]  # as much as a servicer uses
+    uploads: Any = None  # Nothing here was uploaded before.
+    return RunIngestServicer(ingest, visibility, uploads)  # type: ignore[arg-type]  # as much as it uses
 
 
 def operation(name: str, *, project: str = "p", run_id: str | None = None) -> pb.RunOperation:

@@ -132,10 +132,10 @@ def _maps(maps: Sequence[Iterable[tuple[str, Any]]], arrow_type: pa.MapType) -> 
 
 def _attachments(rows: Sequence[RunRow]) -> pa.RecordBatch | None:
     found = [
-        (row, name, attachment)
+        (row, name, file)
         for row in rows
         if row.patch.attachments
-        for name, attachment in row.patch.attachments.items()
+        for name, file in row.patch.attachments.items()
     ]
     if not found:
         return None
@@ -143,8 +143,10 @@ def _attachments(rows: Sequence[RunRow]) -> pa.RecordBatch | None:
     columns = {column.name: _array(column, keys) for column in KEY if column.name != "present"}
     columns |= {
         "name": pa.array([name for _, name, _ in found], type=pa.string()),
-        "mime_type": pa.array([attachment.mime_type for _, _, attachment in found], type=pa.string()),
-        "content": pa.array([attachment.content for _, _, attachment in found], type=pa.binary()),
+        "mime_type": pa.array([file.mime_type for _, _, file in found], type=pa.string()),
+        "content": pa.array([file.content for _, _, file in found], type=pa.binary()),
+        "blob_key": pa.array([file.blob.key if file.blob else "" for _, _, file in found], type=pa.string()),
+        "size_bytes": pa.array([file.size_bytes() for _, _, file in found], type=pa.uint64()),
     }
     return pa.record_batch(list(columns.values()), names=list(columns))
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from runstore.domain.blob_refs import MAX_HEADER_BYTES, OFFLOADED_FIELDS
 from runstore.domain.runs import Position, RunField, RunKey, RunQuery
 from runstore.storage.clickhouse.columns import (
     AGGREGATES,
@@ -63,6 +64,8 @@ PREVIEWED = {
 
 # More than `domain.previews` looks into.
 _HEAD_BYTES = (1 << 18) + 1
+# A reference, and enough of its head for a preview of JSON that is cut.
+_REFERENCE_BYTES = MAX_HEADER_BYTES + 4_096
 
 
 class RunListSql:
@@ -238,8 +241,8 @@ def merged_runs(rows: str, groups: Sequence[str], conditions: list[str], order: 
 
 def payloads(tenant_id: str, keys: list[RunKey], columns: Mapping[str, bool]) -> Statement:
     """Payload columns of the runs with these keys: project id, run id, then per column its merged value,
-    NULL when absent. A column is read whole or, if False, as far as a preview needs; `extra` comes as
-    an array of all its values, oldest first."""
+    NULL when absent. A column is read whole (of a reference to a blob the beginning) or, if False, as far as
+    a preview needs; `extra` comes as an array of all its values, oldest first."""
     parameters: dict[str, Any] = {"tenant": tenant_id}
     outputs = []
     for column, is_whole in columns.items():
@@ -251,7 +254,10 @@ def payloads(tenant_id: str, keys: list[RunKey], columns: Mapping[str, bool]) ->
             )
             continue
         value = Group((column,), bit).aggregate
-        value = value if is_whole else f"substring({value}, 1, {_HEAD_BYTES})"
+        if not is_whole:
+            value = f"substring({value}, 1, {_HEAD_BYTES})"
+        elif column in OFFLOADED_FIELDS:
+            value = f"if(startsWith({value}, '\\0'), substring({value}, 1, {_REFERENCE_BYTES}), {value})"
         outputs.append(f"if(bitAnd(groupBitOr(present), {bit.value}) != 0, {value}, NULL)")
     text = (
         f"SELECT toString(project_id), toString(run_id), {', '.join(outputs)} FROM run_payloads "

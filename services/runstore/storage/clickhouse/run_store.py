@@ -12,9 +12,11 @@ from typing import Any
 import msgspec
 import structlog
 
+from runstore.domain.blob_refs import BlobRef, is_reference, unpack
 from runstore.domain.extra import merge_extra, metadata_of
 from runstore.domain.previews import error_preview, preview
 from runstore.domain.runs import (
+    Attachment,
     AttachmentRef,
     Position,
     RunField,
@@ -46,6 +48,13 @@ from runstore.storage.run_store import Block, BlockRefused, StoreUnavailable
 logger = structlog.get_logger()
 
 _WIDEST_WINDOW_ROWS = 1_000_000
+# Every blob of a tenant with the project of a row that refers to it.
+_BLOB_KEYS = (
+    "SELECT arrayJoin(blob_keys) AS key, project_id FROM run_payloads "
+    "WHERE tenant_id = {tenant:UUID} AND notEmpty(blob_keys) "
+    "UNION ALL SELECT blob_key AS key, project_id FROM run_attachments "
+    "WHERE tenant_id = {tenant:UUID} AND blob_key != ''"
+)
 _PATCH = msgspec.msgpack.Decoder(RunPatch)
 
 
@@ -124,6 +133,25 @@ class ClickHouseRunStore:
                 client.command(f"DELETE FROM {table} WHERE {where}", parameters=parameters)
 
         await self._engine.write(delete)
+
+    async def project_blobs(self, tenant_id: str, project_id: str, /) -> Sequence[str]:
+        # Rows of a run that has moved are still in its old project, and so a blob may be in two.
+        text = f"SELECT key FROM ({_BLOB_KEYS}) GROUP BY key HAVING min(project_id = {{project:UUID}})"
+        rows = await self._rows(Statement(text, {"tenant": tenant_id, "project": project_id}))
+        return [key for (key,) in rows]
+
+    async def blobs_in_use(self, tenant_id: str, keys: Collection[str], /) -> set[str]:
+        parameters = {"tenant": tenant_id, "keys": list(keys)}
+        waiting = " UNION ALL ".join(
+            "SELECT arrayJoin(arrayFilter(key -> position(operation, key) > 0, {keys:Array(String)})) "
+            f"FROM {table} WHERE tenant_id = {{tenant:UUID}}"
+            for table in ("parked_operations", "dead_letters")
+        )
+        text = (
+            f"SELECT DISTINCT key FROM (SELECT key FROM ({_BLOB_KEYS}) WHERE key IN {{keys:Array(String)}} "
+        )
+        rows = await self._rows(Statement(f"{text} UNION ALL {waiting})", parameters))
+        return {key for (key,) in rows}
 
     # -- finding ---------------------------------------------------------------------------------
 
@@ -297,7 +325,7 @@ class ClickHouseRunStore:
         parameters: dict[str, Any] = {"tenant": query.tenant_id}
         keys = bind_keys(parameters, [key for key, _ in page])
         text = (
-            "SELECT toString(run_id), name, argMax(mime_type, seq), argMax(length(content), seq) "
+            "SELECT toString(run_id), name, argMax(mime_type, seq), argMax(size_bytes, seq) "
             f"FROM run_attachments WHERE tenant_id = {{tenant:UUID}} AND {keys} "
             "GROUP BY project_id, start_time, run_id, name ORDER BY name"
         )
@@ -308,16 +336,21 @@ class ClickHouseRunStore:
             if key.run_id in files:
                 run.values[RunField.ATTACHMENTS] = (key, files[key.run_id])
 
-    async def attachment(self, ref: AttachmentRef, /) -> tuple[str, bytes] | None:
+    async def attachment(self, ref: AttachmentRef, /) -> Attachment | None:
         parameters: dict[str, Any] = {"tenant": ref.tenant_id, "name": ref.name}
         text = (
-            "SELECT argMax(mime_type, seq), argMax(content, seq) FROM run_attachments "
+            "SELECT argMax((mime_type, content, blob_key, size_bytes), seq) AS last, last.1, last.2, last.3, "
+            "last.4 FROM run_attachments "
             f"WHERE tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, [ref.key])} AND name = "
             f"{{name:String}} "
             "HAVING count() > 0"
         )
         rows = await self._rows(Statement(text, parameters), bytes_columns=True)
-        return (_text(rows[0][0]), bytes(rows[0][1])) if rows else None
+        if not rows:
+            return None
+        _, mime_type, content, key, size_bytes = rows[0]
+        blob = BlobRef(_text(key), size_bytes) if key else None
+        return Attachment(_text(mime_type), bytes(content), blob)
 
     async def _rows(self, statement: Statement, *, bytes_columns: bool = False) -> Sequence[Sequence[Any]]:
         """Result rows; strings as bytes if asked, so that payloads are not decoded to be encoded again."""
@@ -366,12 +399,18 @@ def _set_payloads(query: RunQuery, run: StoredRun, columns: dict[str, Any]) -> N
         if field is RunField.METADATA and value is not None:
             value = metadata_of(value)
         if field in query.fields and value is not None:
-            run.values[field] = _text(value) if field is RunField.ERROR else value
+            if field is RunField.ERROR:
+                value = _text(value)
+            elif is_reference(value):
+                value, _ = unpack(value)
+            run.values[field] = value
     for field, column in PREVIEWED.items():
         value = columns.get(column)
         if field in query.fields and value is not None:
-            is_error = field is RunField.ERROR_PREVIEW
-            run.values[field] = error_preview(value.decode(errors="ignore")) if is_error else preview(value)
+            if field is RunField.ERROR_PREVIEW:
+                run.values[field] = error_preview(value.decode(errors="ignore"))
+            else:
+                run.values[field] = preview(unpack(value)[1] if is_reference(value) else value)
 
 
 def _text(value: Any) -> str:

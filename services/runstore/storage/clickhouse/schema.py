@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from runstore.domain.blob_refs import MAX_HEADER_BYTES, OFFLOADED_FIELDS
 from runstore.storage.clickhouse.columns import PAYLOAD_COLUMNS, RUN_COLUMNS, Column, Present
 
 logger = structlog.get_logger()
@@ -33,6 +34,16 @@ _DURABLE = "fsync_after_insert = 1, fsync_part_directory = 1"
 # `present` keeps rows of one sequence number apart that say different things: the link of a child to its
 # late parent, the mark of a move, a flush that a replay has cut elsewhere. A merge must not drop any of them.
 _RUN_KEY = "tenant_id, project_id, start_time, run_id, seq, present"
+
+
+# Keys of the blobs that a row's payloads refer to (`domain.blob_refs`): what the deletion of a project, and
+# the sweep of unused blobs, need to know without reading payloads.
+_REFERENCES = ", ".join(f"substring({field}, 1, {MAX_HEADER_BYTES})" for field in OFFLOADED_FIELDS)
+_BLOB_KEYS = (
+    "blob_keys Array(String) MATERIALIZED "
+    "arrayMap(column -> substring(column, 2, position(column, ' ') - 2), "
+    f"arrayFilter(column -> startsWith(column, '\\0'), [{_REFERENCES}]))"
+)
 
 
 def _columns(columns: tuple[Column, ...], codecs: dict[str, str] | None = None) -> str:
@@ -68,7 +79,7 @@ def _run_tables() -> list[str]:
             f"SETTINGS index_granularity = 2048, {_DURABLE}"
         ),
         (
-            f"CREATE TABLE IF NOT EXISTS run_payloads ({_columns(PAYLOAD_COLUMNS, heavy)}, "
+            f"CREATE TABLE IF NOT EXISTS run_payloads ({_columns(PAYLOAD_COLUMNS, heavy)}, {_BLOB_KEYS}, "
             f"{_word_index('inputs')}, {_word_index('outputs')}) "
             f"ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(start_time) ORDER BY ({_RUN_KEY}) "
             f"SETTINGS index_granularity = 512, {_DURABLE}"
@@ -76,7 +87,8 @@ def _run_tables() -> list[str]:
         (
             "CREATE TABLE IF NOT EXISTS run_attachments (tenant_id UUID, project_id UUID, "
             "start_time DateTime64(6, 'UTC'), run_id UUID, name String, seq UInt64, mime_type String, "
-            "content String CODEC(ZSTD(1))) ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(start_time) "
+            "content String CODEC(ZSTD(1)), blob_key String, size_bytes UInt64) "
+            "ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(start_time) "
             "ORDER BY (tenant_id, project_id, start_time, run_id, name, seq) "
             f"SETTINGS index_granularity = 64, {_DURABLE}"
         ),

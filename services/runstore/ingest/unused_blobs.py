@@ -1,0 +1,105 @@
+"""Deletes blobs that nothing refers to: uploads that no operation named, and those of deleted projects.
+
+A blob that may become unused is noted before it is put, or before its rows are deleted; so no crash leaves
+one behind that is forgotten. A sweep looks the noted blobs up a day later, when every operation that could
+name them is stored, and deletes those that are in no row.
+"""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import groupby, islice
+from typing import Final, Protocol
+
+import structlog
+
+from runstore.domain.blob_refs import new_key
+from runstore.runtime.clock import Clock
+from runstore.storage.blobs import BlobMissing, BlobStore
+from runstore.storage.run_store import StoreUnavailable
+
+# Longer than an upload's token lives, by more than any clock is wrong.
+SUSPECT_AGE_S: Final = 24 * 3_600
+_SWEEP_INTERVAL_S: Final = 3_600
+_NOTES: Final = "notes"
+_NOTES_AT_ONCE: Final = 1_000
+_EVERYTHING: Final = 2**64
+
+logger = structlog.get_logger()
+
+
+class Rows(Protocol):
+    """What the sweep asks the database."""
+
+    async def blobs_in_use(self, tenant_id: str, keys: Collection[str], /) -> set[str]:
+        """Those of the keys that a row or a waiting operation refers to."""
+        ...
+
+
+class Visibility(Protocol):
+    """Waits until operations are stored."""
+
+    async def see_sequence(self, sequence: int) -> None:
+        """Return once everything acknowledged so far, and up to this sequence number, is stored."""
+        ...
+
+
+class UnusedBlobs:
+    """Notes blobs and deletes them."""
+
+    def __init__(self, blobs: BlobStore, rows: Rows, visibility: Visibility, clock: Clock) -> None:
+        self._blobs = blobs
+        self._rows = rows
+        self._visibility = visibility
+        self._clock = clock
+
+    async def suspect(self, tenant_id: str, keys: Sequence[str]) -> str:
+        """Note blobs that may become unused; durable when this returns. The note's own key."""
+        note = f"{_NOTES}/{new_key(tenant_id)}"
+        await self._blobs.put(note, "\n".join(keys).encode())
+        return note
+
+    async def delete(self, note: str, keys: Sequence[str]) -> None:
+        """Delete noted blobs that are certainly unused."""
+        await self._blobs.delete(keys)
+        await self._blobs.delete([note])
+
+    async def run(self) -> None:
+        """Sweep for ever."""
+        while True:
+            try:
+                await self.sweep()
+            except StoreUnavailable as error:
+                logger.warning("blob_sweep_postponed", error=str(error))
+            await asyncio.sleep(_SWEEP_INTERVAL_S)
+
+    async def sweep(self) -> int:
+        """Delete what was noted more than a day ago and is in no row; how many blobs were.
+
+        Raises StoreUnavailable; what is left is found by the next sweep.
+        """
+        now = datetime.fromtimestamp(self._clock.now_us() / 1e6, UTC)
+        noted_before = now - timedelta(seconds=SUSPECT_AGE_S)
+        notes = [note async for note, time in self._blobs.list(_NOTES) if time < noted_before]
+        if not notes:
+            return 0
+        await self._visibility.see_sequence(_EVERYTHING)
+        deleted = 0
+        for tenant_id, of_tenant in groupby(sorted(notes), key=lambda note: note.split("/")[1]):
+            while batch := list(islice(of_tenant, _NOTES_AT_ONCE)):
+                deleted += await self._settle(tenant_id, batch)
+        logger.info("blobs_swept", notes=len(notes), deleted=deleted)
+        return deleted
+
+    async def _settle(self, tenant_id: str, notes: Sequence[str]) -> int:
+        keys: set[str] = set()
+        for note in notes:
+            try:
+                text = b"".join([chunk async for chunk in self._blobs.read(note)])
+            except BlobMissing:  # Another store was quicker.
+                continue
+            keys.update(text.decode().split())
+        unused = keys - await self._rows.blobs_in_use(tenant_id, keys)
+        await self._blobs.delete(sorted(unused))
+        await self._blobs.delete(notes)
+        return len(unused)
