@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -20,6 +20,8 @@ READ_CHUNK_BYTES: Final = 1024 * 1024
 # S3 takes at most 10,000 parts of an upload: 1 GB and more, in 8 MiB each. Two of them are in memory.
 _PART_BYTES: Final = 8 * 1024 * 1024
 _CONCURRENT_PARTS: Final = 2
+# Callers try again themselves, for as long as it takes; three minutes, the default, would hide an outage.
+_RETRIES: Final[Any] = {"max_retries": 3, "retry_timeout": timedelta(seconds=15)}
 # S3 deletes at most 1,000 keys at once.
 _DELETED_AT_ONCE: Final = 1_000
 
@@ -69,10 +71,14 @@ def open_blob_store(location: str, *, endpoint: str = "") -> BlobStore:
     scheme, separator, _ = location.partition("://")
     if not separator or scheme not in ("s3", "gs", "az"):
         raise ValueError(f"{location!r} is not an absolute folder, s3://…, gs://… or az://…")
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise ValueError(f"the endpoint {endpoint!r} is not http://… or https://…")
     options: Any = {"endpoint": endpoint} if endpoint else {}
     client: Any = {"allow_http": True} if endpoint.startswith("http://") else None
     try:
-        return _ObjectBlobStore(from_url(location, config=options, client_options=client))
+        return _ObjectBlobStore(
+            from_url(location, config=options, client_options=client, retry_config=_RETRIES)
+        )
     except (BaseError, ValueError) as error:
         raise ValueError(f"{location!r}: {error}") from error
 

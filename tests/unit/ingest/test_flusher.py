@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from runstore.domain.blob_refs import BlobRef, pack, unpack
 from runstore.domain.prices import PriceBook
-from runstore.domain.runs import RunMove, RunPatch, RunPlace, RunRow
+from runstore.domain.runs import Attachment, RunMove, RunPatch, RunPlace, RunRow
 from runstore.ingest.flusher import Flusher, FlushReport, merge_by_run
 from runstore.ingest.offload import Offload
 from runstore.ingest.placement import Placer
@@ -210,3 +211,59 @@ def test_merge_by_run_keeps_the_order() -> None:
     merged = merge_by_run([first, second, update])
     assert [(patch.sequence, patch.name) for patch in merged] == [(3, "later"), (2, "n")]
     assert merged[0].is_create
+
+
+async def test_large_payloads_leave_their_rows(flusher: Flusher, store: FakeStore, blobs: BlobStore) -> None:
+    """The row keeps a reference and the beginning; facts are of the whole; a replay makes no second blob."""
+    outputs = b'{"pad": "%s", "usage_metadata": {"input_tokens": 2, "output_tokens": 3}}' % (b"x" * 2_000)
+    files = {"big": Attachment("text/plain", b"y" * 101), "small": Attachment("text/plain", b"z" * 100)}
+    for _ in range(2):
+        patch = create(1)
+        patch.inputs, patch.outputs, patch.attachments = b'{"a": 1}', outputs, dict(files)
+        await flush(flusher, patch)
+        row = store.rows[-1]
+        assert row.patch.outputs is not None
+        ref, head = unpack(row.patch.outputs)
+        assert (ref.size_bytes, head) == (len(outputs), outputs)
+        assert row.patch.inputs == b'{"a": 1}'
+        assert row.facts.usage is not None
+        assert row.facts.usage.total_tokens == 5
+        assert row.patch.attachments is not None
+        assert row.patch.attachments["small"] == files["small"]
+        blob = row.patch.attachments["big"].blob
+        assert blob is not None
+        assert b"".join([chunk async for chunk in blobs.read(blob.key)]) == files["big"].content
+        assert b"".join([chunk async for chunk in blobs.read(ref.key)]) == outputs
+        assert len([key async for key, _ in blobs.list(TENANT)]) == 2
+
+
+async def test_facts_of_an_upload_are_read_back(flusher: Flusher, store: FakeStore, blobs: BlobStore) -> None:
+    """A payload that came apart counts its tokens, too; one that is lost costs nothing else."""
+    outputs = b'{"usage_metadata": {"input_tokens": 2, "output_tokens": 3}}'
+    await blobs.put("t/aa/there", outputs)
+    patches = [create(1), create(2)]
+    patches[0].outputs = pack(BlobRef("t/aa/there", len(outputs)), outputs[:5])
+    patches[1].outputs = pack(BlobRef("t/aa/lost", len(outputs)), outputs)
+    patches[1].extra = b'{"metadata": {"k": "v"}}'
+    await flush(flusher, *patches)
+    first, second = store.rows
+    assert first.facts.usage is not None
+    assert first.facts.usage.total_tokens == 5
+    assert second.facts.usage is None
+    assert second.facts.extra is not None
+    assert second.facts.extra.metadata == {"k": '"v"'}
+
+
+async def test_payloads_stay_inline_when_moving_them_fails(
+    flusher: Flusher, store: FakeStore, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect of the blob store loses no run."""
+
+    async def put(key: str, content: bytes) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(blobs, "put", put)
+    patch = create(1)
+    patch.outputs = b'"%s"' % (b"x" * 2_000)
+    await flush(flusher, patch)
+    assert store.rows[0].patch.outputs == b'"%s"' % (b"x" * 2_000)
