@@ -12,6 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.soak.ledger import Ledger, Path, extra_values, kept, listed_too_often
 from tests.soak.stories import PROJECTS
 
+from runstore.v1 import blob_service_pb2 as blobs
+from runstore.v1 import blob_service_pb2_grpc as blobs_grpc
 from runstore.v1 import project_service_pb2 as projects
 from runstore.v1 import project_service_pb2_grpc as projects_grpc
 from runstore.v1 import run_pb2
@@ -52,6 +54,7 @@ class Reader:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._runs = queries_grpc.RunQueryServiceStub(channel)
+        self._blobs = blobs_grpc.BlobServiceStub(channel)
         self._projects = projects_grpc.ProjectServiceStub(channel)
 
     async def by_ids(self, run_ids: list[str], *, timeout_s: float) -> list[Found]:
@@ -79,10 +82,13 @@ class Reader:
 
     async def attachment(self, token: str) -> tuple[str, int]:
         """MIME type and size of the content."""
-        answer = await self._runs.GetAttachment(
-            queries.GetAttachmentRequest(read_token=token), timeout=_PAGE_TIMEOUT_S
-        )
-        return answer.mime_type, len(answer.content)
+        mime_type, size_bytes = "", 0
+        async for part in self._blobs.ReadBlob(
+            blobs.ReadBlobRequest(read_token=token), timeout=_PAGE_TIMEOUT_S
+        ):
+            mime_type = part.header.mime_type or mime_type
+            size_bytes += len(part.chunk)
+        return mime_type, size_bytes
 
 
 @dataclass(slots=True)
