@@ -38,7 +38,7 @@ MOST_MEMORY_BYTES = 420 * MIB
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of its own: its memory is measured."""
-    with serving(tmp_path_factory.mktemp("large"), max_attachment_bytes="210MiB") as running:
+    with serving(tmp_path_factory.mktemp("large"), max_attachment_bytes="1GiB") as running:
         yield running
         assert running.defects() == []
 
@@ -108,10 +108,20 @@ def compressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield compressor.flush()
 
 
-@pytest.mark.parametrize("encoding", [None, "zstd"])
-def test_file_streams_through(server: Server, client: Client, project: str, encoding: str | None) -> None:
-    """200 MiB in by multipart and out by its address: the same bytes, a bounded part of them in memory."""
-    run_id, size_bytes = uuid.uuid4(), 200 * MIB
+@pytest.mark.parametrize(
+    ("encoding", "size_bytes"),
+    [
+        (None, 200 * MIB),
+        ("zstd", 200 * MIB),
+        pytest.param(None, 1024 * MIB, marks=pytest.mark.slow),
+        pytest.param("zstd", 1024 * MIB, marks=pytest.mark.slow),
+    ],
+)
+def test_file_streams_through(
+    server: Server, client: Client, project: str, encoding: str | None, size_bytes: int
+) -> None:
+    """In by multipart and out by its address: the same bytes, a bounded part of them in memory."""
+    run_id = uuid.uuid4()
     run = part(f"post.{run_id}", run_json(run_id, project))
     body = streamed_body(f"attachment.{run_id}.film", size_bytes, run, "video/mp4")
     headers = {"content-type": CONTENT_TYPE, "x-api-key": "any"}
@@ -283,8 +293,11 @@ def test_malformed_large_payload_costs_its_neighbours_nothing(server: Server, pr
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("attachment.{}.film", b"x" * (211 * MIB)), ("post.{}.inputs", b'{"a": "' + b"x" * (129 * MIB) + b'"}')],
-    ids=["file", "payload"],
+    [
+        ("post.{}", b'{"id": "' + b"x" * (65 * MIB) + b'"}'),
+        ("post.{}.inputs", b'{"a": "' + b"x" * (129 * MIB) + b'"}'),
+    ],
+    ids=["run", "payload"],
 )
 def test_too_large_is_413(server: Server, project: str, name: str, content: bytes) -> None:
     """With what is too large, and nothing of the request stored."""
@@ -297,6 +310,19 @@ def test_too_large_is_413(server: Server, project: str, name: str, content: byte
         assert answer.status_code == 413, answer.text
         assert name.format(run_id) in answer.json()["error"]
         assert http.get(f"/runs/{run_id}").status_code == 404
+
+
+def test_file_that_is_declared_too_large_is_refused_at_once(server: Server, project: str) -> None:
+    """413 before its content has come."""
+    run_id = uuid.uuid4()
+    run = part(f"post.{run_id}", run_json(run_id, project))
+    body = streamed_body(f"attachment.{run_id}.film", 1024 * MIB + 1, run, "video/mp4")
+    first = next(body)
+    padding = b"\0" * (33 * MIB)
+    headers = {"content-type": CONTENT_TYPE, "x-api-key": "any"}
+    with httpx.Client(base_url=server.url, timeout=60) as http:
+        answer = http.post("/runs/multipart", content=first + padding, headers=headers)
+    assert (answer.status_code, "film" in answer.json()["error"]) == (413, True)
 
 
 def test_deleting_a_project_deletes_its_blobs(server: Server, client: Client, project: str) -> None:

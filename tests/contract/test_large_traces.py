@@ -1,0 +1,102 @@
+"""Traces of 25,000 and 100,000 runs: written by stream, listed in pages, their parts merged."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from runstore.v1 import run_ingest_service_pb2 as ingest
+from runstore.v1 import run_ingest_service_pb2_grpc as ingest_grpc
+from runstore.v1 import run_pb2
+from runstore.v1 import run_query_service_pb2 as queries
+from runstore.v1 import run_query_service_pb2_grpc as queries_grpc
+
+from .servers import serving
+
+START_S = 1_790_000_000
+BATCH = 1_000
+PROJECT = "large trace"
+
+
+def run_id(number: int) -> str:
+    return str(uuid.UUID(int=number + 1, version=4))
+
+
+def segment(number: int) -> str:
+    """Of a dotted order; runs start a microsecond apart."""
+    at = time.strftime("%Y%m%dT%H%M%S", time.gmtime(START_S))
+    return f"{at}{number:06d}Z{run_id(number)}"
+
+
+def position(number: int) -> str:
+    """Each run is below the one that is a tenth of its number: about six levels of ten children."""
+    path = [segment(number)]
+    while number:
+        number //= 10
+        path.append(segment(number))
+    return ".".join(reversed(path))
+
+
+def batches(runs: int) -> Iterator[ingest.StreamRunsRequest]:
+    """Creates, and the update that ends each run apart from it."""
+    for kind in ("create", "update"):
+        for start in range(0, runs, BATCH):
+            operations = []
+            for number in range(start, min(start + BATCH, runs)):
+                fields = ingest.RunFields(
+                    id=run_id(number), trace_id=run_id(0), dotted_order=position(number), project_name=PROJECT
+                )
+                if kind == "create":
+                    fields.name = f"run {number}"
+                    fields.run_type = run_pb2.RUN_TYPE_CHAIN
+                    fields.inputs = b'{"number": %d}' % number
+                    operations.append(ingest.RunOperation(create=fields))
+                else:
+                    fields.end_time.CopyFrom(Timestamp(seconds=START_S + 60))
+                    fields.outputs = b'{"answer": %d}' % number
+                    operations.append(ingest.RunOperation(update=fields))
+            yield ingest.StreamRunsRequest(batch_id=f"{kind} {start}", operations=operations)
+
+
+@pytest.mark.parametrize("runs", [25_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_large_trace_is_listed_whole(tmp_path: Path, runs: int) -> None:
+    """Every run exactly once, in order, complete; and so the direct children of its root."""
+    with serving(tmp_path) as server, grpc.insecure_channel(server.grpc) as channel:
+        replies = list(ingest_grpc.RunIngestServiceStub(channel).StreamRuns(batches(runs)))
+        assert not any(reply.errors for reply in replies)
+        reader = queries_grpc.RunQueryServiceStub(channel)
+        request = queries.ListRunsRequest(
+            trace_id=run_id(0), page_size=1_000, sort_order=run_pb2.SORT_ORDER_ASC,
+            fields=[
+                run_pb2.RUN_FIELD_ID, run_pb2.RUN_FIELD_STATUS, run_pb2.RUN_FIELD_OUTPUTS,
+                run_pb2.RUN_FIELD_PARENT_RUN_IDS,
+            ],
+        )  # fmt: skip
+        number = 0
+        while True:
+            page = reader.ListRuns(request)
+            for run in page.runs:
+                assert (run.id, run.status) == (run_id(number), run_pb2.RUN_STATUS_SUCCESS)
+                assert run.outputs == b'{"answer": %d}' % number
+                assert run.parent_run_ids == [run_id(each) for each in ancestors(number)]
+                number += 1
+            if not page.next_page_token:
+                break
+            request.page_token = page.next_page_token
+        assert number == runs
+        children = reader.ListRuns(queries.ListRunsRequest(parent_run_id=run_id(0), page_size=100)).runs
+        assert {run.id for run in children} == {run_id(each) for each in range(1, 10)}
+        assert server.defects() == []
+
+
+def ancestors(number: int) -> list[int]:
+    """Root first."""
+    path = []
+    while number:
+        number //= 10
+        path.append(number)
+    return path[::-1]
