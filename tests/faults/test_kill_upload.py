@@ -56,7 +56,7 @@ def test_killed_between_blob_and_log(tmp_path: Path) -> None:
 
 
 def test_killed_after_the_acknowledgement(tmp_path: Path) -> None:
-    """A large payload that came inline, and is on its way to the blob store when everything dies, is there."""
+    """A large payload that came inline, on its way to the blob store when everything dies, is there."""
     store = Store(tmp_path)
     run_id = str(uuid.uuid4())
     fields = ingest.RunFields(
