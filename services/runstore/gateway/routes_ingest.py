@@ -55,7 +55,7 @@ def ingest_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
         """
         credentials = credentials_of(request.headers)
         async with bodies.read(request) as body:
-            found = _single(parse_run(body), is_create=True)
+            found = operation_of(parse_run(body), is_create=True)
             await _fit(found, body, store, credentials)
         return await _store_one(request, store, found, credentials, "Run created")
 
@@ -69,7 +69,7 @@ def ingest_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
         async with bodies.read(request) as body:
             run = parse_run(body)
             _agree_on_id(run, run_id)
-            found = _single(run, is_create=False)
+            found = operation_of(run, is_create=False)
             await _fit(found, body, store, credentials)
         return await _store_one(request, store, found, credentials, "Run updated")
 
@@ -120,10 +120,6 @@ def _agree_on_id(run: RunJson, path_id: str) -> None:
     if run.id is not None and canonical_uuid("id", run.id) != run_id:
         raise invalid("id", "differs from the id in the path")
     run.id = run_id
-
-
-def _single(run: RunJson, *, is_create: bool) -> Operations:
-    return Operations([operation_of(run, is_create=is_create)], [""])
 
 
 async def _fit(found: Operations, body: bytes, store: StoreClient, credentials: Credentials) -> None:

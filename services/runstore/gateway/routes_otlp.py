@@ -22,6 +22,7 @@ from runstore.gateway.operations import Operations
 from runstore.gateway.store_client import StoreClient, credentials_of
 from runstore.otlp.json_form import parse_request, print_response
 from runstore.otlp.spans import PROJECT_HEADER, Export, read_export
+from runstore.v1.run_ingest_service_pb2 import WriteRunsRequest
 
 _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
@@ -55,7 +56,10 @@ async def _store(request: Request, store: StoreClient, bodies: BodyReader, encod
     async with bodies.read(request) as body:
         message = parse_request(body) if encoding == _JSON else _parse_protobuf(body)
     export = read_export(message, project_name=request.headers.get(PROJECT_HEADER, ""))
-    found = Operations(export.operations, [f"run {each.create.id}" for each in export.operations])
+    found = Operations(
+        WriteRunsRequest(operations=export.operations),
+        [f"run {each.create.id}" for each in export.operations],
+    )
     for offset, write in found.messages():
         found.refuse_by_store(offset, (await store.write_runs(write, credentials)).errors)
     for refusal in found.refusals:
