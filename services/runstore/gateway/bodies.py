@@ -5,6 +5,7 @@ What all calls together hold in memory is therefore bounded, too.
 """
 
 import asyncio
+import re
 import threading
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -144,7 +145,7 @@ class _Arriving:
         self._decompress = _decompressor(self._encoding)
         self._limits = limits
         declared = request.headers.get("content-length", "")
-        self._declared_bytes = int(declared) if declared.isdigit() else 0
+        self._declared_bytes = int(declared) if re.fullmatch("[0-9]{1,19}", declared) else 0
         if self._declared_bytes > limits.max_body_bytes:
             raise _too_large(f"The body is above {limits.max_body_bytes} bytes.")
         self._stream = aiter(request.stream())

@@ -15,7 +15,8 @@ from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.gateway.dialects import dialect_of, error_response
 
 _FACTS: Final = "runstore.call_facts"
-_CLIENT_GONE: Final = 499  # nginx's status for a client that hung up first; never sent.
+CLIENT_GONE: Final = 499
+"""nginx's status for a client that hung up first; nobody reads it but the log."""
 
 _log = structlog.get_logger(__name__)
 
@@ -58,7 +59,7 @@ class _Call:
         try:
             await app(self._scope, self._receive, self._send)
         except ClientDisconnect:
-            self._status = self._status or _CLIENT_GONE
+            self._status = self._status or CLIENT_GONE
         except Exception:
             _log.exception("http_call_failed", method=self._scope["method"], route=self._route())
             if not self._status:

@@ -6,9 +6,11 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.gateway.call_log import CLIENT_GONE
 from runstore.gateway.dialects import Dialect, dialect_of, error_response, json_response, problem_response
 
 
@@ -17,6 +19,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RunstoreError, _on_refusal)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_defect)  # Starlette raises it again afterwards.
 
 
@@ -46,6 +49,11 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if dialect_of(request.method, path) is Dialect.PROBLEM:
         return problem_response(error.status_code, error.detail, path, headers)
     return json_response({"detail": error.detail}, error.status_code, headers)
+
+
+async def _on_disconnect(_request: Request, _error: Exception) -> Response:
+    """Nobody reads the answer; the status is for the log."""
+    return Response(status_code=CLIENT_GONE)
 
 
 async def _on_defect(request: Request, _error: Exception) -> Response:

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from runstore.domain.errors import ErrorReason, RunstoreError
@@ -55,18 +57,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             return handler
         wrap, behavior = _SHAPES[handler.request_streaming, handler.response_streaming]
         guard = self._stream if handler.response_streaming else self._unary
+        read = _messages if handler.request_streaming else _message
         return wrap(
-            guard(method, getattr(handler, behavior)),
-            handler.request_deserializer,
-            handler.response_serializer,
+            guard(method, getattr(handler, behavior), partial(read, handler.request_deserializer)),
+            response_serializer=handler.response_serializer,
         )
 
-    def _unary(self, method: str, behavior: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def _unary(
+        self, method: str, behavior: Callable[..., Awaitable[Any]], read: Callable[[Any], Any]
+    ) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
             line = _CallLine(method)
             try:
                 await self._authenticate(method, context, line)
-                response = await behavior(request, context)
+                response = await behavior(read(request), context)
             except BaseException as error:
                 await self._fail(context, error, line)
                 raise
@@ -76,13 +80,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         return call
 
     def _stream(
-        self, method: str, behavior: Callable[..., AsyncIterator[Any]]
+        self, method: str, behavior: Callable[..., AsyncIterator[Any]], read: Callable[[Any], Any]
     ) -> Callable[..., AsyncIterator[Any]]:
-        async def call(requests: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:
+        async def call(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:
             line = _CallLine(method)
             try:
                 await self._authenticate(method, context, line)
-                async for response in behavior(requests, context):
+                async for response in behavior(read(request), context):
                     line.messages += 1
                     yield response
             except BaseException as error:
@@ -138,6 +142,19 @@ def _error_metadata(refusal: RunstoreError) -> tuple[tuple[str, bytes], ...]:
         status.details.add().Pack(retry)
         metadata.append((STATUS_METADATA_KEY, status.SerializeToString()))
     return tuple(metadata)
+
+
+def _message(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    """The message in `data`. gRPC itself would log a traceback for bytes that are none, and say INTERNAL."""
+    try:
+        return parse(data)
+    except DecodeError as error:
+        raise RunstoreError(ErrorReason.MALFORMED_BODY, "the message is not of the method's type") from error
+
+
+async def _messages(parse: Callable[[bytes], Any], stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for data in stream:
+        yield _message(parse, data)
 
 
 class _CallLine:

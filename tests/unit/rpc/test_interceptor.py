@@ -61,12 +61,12 @@ class Server:
 
     async def __aenter__(self) -> Self:
         await self._server.start()
-        self._channel = grpc.aio.insecure_channel(self._address)
-        self.stub = pb_grpc.RunIngestServiceStub(self._channel)
+        self.channel = grpc.aio.insecure_channel(self._address)
+        self.stub = pb_grpc.RunIngestServiceStub(self.channel)
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self._channel.close(None)
+        await self.channel.close(None)
         await self._server.stop(None)
 
     async def error(self, call: Any) -> tuple[grpc.StatusCode, str, error_pb2.ErrorDetail]:
@@ -97,6 +97,20 @@ async def test_known_error_arrives_whole(server: Server, reason: ErrorReason) ->
     assert (code.name, message) == (reason.grpc_code, "what is wrong: ä\n")
     assert detail.field == "start_time"
     assert error_pb2.ErrorReason.Name(detail.reason) == f"ERROR_REASON_{reason.name}"
+
+
+@pytest.mark.parametrize("method", ["WriteRuns", "StreamRuns"])
+async def test_bytes_that_are_no_message(server: Server, method: str) -> None:
+    """They are the caller's mistake: MALFORMED_BODY, not an internal error with a traceback."""
+    path = f"/runstore.v1.RunIngestService/{method}"
+    channel: Any = server.channel  # Its stubs do not know that bytes need no serializer.
+    if method == "WriteRuns":
+        call: Any = channel.unary_unary(path)(b"\xff\xff")
+    else:
+        call = channel.stream_stream(path)(iter([b"\xff\xff"])).read()
+    code, _, detail = await server.error(call)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert detail.reason == error_pb2.ERROR_REASON_MALFORMED_BODY
 
 
 @pytest.mark.parametrize("reason", list(ErrorReason), ids=lambda reason: reason.name)
