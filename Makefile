@@ -8,7 +8,7 @@ PROTOS := $(wildcard proto/runstore/v1/*.proto)
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: run test check gen generate bench soak install install-dev constraints clean
+.PHONY: run test check gen generate bench soak fuzz install install-dev constraints clean
 
 ## Starts the server; ARGS="--http 127.0.0.1:8080" passes options.
 run: install
@@ -42,6 +42,10 @@ bench: install-dev
 ## Loads a server while its parts are killed, then compares what is stored; ARGS="--seconds 60" is shorter.
 soak: install-dev
 	@exec $(BIN)/python tests/soak $(ARGS)
+
+## Sends broken requests by the hundred thousand; ARGS="--count 1000000" sends more.
+fuzz: install-dev
+	@exec $(BIN)/python tests/fuzz $(ARGS)
 
 install: .venv/.installed
 install-dev: .venv/.installed-dev .venv/.installed-old-sdk .venv/.installed-js-sdk
