@@ -19,7 +19,6 @@ from runstore.domain.runs import RunFacts, RunMove, RunPatch, RunPlace, RunRow
 from runstore.ingest.derive import NO_FACTS, derive
 from runstore.ingest.offload import Offload
 from runstore.ingest.placement import Placement, Placer, RunRef
-from runstore.storage.blobs import BlobMissing
 from runstore.storage.run_store import Block, BlockRefused, RunWriter, StoreUnavailable
 
 logger = structlog.get_logger()
@@ -119,8 +118,9 @@ class Flusher:
             if self._offload.is_apart(row.patch):
                 try:
                     full = await self._persistently(self._offload.in_full, row.patch)
-                except BlobMissing:
-                    logger.exception("payload_missing", run_id=row.patch.run_id)
+                except Exception:
+                    # It is gone, or this is a defect; the run is stored without what the payload says.
+                    logger.exception("payload_unread", run_id=row.patch.run_id)
                     continue
                 rows[index] = RunRow(row.patch, row.place, self._facts(full, row.place))
         try:
@@ -248,10 +248,16 @@ def _without_key(patch: RunPatch) -> RunPatch:
 def merge_by_run(patches: Iterable[RunPatch]) -> list[RunPatch]:
     """One patch per run, merged in the order given; the runs in the order of their first patch."""
     merged: dict[RunRef, RunPatch] = {}
+    apart: list[RunPatch] = []
     for patch in patches:
         ref = (patch.tenant_id, patch.run_id)
         if (earlier := merged.get(ref)) is None:
             merged[ref] = patch
-        else:
+            continue
+        try:
             earlier.merge(patch)
-    return list(merged.values())
+        except Exception:
+            # A defect; as a row of its own the patch is merged by readers.
+            logger.exception("merge_failed", run_id=patch.run_id)
+            apart.append(patch)
+    return [*merged.values(), *apart]

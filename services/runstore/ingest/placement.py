@@ -9,11 +9,15 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import structlog
+
 from runstore.domain import dotted_order
 from runstore.domain.errors import RunstoreError
 from runstore.domain.runs import RunKey, RunMove, RunPatch, RunPlace
 from runstore.ingest.sequence import accepted_time_us
 from runstore.storage.run_store import RunWriter
+
+logger = structlog.get_logger()
 
 # About 100 MB.
 _REMEMBERED_RUNS = 100_000
@@ -58,6 +62,10 @@ class Placer:
                 self._place(patch, known, outcome)
             except RunstoreError as error:
                 outcome.refused.append((patch, error.message))
+            except Exception as error:
+                # A defect, which must not hold up everybody else.
+                logger.exception("placing_failed", run_id=patch.run_id)
+                outcome.refused.append((patch, f"{type(error).__name__}: {error}"))
         self._remember(outcome)
         return outcome
 

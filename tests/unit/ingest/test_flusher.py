@@ -267,3 +267,29 @@ async def test_payloads_stay_inline_when_moving_them_fails(
     patch.outputs = b'"%s"' % (b"x" * 2_000)
     await flush(flusher, patch)
     assert store.rows[0].patch.outputs == b'"%s"' % (b"x" * 2_000)
+
+
+async def test_defects_hold_nobody_up(
+    flusher: Flusher, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A patch that cannot be merged is stored apart; one that cannot be placed is buried; others go on."""
+
+    def broken_merge(self: RunPatch, later: RunPatch) -> None:
+        raise ZeroDivisionError("merge")
+
+    monkeypatch.setattr(RunPatch, "merge", broken_merge)
+    first = create(1)
+    update = RunPatch(TENANT, first.run_id, sequence=2, outputs=b"1")
+    await flush(flusher, first, update, create(3))
+    assert [row.patch.sequence for row in store.rows] == [1, 3, 2]
+
+    def broken_place(patch: RunPatch, known: object, outcome: object) -> None:
+        if patch.sequence == 4:
+            raise ZeroDivisionError("place")
+        place(patch, known, outcome)  # type: ignore[arg-type]
+
+    place = flusher._placer._place
+    monkeypatch.setattr(flusher._placer, "_place", broken_place)
+    report = await flush(flusher, create(4), create(5))
+    assert (report.dead_letters, store.buried) == (1, [(create(4).run_id, "ZeroDivisionError: place")])
+    assert store.rows[-1].patch.sequence == 5

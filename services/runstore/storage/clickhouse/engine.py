@@ -47,6 +47,14 @@ SETTINGS = {
 """Of every connection."""
 
 
+_SERVER_OPTIONS = {
+    "autogenerate_session_id": False,
+    "connect_timeout": 5,
+    # A server that hangs is retried like one that is away; no insert or list takes this long.
+    "send_receive_timeout": 60,
+}
+
+
 class Engine:
     """Runs calls on pooled clients, off the event loop: several readers and one writer at a time."""
 
@@ -97,7 +105,7 @@ class Engine:
             client = getattr(self._local, "client", None)
             if client is None:
                 # One client per thread, so sessions never meet; chDB knows no sessions at all.
-                options: dict[str, Any] = {} if self.is_embedded else {"autogenerate_session_id": False}
+                options: dict[str, Any] = {} if self.is_embedded else _SERVER_OPTIONS
                 client = clickhouse_connect.get_client(dsn=self._dsn, settings=SETTINGS, **options)
                 self._local.client = client
                 self._clients.append(client)
