@@ -25,6 +25,7 @@ COMMANDS = [
     ("keys", "create"),
     ("keys", "list"),
     ("keys", "revoke"),
+    ("keys", "operator"),
     ("migrate",),
     ("version",),
 ]

@@ -17,6 +17,7 @@ from typing import Any, cast
 import grpc
 import msgspec
 import structlog
+from prometheus_client import CollectorRegistry
 from tests.fuzz.case import Case
 
 from runstore.catalog.catalog import open_catalog
@@ -24,10 +25,12 @@ from runstore.domain.prices import PriceBook
 from runstore.domain.runs import RunMove, RunPatch, RunPlace, RunRow
 from runstore.gateway.app import create_app
 from runstore.gateway.bodies import BodyLimits
+from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.store_client import StoreClient, open_channel
 from runstore.ingest.flusher import Flusher, FlushReport
 from runstore.ingest.ingest_runs import IngestRuns
 from runstore.ingest.log import Log
+from runstore.ingest.metrics import IngestMetrics
 from runstore.ingest.offload import Offload
 from runstore.ingest.placement import Placer
 from runstore.ingest.sequence import Sequence as SequenceNumbers
@@ -35,8 +38,10 @@ from runstore.ingest.unused_blobs import UnusedBlobs
 from runstore.ingest.uploads import UploadLimits, Uploads
 from runstore.ingest.visibility import Visibility
 from runstore.query.read_tokens import ReadTokens
+from runstore.rpc.admin import AdminServicer
 from runstore.rpc.authentication import NoAuthentication
 from runstore.rpc.blobs import BlobServicer
+from runstore.rpc.call_metrics import CallMetrics
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.run_ingest import RunIngestServicer
@@ -186,6 +191,8 @@ class Target:
 class _Log:
     """Calls durable what it only remembers."""
 
+    has_room = True
+
     def __init__(self) -> None:
         self.accepted: list[RunPatch] = []
         self.visibility: Visibility | None = None
@@ -257,7 +264,11 @@ async def open_target() -> AsyncIterator[Target]:
             visibility = log.visibility = Visibility(
                 stored_sequence=0, last_sequence=0, max_waiting_bytes=1 << 30
             )
-            ingest = IngestRuns(catalog.projects, SequenceNumbers(clock), cast("Log", log), visibility)
+            registry = CollectorRegistry()
+            metrics = IngestMetrics(registry)
+            ingest = IngestRuns(
+                catalog.projects, SequenceNumbers(clock), cast("Log", log), visibility, metrics
+            )
             engine = _Engine(folder / "blocks")
             blobs = open_blob_store(str(folder / "blobs"))
             uploads = Uploads(
@@ -270,16 +281,18 @@ async def open_target() -> AsyncIterator[Target]:
             )
             read_tokens = ReadTokens(await catalog.secret("read_tokens"), clock)
             server = StoreServer(
-                RunIngestServicer(ingest, visibility, uploads),
+                RunIngestServicer(ingest, visibility, uploads, metrics),
                 cast("RunQueryServicer", _Absent()),
                 cast("ProjectServicer", _Absent()),
+                cast("AdminServicer", _Absent()),
                 BlobServicer(uploads, blobs, cast("Any", engine), read_tokens),
-                CallInterceptor(NoAuthentication()),
+                CallInterceptor(NoAuthentication(), CallMetrics(registry)),
             )
             address = f"unix:{folder / 'store.sock'}"
             await server.start([address])
             async with open_channel(address) as channel:
-                app = create_app(StoreClient(channel, patience_s=5), LIMITS, clock.now_us)
+                gateway_metrics = GatewayMetrics("gateway", None)
+                app = create_app(StoreClient(channel, patience_s=5), LIMITS, clock.now_us, gateway_metrics)
                 yield Target(app, channel, log, engine, blobs, defects)
             await server.stop(1)
     finally:

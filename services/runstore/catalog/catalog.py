@@ -1,5 +1,6 @@
 """The catalog as the rest of runstore uses it: opened once per process, migrated, with its default tenant."""
 
+import base64
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -43,6 +44,10 @@ class Catalog:
         except Conflict:  # Another process was first; its value is the one that counts.
             return await self.secret(name)
         return made
+
+    async def operator_key(self) -> str:
+        """The credential for what concerns all tenants; whoever can open the catalog can have it."""
+        return "rso_" + base64.urlsafe_b64encode(await self.secret("operator")).rstrip(b"=").decode()
 
     async def ensure_defaults(self) -> None:
         """The default tenant and its default project exist afterwards."""

@@ -13,9 +13,11 @@ class Principal:
     """An authenticated caller. Every query and every row is bounded by its tenant."""
 
     tenant_id: str
-    """Canonical UUID text."""
+    """Canonical UUID text; "" for an operator who is in no tenant, and so has no runs."""
     key_id: str | None
-    """The API key used; None in authentication mode `none`."""
+    """The API key used; None in authentication mode `none`, and for the operator."""
+    is_operator: bool = False
+    """Whether the caller may see and do what concerns all tenants."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

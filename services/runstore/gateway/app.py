@@ -13,8 +13,10 @@ from runstore.gateway.bodies import BodyLimits, BodyReader, JsonBodyLimit
 from runstore.gateway.call_log import CallLog
 from runstore.gateway.documents import DESCRIPTION, SECURITY_SCHEMES
 from runstore.gateway.error_handlers import install_error_handlers
+from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.prefixes import CanonicalPaths
 from runstore.gateway.routes_ingest import ingest_routes
+from runstore.gateway.routes_metrics import metrics_routes
 from runstore.gateway.routes_otlp import otlp_routes
 from runstore.gateway.routes_runs_v1 import run_routes_v1
 from runstore.gateway.routes_runs_v2 import run_routes_v2
@@ -25,8 +27,18 @@ from runstore.gateway.store_client import StoreClient
 _TITLE: Final = "runstore"
 
 
-def create_app(store: StoreClient, limits: BodyLimits, now_us: Callable[[], int]) -> ASGIApp:
-    """The gateway as an ASGI application; `now_us` gives microseconds since the epoch."""
+def create_app(
+    store: StoreClient,
+    limits: BodyLimits,
+    now_us: Callable[[], int],
+    metrics: GatewayMetrics,
+    *,
+    needs_keys: bool = False,
+) -> ASGIApp:
+    """The gateway as an ASGI application; `now_us` gives microseconds since the epoch.
+
+    `needs_keys`: the store does not answer everybody, so its refusals hold for the gateway's metrics, too.
+    """
     app: FastAPI = FastAPIOffline(
         title=_TITLE,
         version=version("runstore"),
@@ -43,8 +55,9 @@ def create_app(store: StoreClient, limits: BodyLimits, now_us: Callable[[], int]
     app.include_router(run_routes_v2(store, now_us))
     app.include_router(session_routes(store))
     app.include_router(server_routes(store))
+    app.include_router(metrics_routes(store, metrics, needs_keys=needs_keys))
     _document_security(app)
-    return CallLog(CanonicalPaths(JsonBodyLimit(app)))
+    return CallLog(CanonicalPaths(JsonBodyLimit(app)), metrics)
 
 
 def _document_security(app: FastAPI) -> None:

@@ -1,10 +1,15 @@
 """Writes one canonical log line per HTTP call, and answers for defects.
 
 The line never holds a body, a query string, a header's value or a path (attachment paths carry a
-token): the route's template stands for the path.
+token): the route's template stands for the path. The one exception is the caller's request id.
+
+Which level it has is about who reads it. An operator who reads at `info` sees every call that was refused,
+failed or took long. Calls that went well, thousands a second from busy tracers, are at `debug`; metrics count
+them at any level.
 """
 
 import time
+from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
@@ -13,10 +18,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.gateway.dialects import dialect_of, error_response
+from runstore.gateway.metrics import GatewayMetrics
+from runstore.gateway.request_ids import HEADER, current_request_id, request_id_from
 
 _FACTS: Final = "runstore.call_facts"
 CLIENT_GONE: Final = 499
 """nginx's status for a client that hung up first; nobody reads it but the log."""
+_SLOW_S: Final = 1.0
+_DEFECT: Final = 500
+_TROUBLE: Final = (502, 503, 504)
 
 _log = structlog.get_logger(__name__)
 
@@ -27,23 +37,26 @@ def add_call_facts(scope: Scope, **facts: Any) -> None:
 
 
 class CallLog:
-    """ASGI middleware: the log line, and a generic 500 for what no handler knows."""
+    """ASGI middleware: the log line, its metrics, and a generic 500 for what no handler knows."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises nothing of what the application raises, unless an answer is already under way."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        await _Call(scope, receive, send).run(self._app)
+        await _Call(scope, receive, send, self._metrics).run(self._app)
 
 
 class _Call:
     """One call under way: counts its bytes, remembers its status."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, metrics: GatewayMetrics) -> None:
+        self._metrics = metrics
+        self._request_id = request_id_from(scope["headers"])
         self._facts: dict[str, Any] = {}
         self._scope = scope
         self._scope[_FACTS] = self._facts
@@ -56,6 +69,8 @@ class _Call:
 
     async def run(self, app: ASGIApp) -> None:
         started = time.perf_counter()
+        current_request_id.set(self._request_id)
+        structlog.contextvars.bind_contextvars(request_id=self._request_id)
         try:
             await app(self._scope, self._receive, self._send)
         except ClientDisconnect:
@@ -67,16 +82,32 @@ class _Call:
             elif not self._is_answered:
                 raise  # Half an answer is out: all that is left is to cut the connection.
         finally:
-            _log.info(
-                "http_call",
-                method=self._scope["method"],
-                route=self._route(),
-                status=self._status,
-                duration_ms=round((time.perf_counter() - started) * 1_000, 3),
-                bytes_in=self._bytes_in,
-                bytes_out=self._bytes_out,
-                **self._facts,
-            )
+            self._end(time.perf_counter() - started)
+
+    def _end(self, seconds: float) -> None:
+        method, route = self._scope["method"], self._route()
+        self._metrics.answered(
+            method, route, self._status, seconds, received=self._bytes_in, sent=self._bytes_out
+        )
+        if self._status == _DEFECT:
+            write = _log.error
+        elif self._status in _TROUBLE:
+            write = _log.warning
+        elif self._status >= HTTPStatus.BAD_REQUEST or seconds >= _SLOW_S:
+            write = _log.info
+        else:
+            write = _log.debug
+        write(
+            "http_call",
+            method=method,
+            route=route,
+            status=self._status,
+            duration_ms=round(seconds * 1_000, 3),
+            bytes_in=self._bytes_in,
+            bytes_out=self._bytes_out,
+            request_id=self._request_id,
+            **self._facts,
+        )
 
     async def _answer_defect(self) -> None:
         path = self._scope["path"]
@@ -93,6 +124,7 @@ class _Call:
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
+            message["headers"] = [*message.get("headers", ()), _request_id_header(self._request_id)]
         elif message["type"] == "http.response.body":
             self._bytes_out += len(message.get("body", b""))
             self._is_answered = not message.get("more_body", False)
@@ -101,3 +133,7 @@ class _Call:
     def _route(self) -> str:
         route = self._scope.get("route")
         return str(getattr(route, "path", "")) or "unmatched"
+
+
+def _request_id_header(request_id: str) -> tuple[bytes, bytes]:
+    return HEADER.encode(), request_id.encode()

@@ -12,6 +12,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from starlette.datastructures import Headers
 
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.gateway.request_ids import HEADER, current_request_id
+from runstore.v1 import admin_service_pb2 as admin
+from runstore.v1 import admin_service_pb2_grpc as admin_grpc
 from runstore.v1 import blob_service_pb2 as blobs
 from runstore.v1 import blob_service_pb2_grpc as blobs_grpc
 from runstore.v1 import error_pb2
@@ -110,8 +113,17 @@ class StoreClient:
     of them are safe to repeat.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, *, patience_s: float) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        *,
+        patience_s: float,
+        on_retry: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_retry` is told each time that a call is repeated."""
         self._patience_s = patience_s
+        self._on_retry = on_retry
+        self._admin = admin_grpc.AdminServiceStub(channel)
         self._ingest = ingest_grpc.RunIngestServiceStub(channel)
         self._queries = queries_grpc.RunQueryServiceStub(channel)
         self._projects = projects_grpc.ProjectServiceStub(channel)
@@ -139,7 +151,7 @@ class StoreClient:
     def upload_blob(self, kind: "blobs.BlobKind.ValueType", credentials: Credentials) -> "BlobUpload":
         """Begins to upload a payload or file. It is not repeated when the store goes away meanwhile."""
         begin: Any = self._blobs.UploadBlob  # Its stub cannot be called without an iterator, to mypy.
-        return BlobUpload(begin(metadata=credentials), kind)
+        return BlobUpload(begin(metadata=_metadata(credentials)), kind)
 
     async def read_blob(self, request: blobs.ReadBlobRequest) -> "BlobContent":
         """A large payload or an attachment; its token is the credential. NOT_FOUND without one that holds."""
@@ -182,6 +194,17 @@ class StoreClient:
         """Deletes a project and its runs."""
         return await self._answer(self._projects.DeleteProject, request, credentials, _READ_TIMEOUT_S)
 
+    async def get_metrics(self, credentials: Credentials) -> bytes:
+        """All metrics of the store, within two seconds and without asking twice; PERMISSION_DENIED for an API
+        key."""
+        try:
+            answer = await self._admin.GetMetrics(
+                admin.GetMetricsRequest(), timeout=_HEALTH_TIMEOUT_S, metadata=_metadata(credentials)
+            )
+        except grpc.aio.AioRpcError as error:
+            raise _refusal(error) from error
+        return answer.exposition
+
     async def is_serving(self) -> bool:
         """Whether the store says, within two seconds, that it serves. Raises nothing."""
         try:
@@ -198,7 +221,7 @@ class StoreClient:
         timeout_s: float,
     ) -> _Response:
         async def call() -> _Response:
-            return await method(request, timeout=timeout_s, metadata=credentials)
+            return await method(request, timeout=timeout_s, metadata=_metadata(credentials))
 
         return await self._patiently(call)
 
@@ -207,6 +230,7 @@ class StoreClient:
             retry=tenacity.retry_if_exception(_store_is_away),
             stop=tenacity.stop_after_delay(self._patience_s),
             wait=tenacity.wait_fixed(_RETRY_PAUSE_S),
+            before_sleep=lambda _: self._on_retry(),
             reraise=True,
         )
         try:
@@ -289,6 +313,11 @@ class BlobContent:
     def close(self) -> None:
         """Nobody wants the rest."""
         self._call.cancel()
+
+
+def _metadata(credentials: Credentials) -> Credentials:
+    request_id = current_request_id.get()
+    return (*credentials, (HEADER, request_id)) if request_id else credentials
 
 
 def _store_is_away(error: BaseException) -> bool:

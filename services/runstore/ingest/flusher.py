@@ -27,6 +27,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+STAGES = ("wait", "merge", "place", "derive", "build", "insert")
+"""What the seconds of a flush go to."""
+
+
 class FlushReport(msgspec.Struct):
     """What a flush did."""
 
@@ -40,9 +44,15 @@ class FlushReport(msgspec.Struct):
     dead_letters: int = 0
     parked: int = 0
     """Operations that now wait for another run."""
-    prepare_s: float = 0
-    """Merging, placing, deriving and building blocks."""
+    wait_s: float = 0
+    """From the acceptance of the oldest operation to the beginning of the flush."""
+    merge_s: float = 0
+    """Reading the log included."""
+    place_s: float = 0
+    derive_s: float = 0
+    build_s: float = 0
     insert_s: float = 0
+    """All that the engine does, parked operations that waited for this flush included."""
 
 
 @dataclass(slots=True)
@@ -84,9 +94,8 @@ class Flusher:
         started_s = time.perf_counter()
         merged = merge_by_run(patches)
         report.runs = len(merged)
-        prepared = await self._prepare(merged, report)
-        report.prepare_s = time.perf_counter() - started_s
-        return prepared
+        report.merge_s += time.perf_counter() - started_s
+        return await self._prepare(merged, report)
 
     async def insert(self, prepared: Prepared) -> FlushReport:
         """Store what was prepared, and the parked operations that waited for it."""
@@ -99,6 +108,7 @@ class Flusher:
 
     async def _prepare(self, patches: list[RunPatch], report: FlushReport) -> Prepared:
         """`patches` are of distinct runs."""
+        started_s = time.perf_counter()
         placement = await self._persistently(self._placer.place, patches)
         for awaited_run_id, patch in placement.parked:
             ref = (patch.tenant_id, awaited_run_id)
@@ -107,9 +117,15 @@ class Flusher:
         if self._awaited:
             refs = ((patch.tenant_id, patch.run_id) for patch, _ in placement.placed)
             awaited = {ref for ref in refs if ref in self._awaited}
+        placed_s = time.perf_counter()
         rows = [RunRow(patch, place, self._facts(patch, place)) for patch, place in placement.placed]
         await self._move_large(rows)
-        return Prepared(report, rows, self._block(rows), placement, awaited)
+        derived_s = time.perf_counter()
+        block = self._block(rows)
+        report.place_s += placed_s - started_s
+        report.derive_s += derived_s - placed_s
+        report.build_s += time.perf_counter() - derived_s
+        return Prepared(report, rows, block, placement, awaited)
 
     async def _move_large(self, rows: list[RunRow]) -> None:
         """Large payloads leave the rows once their facts are known; those that came apart are read for them,

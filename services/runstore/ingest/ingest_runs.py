@@ -1,5 +1,6 @@
 """Accepts batches of operations: project names become ids, the log makes them durable."""
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
@@ -10,6 +11,7 @@ from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.projects import DEFAULT_PROJECT_NAME, Project
 from runstore.domain.runs import RunPatch
 from runstore.ingest.log import Log
+from runstore.ingest.metrics import QUEUE_FULL, IngestMetrics
 from runstore.ingest.sequence import Sequence as SequenceNumbers
 from runstore.ingest.visibility import Visibility
 
@@ -34,17 +36,27 @@ class IngestRuns:
     """The way in for every operation, whatever transport brought it."""
 
     def __init__(
-        self, projects: Projects, sequence: SequenceNumbers, log: Log, visibility: Visibility
+        self,
+        projects: Projects,
+        sequence: SequenceNumbers,
+        log: Log,
+        visibility: Visibility,
+        metrics: IngestMetrics,
     ) -> None:
         self._projects = projects
         self._sequence = sequence
         self._log = log
         self._visibility = visibility
+        self._metrics = metrics
 
     async def wait_for_room(self, tenant_id: str) -> None:
         """Return once there is room for another batch; for transports that can slow their sender."""
+        if self._visibility.has_room(tenant_id) and self._log.has_room:
+            return
+        started_s = time.perf_counter()
         await self._visibility.wait_for_room(tenant_id)
         await self._log.wait_for_room()
+        self._metrics.paused(time.perf_counter() - started_s)
 
     async def find_projects(self, patches: Sequence[RunPatch]) -> dict[int, RunstoreError]:
         """Give every patch that names a project its id; a creation without one gets the default.
@@ -73,20 +85,32 @@ class IngestRuns:
             patch.project_name = None
         return refused
 
-    async def write(self, patches: Sequence[RunPatch], *, has_room: bool = False) -> int:
+    async def write(
+        self, patches: Sequence[RunPatch], *, has_room: bool = False, keep_sequence: bool = False
+    ) -> int:
         """Return once the validated patches, all of one tenant, are durable: the sequence number to wait for.
 
         `has_room`: the caller has waited for room, and is not refused for what others took of it since.
+        `keep_sequence`: the patches were accepted before, and keep their place in the order of operations.
         Raises OVERLOADED, or UNAVAILABLE when the log cannot be written; nothing counts then.
         """
         if not patches:
             return self._sequence.last
+        started_s = time.perf_counter()
         if not has_room and not self._visibility.has_room(patches[0].tenant_id):
+            self._metrics.pushed_back(QUEUE_FULL)
             raise RunstoreError(ErrorReason.OVERLOADED, "too many operations wait for the engine")
         first = self._sequence.take(len(patches))
-        for sequence, patch in enumerate(patches, first):
-            patch.sequence = sequence
+        if not keep_sequence:
+            for sequence, patch in enumerate(patches, first):
+                patch.sequence = sequence
         last = first + len(patches) - 1
         body = msgspec.msgpack.encode(patches)
-        await self._log.append(body, last, partial(self._visibility.submitted, patches, last, len(body)))
+        self._metrics.accepted(len(patches))
+        try:
+            await self._log.append(body, last, partial(self._visibility.submitted, patches, last, len(body)))
+        except RunstoreError as error:
+            self._metrics.log_refused(error)
+            raise
+        self._metrics.acknowledged(len(patches), time.perf_counter() - started_s)
         return last

@@ -14,6 +14,7 @@ a `LogReader` follows it, up to where its owner says that it is durable.
 import asyncio
 import os
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -74,16 +75,23 @@ class Log:
         segment_bytes: int,
         max_bytes: int,
         on_durable: Callable[[LogPosition], None] = lambda _: None,
+        on_group: Callable[[int, float], None] = lambda _bytes, _seconds: None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         """Open the log in `folder`, made when missing. Raises LogCorrupt.
 
-        `on_durable` is told where the log ends, after each group that has reached the disk.
+        `on_durable` is told where the log ends, after each group that has reached the disk; `on_group` how
+        many bytes it had and how many seconds it took. `on_failure`: the disk has refused a group.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._on_durable = on_durable
+        self._on_group = on_group
+        self._on_failure = on_failure
         self._segment_bytes = segment_bytes
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
+        self.last_error = ""
+        """Why the disk refused the last group; empty when it did not."""
         self._waiting: list[_Waiting] = []
         self._waiting_bytes = 0
         self._wake = asyncio.Event()
@@ -116,7 +124,7 @@ class Log:
         """
         if self._closed:
             raise RunstoreError(ErrorReason.UNAVAILABLE, "the store is shutting down")
-        if self.size_bytes + self._waiting_bytes + len(body) > self._max_bytes:
+        if self.size_bytes + self._waiting_bytes + len(body) > self.max_bytes:
             raise RunstoreError(ErrorReason.OVERLOADED, "the log is full: the engine has fallen behind")
         done = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(body, last_sequence, on_durable, done))
@@ -124,10 +132,20 @@ class Log:
         self._wake.set()
         await done
 
+    @property
+    def has_room(self) -> bool:
+        """Whether few enough bytes wait for the disk."""
+        return self._waiting_bytes < _MOST_WAITING_BYTES
+
     async def wait_for_room(self) -> None:
         """Return once few enough bytes wait for the disk; for callers that can slow their sender."""
         async with self._written:
-            await self._written.wait_for(lambda: self._waiting_bytes < _MOST_WAITING_BYTES)
+            await self._written.wait_for(lambda: self.has_room)
+
+    @property
+    def segments(self) -> int:
+        """Files of the log, the one that is written included."""
+        return len(self._sealed) + 1
 
     @property
     def size_bytes(self) -> int:
@@ -158,12 +176,15 @@ class Log:
                 await self._wake.wait()
                 continue
             group, self._waiting = self._waiting, []
+            started_s = time.perf_counter()
             try:
                 await loop.run_in_executor(self._writer, self._write, group)
             except OSError as error:
                 logger.error(  # noqa: TRY400  # the disk's message says it all
                     "log_write_failed", error=str(error), frames=len(group)
                 )
+                self.last_error = str(error)
+                self._on_failure()
                 refusal = RunstoreError(ErrorReason.UNAVAILABLE, "the log cannot be written")
                 for waiting in group:
                     if not waiting.done.done():
@@ -173,6 +194,8 @@ class Log:
                 self._waiting_bytes -= sum(len(waiting.body) for waiting in group)
                 async with self._written:
                     self._written.notify_all()
+            self.last_error = ""
+            self._on_group(sum(len(waiting.body) for waiting in group), time.perf_counter() - started_s)
             for waiting in group:
                 waiting.on_durable()
                 if not waiting.done.done():

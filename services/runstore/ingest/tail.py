@@ -4,12 +4,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 import msgspec
 
 from runstore.domain.runs import RunPatch
 from runstore.ingest.flusher import Flusher, FlushReport, Prepared
 from runstore.ingest.log import LogPosition, LogReader
+from runstore.ingest.sequence import accepted_time_us
 
 _BODY = msgspec.msgpack.Decoder(list[RunPatch])
 
@@ -117,14 +119,26 @@ class Tail:
         return self._demand.is_draining or self._demand.wanted_sequence > self._reader.position.sequence
 
     async def _prepare(self) -> Prepared:
+        started_s = time.perf_counter()
         patches: list[RunPatch] = []
         size_bytes = 0
+        wait_s = 0.0
         for body in self._reader.frames(self._demand.end):
+            if not patches:
+                wait_s = max(0.0, time.time() - accepted_time_us(self._reader.position.sequence) / 1e6)
             patches += _BODY.decode(body)
             size_bytes += len(body)
             if size_bytes >= self._limits.max_bytes or len(patches) >= self._limits.max_operations:
                 break
-        report = FlushReport(self._reader.position.sequence, len(patches), size_bytes=size_bytes)
+        # Those that are replayed come with the numbers that they were given long ago.
+        patches.sort(key=attrgetter("sequence"))
+        report = FlushReport(
+            self._reader.position.sequence,
+            len(patches),
+            size_bytes=size_bytes,
+            wait_s=wait_s,
+            merge_s=time.perf_counter() - started_s,
+        )
         return await self._flusher.prepare(patches, report)
 
     async def _insert(self, prepared: Prepared) -> None:

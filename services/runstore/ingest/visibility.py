@@ -5,6 +5,7 @@ what waits stays bounded and no tenant takes the room of the others.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
@@ -36,13 +37,17 @@ class Visibility:
         """While the engine is away nothing drains, so writers are not held up: the log alone has a bound."""
         self.last_error = ""
         """Why the engine was away the last time."""
+        self.last_error_us = 0
+        """When that was, in microseconds since the epoch."""
         self.waiting_bytes = 0
+        self.waiting_operations = 0
+        """As far as this process has accepted them."""
+        self.max_waiting_bytes = max_waiting_bytes
         self._hurry = hurry
-        self._max_waiting_bytes = max_waiting_bytes
         self._submitted_sequence = max(stored_sequence, last_sequence)
         self._recovered_sequence = last_sequence
         self._last_waiting: dict[tuple[str, str | None], int] = {}
-        self._batches: deque[tuple[int, str, int]] = deque()
+        self._batches: deque[tuple[int, str, int, int]] = deque()
         self._bytes_of: dict[str, int] = {}
         self._changed = asyncio.Condition()
 
@@ -52,9 +57,22 @@ class Visibility:
         for project_id in {patch.project_id for patch in patches}:
             self._last_waiting[(tenant_id, project_id)] = sequence
         self._submitted_sequence = sequence
-        self._batches.append((sequence, tenant_id, size_bytes))
+        self._batches.append((sequence, tenant_id, size_bytes, len(patches)))
         self._bytes_of[tenant_id] = self._bytes_of.get(tenant_id, 0) + size_bytes
         self.waiting_bytes += size_bytes
+        self.waiting_operations += len(patches)
+
+    @property
+    def is_recovering(self) -> bool:
+        """Whether operations of an earlier process still cannot be read."""
+        return self.stored_sequence < self._recovered_sequence
+
+    @property
+    def oldest_waiting_sequence(self) -> int | None:
+        """Of the oldest operations that cannot be read yet, to within a batch; None when all can."""
+        if self.is_recovering:
+            return self._recovered_sequence
+        return self._batches[0][0] if self._batches else None
 
     async def stored(self, sequence: int) -> None:
         """Everything up to a sequence number can be read now."""
@@ -63,8 +81,9 @@ class Visibility:
         for ref in [ref for ref, last in self._last_waiting.items() if last <= sequence]:
             del self._last_waiting[ref]
         while self._batches and self._batches[0][0] <= sequence:
-            _, tenant_id, size_bytes = self._batches.popleft()
+            _, tenant_id, size_bytes, operations = self._batches.popleft()
             self.waiting_bytes -= size_bytes
+            self.waiting_operations -= operations
             self._bytes_of[tenant_id] -= size_bytes
             if not self._bytes_of[tenant_id]:
                 del self._bytes_of[tenant_id]
@@ -75,6 +94,7 @@ class Visibility:
         """The engine cannot take anything at the moment."""
         self.is_engine_away = True
         self.last_error = reason
+        self.last_error_us = time.time_ns() // 1_000
         async with self._changed:
             self._changed.notify_all()
 
@@ -86,11 +106,11 @@ class Visibility:
         The first half of the room is for whoever comes; of the rest each tenant that has something waiting
         gets an equal share of the whole, so that a quiet tenant never pays for a loud one.
         """
-        if self.is_engine_away or self.waiting_bytes < self._max_waiting_bytes // 2:
+        if self.is_engine_away or self.waiting_bytes < self.max_waiting_bytes // 2:
             return True
         own_bytes = self._bytes_of.get(tenant_id, 0)
         tenants = len(self._bytes_of) + (own_bytes == 0)
-        return own_bytes < self._max_waiting_bytes // tenants
+        return own_bytes < self.max_waiting_bytes // tenants
 
     async def wait_for_room(self, tenant_id: str) -> None:
         """Return once the tenant has room."""

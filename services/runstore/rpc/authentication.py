@@ -1,5 +1,6 @@
 """Who calls: credentials in call metadata, as the public contract names them, to a principal."""
 
+import hmac
 from collections.abc import Mapping
 from contextvars import ContextVar
 from http.cookies import CookieError, SimpleCookie
@@ -31,22 +32,25 @@ class Keys(Protocol):
 
 
 class NoAuthentication:
-    """Everybody is the default tenant, whatever credentials they send."""
+    """Everybody is the operator and the default tenant, whatever credentials they send."""
 
     async def principal(self, metadata: Mapping[str, str], /) -> Principal:
-        return Principal(DEFAULT_TENANT_ID, None)
+        return Principal(DEFAULT_TENANT_ID, None, is_operator=True)
 
 
 class KeyAuthentication:
-    """Callers carry an API key."""
+    """Callers carry an API key, or the operator's."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, operator_key: str) -> None:
         self._keys = keys
+        self._operator_key = operator_key.encode()
 
     async def principal(self, metadata: Mapping[str, str], /) -> Principal:
         secret = credential(metadata)
         if not secret:
             raise RunstoreError(ErrorReason.UNAUTHENTICATED, "an API key is needed: x-api-key")
+        if hmac.compare_digest(secret.encode(), self._operator_key):
+            return Principal("", None, is_operator=True)
         principal = await self._keys.authenticate(secret)
         if principal is None:
             raise RunstoreError(ErrorReason.UNAUTHENTICATED, "the API key is unknown, expired or revoked")

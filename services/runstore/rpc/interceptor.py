@@ -1,9 +1,8 @@
 """What every call goes through: authentication, one log line, and errors turned into statuses."""
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import structlog
@@ -12,6 +11,8 @@ from google.rpc import error_details_pb2, status_pb2
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.rpc.authentication import Authenticator, current_principal
+from runstore.rpc.call_line import CallLine, current_call
+from runstore.rpc.call_metrics import CallMetrics
 from runstore.rpc.mapping import error_reason
 from runstore.storage.run_store import StoreUnavailable
 from runstore.v1 import error_pb2
@@ -30,6 +31,7 @@ _OPEN_METHODS = (
     "/runstore.v1.BlobService/ReadBlob",
 )
 
+_OPERATORS_SERVICE = "/runstore.v1.AdminService/"
 
 # (requests are a stream, responses are) → how a handler of that shape is made, and where it keeps its method.
 _SHAPES: dict[tuple[bool, bool], tuple[Callable[..., Any], str]] = {
@@ -39,12 +41,15 @@ _SHAPES: dict[tuple[bool, bool], tuple[Callable[..., Any], str]] = {
     (True, True): (grpc.stream_stream_rpc_method_handler, "stream_stream"),
 }
 
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
     """The only place that ends a call with an error status."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, metrics: CallMetrics) -> None:
         self._authenticator = authenticator
+        self._metrics = metrics
 
     async def intercept_service(
         self,
@@ -56,64 +61,82 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         if handler is None or method.startswith(_OPEN_METHODS[:3]):
             return handler
         wrap, behavior = _SHAPES[handler.request_streaming, handler.response_streaming]
+        line = CallLine(
+            method,
+            is_stream=handler.request_streaming or handler.response_streaming,
+            metrics=self._metrics,
+        )
         guard = self._stream if handler.response_streaming else self._unary
         read = _messages if handler.request_streaming else _message
+        # Messages are parsed and serialized inside the call, so that its line knows their bytes.
         return wrap(
-            guard(method, getattr(handler, behavior), partial(read, handler.request_deserializer)),
-            response_serializer=handler.response_serializer,
+            guard(
+                line,
+                getattr(handler, behavior),
+                partial(read, line.counting_received(handler.request_deserializer)),
+                line.counting_sent(handler.response_serializer),
+            )
         )
 
     def _unary(
-        self, method: str, behavior: Callable[..., Awaitable[Any]], read: Callable[[Any], Any]
-    ) -> Callable[..., Awaitable[Any]]:
-        async def call(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
-            line = _CallLine(method)
+        self,
+        line: CallLine,
+        behavior: Callable[..., Awaitable[Any]],
+        read: Callable[[Any], Any],
+        serialize: Callable[[Any], bytes],
+    ) -> Callable[..., Awaitable[bytes]]:
+        async def call(request: Any, context: _Context) -> bytes:
             try:
-                await self._authenticate(method, context, line)
-                response = await behavior(read(request), context)
+                await self._authenticate(context, line)
+                response = serialize(await behavior(read(request), context))
             except BaseException as error:
                 await self._fail(context, error, line)
                 raise
-            line.write("OK")
+            line.end("OK")
             return response
 
         return call
 
     def _stream(
-        self, method: str, behavior: Callable[..., AsyncIterator[Any]], read: Callable[[Any], Any]
-    ) -> Callable[..., AsyncIterator[Any]]:
-        async def call(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:
-            line = _CallLine(method)
+        self,
+        line: CallLine,
+        behavior: Callable[..., AsyncIterator[Any]],
+        read: Callable[[Any], Any],
+        serialize: Callable[[Any], bytes],
+    ) -> Callable[..., AsyncIterator[bytes]]:
+        async def call(request: Any, context: _Context) -> AsyncIterator[bytes]:
             try:
-                await self._authenticate(method, context, line)
+                await self._authenticate(context, line)
                 async for response in behavior(read(request), context):
                     line.messages += 1
-                    yield response
+                    yield serialize(response)
             except BaseException as error:
                 await self._fail(context, error, line)
                 raise
-            line.write("OK")
+            line.end("OK")
 
         return call
 
-    async def _authenticate(
-        self, method: str, context: "grpc.aio.ServicerContext[Any, Any]", line: "_CallLine"
-    ) -> None:
-        if method in _OPEN_METHODS:
-            return
+    async def _authenticate(self, context: _Context, line: CallLine) -> None:
         metadata = {
             key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
         }
+        line.read_request_id(metadata)
+        current_call.set(line)
+        if line.method in _OPEN_METHODS:
+            return
         principal = await self._authenticator.principal(metadata)
+        if not principal.tenant_id and not line.method.startswith(_OPERATORS_SERVICE):
+            raise RunstoreError(
+                ErrorReason.PERMISSION_DENIED, "the operator's key is no API key: runstore keys create"
+            )
         line.tenant_id = principal.tenant_id
         current_principal.set(principal)
 
-    async def _fail(
-        self, context: "grpc.aio.ServicerContext[Any, Any]", error: BaseException, line: "_CallLine"
-    ) -> None:
+    async def _fail(self, context: _Context, error: BaseException, line: CallLine) -> None:
         """End the call with the status of a known error; an unknown one is INTERNAL and says nothing more."""
         if not isinstance(error, Exception):
-            line.write("CANCELLED")
+            line.end("CANCELLED")
             return
         if isinstance(error, StoreUnavailable):
             logger.warning("engine_unavailable", error=str(error))
@@ -123,7 +146,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         else:
             logger.error("call_failed", method=line.method, exc_info=error)
             refusal = RunstoreError(ErrorReason.INTERNAL, "internal error")
-        line.write(refusal.reason.grpc_code, reason=refusal.reason.name, field=refusal.field)
+        line.end(refusal.reason.grpc_code, reason=refusal.reason.name, field=refusal.field)
         await context.abort(
             grpc.StatusCode[refusal.reason.grpc_code], refusal.message, _error_metadata(refusal)
         )
@@ -155,22 +178,3 @@ def _message(parse: Callable[[bytes], Any], data: bytes) -> Any:
 async def _messages(parse: Callable[[bytes], Any], stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
     async for data in stream:
         yield _message(parse, data)
-
-
-class _CallLine:
-    """The one log line of a call."""
-
-    def __init__(self, method: str) -> None:
-        self.method = method
-        self.tenant_id = ""
-        self.messages = 0
-        self._started = time.perf_counter()
-
-    def write(self, code: str, **more: Any) -> None:
-        if self.messages:
-            more["messages"] = self.messages
-        duration_ms = round((time.perf_counter() - self._started) * 1_000, 2)
-        level = logger.error if code == "INTERNAL" else logger.debug if code == "OK" else logger.info
-        level(
-            "call", method=self.method, code=code, tenant_id=self.tenant_id, duration_ms=duration_ms, **more
-        )

@@ -10,9 +10,11 @@ from runstore.domain.blob_refs import OFFLOADED_FIELDS
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.runs import Attachment, RunPatch
 from runstore.ingest.ingest_runs import IngestRuns
+from runstore.ingest.metrics import IngestMetrics
 from runstore.ingest.uploads import Uploads
 from runstore.ingest.validation import validate
 from runstore.rpc.authentication import current_principal
+from runstore.rpc.call_line import current_call
 from runstore.rpc.mapping import operation_error, run_patch
 from runstore.v1 import run_ingest_service_pb2 as pb
 from runstore.v1 import run_ingest_service_pb2_grpc
@@ -37,10 +39,13 @@ class Visibility(Protocol):
 class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
     """Maps batches in, errors and write tokens out."""
 
-    def __init__(self, ingest: IngestRuns, visibility: Visibility, uploads: Uploads) -> None:
+    def __init__(
+        self, ingest: IngestRuns, visibility: Visibility, uploads: Uploads, metrics: IngestMetrics
+    ) -> None:
         self._ingest = ingest
         self._visibility = visibility
         self._uploads = uploads
+        self._metrics = metrics
 
     async def WriteRuns(self, request: pb.WriteRunsRequest, context: _Context) -> pb.WriteRunsResponse:
         good, errors = await self._accept(request.operations)
@@ -122,12 +127,17 @@ class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
             except RunstoreError as error:
                 fields = operation.create if operation.HasField("create") else operation.update
                 errors.append(operation_error(index, fields.id, error))
+                self._metrics.refused(error)
         homeless = await self._ingest.find_projects([patch for _, patch in accepted])
         for position, refusal in homeless.items():
             index, patch = accepted[position]
             errors.append(operation_error(index, patch.run_id, refusal))
+            self._metrics.refused(refusal)
         good = [patch for position, (_, patch) in enumerate(accepted) if position not in homeless]
         errors.sort(key=lambda error: error.index)
+        line = current_call.get()
+        line.operations += len(good) + len(errors)
+        line.refused += len(errors)
         return good, errors
 
     async def _add_uploads(self, patch: RunPatch, fields: pb.RunFields) -> None:

@@ -7,6 +7,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 
+from runstore.rpc.admin import AdminServicer
 from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.otlp import OtlpServicer
@@ -14,6 +15,7 @@ from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_query import RunQueryServicer
 from runstore.v1 import (
+    admin_service_pb2_grpc,
     blob_service_pb2_grpc,
     project_service_pb2_grpc,
     run_ingest_service_pb2_grpc,
@@ -27,6 +29,7 @@ SERVICES = (
     "runstore.v1.ProjectService",
     "opentelemetry.proto.collector.trace.v1.TraceService",
     "runstore.v1.BlobService",
+    "runstore.v1.AdminService",
 )
 
 
@@ -38,6 +41,7 @@ class StoreServer:
         ingest: RunIngestServicer,
         query: RunQueryServicer,
         projects: ProjectServicer,
+        admin: AdminServicer,
         blobs: BlobServicer,
         interceptor: CallInterceptor,
     ) -> None:
@@ -56,6 +60,7 @@ class StoreServer:
         )
         run_query_service_pb2_grpc.add_RunQueryServiceServicer_to_server(query, self._server)
         project_service_pb2_grpc.add_ProjectServiceServicer_to_server(projects, self._server)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(blobs, self._server)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs know only the threaded one
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

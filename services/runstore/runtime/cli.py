@@ -119,12 +119,15 @@ def gateway(
 
     with failures_as_sentences():
         settings = start(name, http=http, store_address=store_address, data_dir=data_dir)
+        from runstore.gateway.metrics import GatewayMetrics
         from runstore.runtime.gateway import run_gateway
 
+        # A supervised gateway is one of several behind a port.
+        metrics = GatewayMetrics(name, settings.metrics_dir if supervisor_fd is not None else None)
         if fd is None:
             listening = listen(settings.http, "http (RUNSTORE_HTTP)")
             fd = listening.detach()
-        body = partial(run_gateway, settings, listen_fd=fd)
+        body = partial(run_gateway, settings, listen_fd=fd, metrics=metrics)
         run_process(body, drain_timeout_s=settings.drain_timeout_s, supervisor_fd=supervisor_fd)
 
 

@@ -89,6 +89,21 @@ def revoke(
     typer.echo(f"Revoked {key.id} ({key.name}).")
 
 
+@app.command()
+def operator() -> None:
+    """Prints the operator's key, which opens metrics, status and dead letters of all tenants.
+
+    Whoever can open the catalog can have it. It is no API key: it neither reads nor writes runs.
+
+    Example:  runstore keys operator > /etc/prometheus/runstore.key
+    """
+
+    async def run(catalog: "Catalog") -> str:
+        return await catalog.operator_key()
+
+    typer.echo(_with_catalog(run))
+
+
 def _with_catalog(run: "Callable[[Catalog], Awaitable[T]]") -> T:
     from runstore.catalog import open_catalog
 

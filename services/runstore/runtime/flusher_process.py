@@ -13,6 +13,7 @@ import structlog
 from runstore.ingest.flusher import FlushReport
 from runstore.ingest.link import Drain, Durable, Hurry, StoreEnd
 from runstore.ingest.log import Log, LogPosition
+from runstore.ingest.metrics import IngestMetrics
 from runstore.ingest.visibility import Visibility
 from runstore.runtime.child import Backoff
 from runstore.runtime.settings import Settings
@@ -28,13 +29,24 @@ class FlusherProcess:
     """One process that stores what the log holds; started again whenever it ends, because the log forgets
     nothing before it is stored."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: IngestMetrics) -> None:
         self._settings = settings
+        self._metrics = metrics
+        self.last_report: FlushReport | None = None
+        """Of the flush that ended last in the life of this store process."""
+        self.last_flush_us = 0
+        """When it ended, in microseconds since the epoch."""
         self._link: StoreEnd | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._is_draining = False
         self._has_given_up = False
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the running process; None between two."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
 
     def durable(self, end: LogPosition) -> None:
         """The log is durable up to here."""
@@ -50,6 +62,8 @@ class FlusherProcess:
 
         async def on_stored(report: FlushReport) -> None:
             nonlocal recovered_sequence
+            self.last_report, self.last_flush_us = report, time.time_ns() // 1_000
+            self._metrics.flushed(report)
             log.trim(report.last_sequence)
             await visibility.stored(report.last_sequence)
             if recovered_sequence:
@@ -57,6 +71,10 @@ class FlusherProcess:
                 if report.last_sequence >= recovered_sequence:
                     recovered_sequence = 0
                     logger.info("log_replayed")
+
+        async def on_retry(error: str) -> None:
+            self._metrics.engine_retried()
+            await visibility.engine_away(error)
 
         methods: dict[str, Callable[..., Awaitable[Any]]] = {
             "append": store.insert,
@@ -68,7 +86,7 @@ class FlusherProcess:
             "unpark": store.unpark,
             "bury": store.bury,
         }
-        self._link = StoreEnd(methods, on_stored=on_stored, on_retry=visibility.engine_away)
+        self._link = StoreEnd(methods, on_stored=on_stored, on_retry=on_retry)
         self._task = asyncio.create_task(self._run(self._link, log, visibility))
 
     async def drain(self, timeout_s: float) -> bool:
@@ -116,6 +134,7 @@ class FlusherProcess:
             status = await self._process.wait()
             if status == 0 and self._is_draining:
                 return
+            self._metrics.flusher_ended()
             logger.warning(
                 "flusher_ended", status=status, hint="restarting; the log has what it had not stored"
             )

@@ -11,9 +11,10 @@ import uvicorn
 
 from runstore.gateway.app import create_app
 from runstore.gateway.bodies import BodyLimits
+from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.store_client import StoreClient, open_channel
 from runstore.runtime.clock import SystemClock
-from runstore.runtime.settings import Settings
+from runstore.runtime.settings import AuthMode, Settings
 
 _BACKLOG = 2_048
 _KEEP_ALIVE_S = 75  # Longer than the 5 s that SDKs pause between batches.
@@ -22,14 +23,21 @@ _log = structlog.get_logger(__name__)
 
 
 async def run_gateway(
-    settings: Settings, *, listen_fd: int | None, ready: Callable[[], None], stop: asyncio.Event
+    settings: Settings,
+    *,
+    listen_fd: int | None,
+    ready: Callable[[], None],
+    stop: asyncio.Event,
+    metrics: GatewayMetrics | None = None,
 ) -> None:
     """Serves HTTP until `stop`, then finishes the calls under way within `settings.drain_timeout_s`.
 
     Listens on the inherited socket `listen_fd`, or else on `settings.http`. `ready` is called once
     connections are accepted. The store may be away, then and later: calls answer 503 meanwhile.
+    `metrics` are those of a gateway that is alone unless given.
     Raises OSError when the address cannot be bound.
     """
+    metrics = metrics or GatewayMetrics("gateway", None)
     limits = BodyLimits(
         max_body_bytes=settings.max_body_bytes,
         max_decompressed_bytes=settings.max_decompressed_bytes,
@@ -39,10 +47,10 @@ async def run_gateway(
         max_attachment_bytes=settings.max_attachment_bytes,
     )
     listener = _listener(settings, listen_fd)
-    async with open_channel(settings.store_target) as channel:
-        app = create_app(
-            StoreClient(channel, patience_s=settings.store_patience_s), limits, SystemClock().now_us
-        )
+    async with open_channel(settings.store_target) as channel, metrics.shown():
+        store = StoreClient(channel, patience_s=settings.store_patience_s, on_retry=metrics.store_retried)
+        needs_keys = settings.auth is AuthMode.KEYS
+        app = create_app(store, limits, SystemClock().now_us, metrics, needs_keys=needs_keys)
         server = _Server(_uvicorn_config(app, settings), ready)
         stopping = asyncio.create_task(_stop_when_set(stop, server))
         try:

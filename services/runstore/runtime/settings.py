@@ -54,6 +54,13 @@ def _absolute(path: Path) -> Path:
 
 
 _Address = Annotated[Address, NoDecode, BeforeValidator(_parse_address), PlainSerializer(str)]
+# Empty means none, so that a process can hand "none" on to its children.
+_OptionalAddress = Annotated[
+    Address | None,
+    NoDecode,
+    BeforeValidator(lambda value: _parse_address(value) if value else None),
+    PlainSerializer(lambda address: "" if address is None else str(address)),
+]
 _Folder = Annotated[Path, AfterValidator(_absolute)]
 # Accepts plain numbers and "64MiB" alike.
 _Bytes = Annotated[ByteSize, Field(gt=0)]
@@ -70,6 +77,10 @@ class Settings(BaseSettings):
     )
     grpc: _Address = Field(
         Address("127.0.0.1", 1985), description="HOST:PORT of the gRPC interface, runstore.v1."
+    )
+    metrics: _OptionalAddress = Field(
+        None,
+        description="HOST:PORT at which Prometheus reads all metrics without a key; none when empty.",
     )
     auth: AuthMode = Field(AuthMode.NONE, description="none (loopback only) or keys (API keys).")
     clickhouse_dsn: str = Field(
@@ -200,6 +211,14 @@ class Settings(BaseSettings):
     def spool_dir(self) -> Path:
         """Folder of uploads that are being checked."""
         return self.data_dir / "uploads"
+
+    @property
+    def metrics_dir(self) -> Path | None:
+        """Folder of the Unix sockets at which gateways show their metrics to each other and to the store;
+        None when their paths would be too long."""
+        path = self.data_dir / "metrics"
+        longest = path / "gateway-256.sock"
+        return path if len(os.fsencode(longest)) <= _MAX_SOCKET_PATH_BYTES else None
 
     @property
     def store_socket(self) -> Path | None:

@@ -5,8 +5,11 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from runstore.catalog.catalog import Catalog, open_catalog
+from runstore.gateway.metrics import GatewayCollector
+from runstore.ingest.dead_letters import DeadLetters
 from runstore.ingest.ingest_runs import IngestRuns
 from runstore.ingest.log import Log
 from runstore.ingest.sequence import Sequence
@@ -16,6 +19,7 @@ from runstore.ingest.visibility import Visibility
 from runstore.query.cursors import PageTokens
 from runstore.query.list_runs import ListRuns
 from runstore.query.read_tokens import ReadTokens
+from runstore.rpc.admin import AdminServicer
 from runstore.rpc.authentication import Authenticator, KeyAuthentication, NoAuthentication
 from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.interceptor import CallInterceptor
@@ -25,8 +29,10 @@ from runstore.rpc.run_query import RunQueryServicer
 from runstore.rpc.server import StoreServer
 from runstore.runtime.clock import Clock, SystemClock
 from runstore.runtime.flusher_process import FlusherProcess
+from runstore.runtime.metrics import StoreMetrics, listening
 from runstore.runtime.process import spare_the_collector
 from runstore.runtime.settings import AuthMode, Settings
+from runstore.runtime.status import Observer, Status
 from runstore.storage.blobs import BlobStore, open_blob_store
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore, open_run_store
 
@@ -42,12 +48,15 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
         store = await stack.enter_async_context(
             open_run_store(settings.clickhouse_location, may_be_away=True)
         )
-        flusher = FlusherProcess(settings)
+        metrics = StoreMetrics()
+        flusher = FlusherProcess(settings, metrics.ingest)
         log = Log(
             settings.log_dir,
             segment_bytes=settings.log_segment_bytes,
             max_bytes=settings.log_max_bytes,
             on_durable=flusher.durable,
+            on_group=metrics.ingest.logged,
+            on_failure=metrics.ingest.log_failed,
         )
         visibility = Visibility(
             stored_sequence=log.checkpoint,
@@ -57,15 +66,34 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
         )
         log.start()
         flusher.start(store, log, visibility)
+        observer = Observer(store, metrics.ingest, clock)
+        metrics.ingest.watch(log, visibility, clock)
+        metrics.watch_flusher(lambda: flusher.pid)
+        metrics.watch_engine(lambda: observer.figures)
+        stack.enter_context(listening(settings.metrics, _everything(settings, metrics)))
+        status = Status(
+            settings,
+            clock,
+            log,
+            visibility,
+            flusher,
+            metrics.ingest,
+            observer,
+            lambda: [] if settings.metrics_dir is None else GatewayCollector(settings.metrics_dir).pids(),
+        )
         blobs = open_blob_store(settings.blob_location, endpoint=settings.blob_endpoint)
         unused = UnusedBlobs(blobs, store, visibility, clock)
-        server = await _server(settings, clock, catalog, store, log, visibility, blobs, unused)
+        server = await _server(
+            settings, clock, catalog, store, log, visibility, blobs, unused, metrics, status
+        )
         await server.start(_addresses(settings))
+        observing = asyncio.create_task(observer.run())
         spare_the_collector()
         sweeping = asyncio.create_task(unused.run())
         ready()
         await stop.wait()
         sweeping.cancel()
+        observing.cancel()
         await server.stop(settings.drain_timeout_s / 2)
         await log.stop()
         if not await flusher.drain(settings.drain_timeout_s / 2):
@@ -88,8 +116,11 @@ async def _server(
     visibility: Visibility,
     blobs: BlobStore,
     unused: UnusedBlobs,
+    metrics: StoreMetrics,
+    status: Status,
 ) -> StoreServer:
-    ingest = IngestRuns(catalog.projects, Sequence(clock, log.last_sequence), log, visibility)
+    sequence = Sequence(clock, log.last_sequence)
+    ingest = IngestRuns(catalog.projects, sequence, log, visibility, metrics.ingest)
     runs = ListRuns(store, visibility, PageTokens(await catalog.secret("page_tokens")))
     read_tokens = ReadTokens(await catalog.secret("read_tokens"), clock)
     settings.spool_dir.mkdir(exist_ok=True)
@@ -102,15 +133,28 @@ async def _server(
         UploadLimits(settings.max_payload_bytes, settings.max_attachment_bytes),
     )
     authenticator: Authenticator = (
-        KeyAuthentication(catalog.keys) if settings.auth is AuthMode.KEYS else NoAuthentication()
+        KeyAuthentication(catalog.keys, await catalog.operator_key())
+        if settings.auth is AuthMode.KEYS
+        else NoAuthentication()
     )
+    dead_letters = DeadLetters(store.dead_letters, store, ingest, visibility)
     return StoreServer(
-        RunIngestServicer(ingest, visibility, uploads),
+        RunIngestServicer(ingest, visibility, uploads, metrics.ingest),
         RunQueryServicer(runs, read_tokens),
         ProjectServicer(catalog.projects, store, visibility, unused, clock),
+        AdminServicer(dead_letters, status, metrics.exposition),
         BlobServicer(uploads, blobs, store, read_tokens),
-        CallInterceptor(authenticator),
+        CallInterceptor(authenticator, metrics.calls),
     )
+
+
+def _everything(settings: Settings, metrics: StoreMetrics) -> CollectorRegistry:
+    """The store's metrics, and those of the gateways on this machine."""
+    everything = CollectorRegistry()
+    everything.register(metrics.registry)
+    if settings.metrics_dir is not None:
+        everything.register(GatewayCollector(settings.metrics_dir))
+    return everything
 
 
 def _addresses(settings: Settings) -> list[str]:

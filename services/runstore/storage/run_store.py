@@ -1,10 +1,12 @@
 """What the rest of runstore may ask of the database that holds the runs."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
+from runstore.domain.dead_letters import DeadLetter
 from runstore.domain.runs import (
     Attachment,
     AttachmentRef,
@@ -32,6 +34,49 @@ class Block(msgspec.Struct, frozen=True):
     """(table, path of a file in a format of the engine), in the order in which they are to be inserted."""
     price_model_ids: tuple[str, ...]
     """Prices that the block brings."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableFigures:
+    """What a table of the engine takes."""
+
+    name: str
+    parts: int
+    rows: int
+    """Partial rows, as far as they are not merged."""
+    disk_bytes: int
+    raw_bytes: int
+    """Before compression."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFigures:
+    """What the engine says of itself."""
+
+    version: str
+    tables: tuple[TableFigures, ...]
+    dead_letters: int
+    parked_operations: int
+
+
+class DeadLetterStore(Protocol):
+    """Keeps operations that the engine refuses. Every method raises StoreUnavailable."""
+
+    async def page(self, after: str, limit: int, /) -> list[DeadLetter]:
+        """Letters of all tenants in the order of their operations, behind the one with the id `after`."""
+        ...
+
+    async def find(self, ids: Collection[str], /) -> list[DeadLetter]:
+        """Those of the letters that exist, in the order of their operations."""
+        ...
+
+    async def open(self, letter_id: str, /) -> DeadLetter | None:
+        """A letter with its operation."""
+        ...
+
+    async def forget(self, letters: Collection[DeadLetter], /) -> None:
+        """Remove letters as they were found: one that has been refused again since stays."""
+        ...
 
 
 class RunWriter(Protocol):

@@ -19,6 +19,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from runstore.domain.errors import ErrorReason
 from runstore.runtime.gateway import run_gateway
 from runstore.runtime.settings import load_settings
+from runstore.v1 import admin_service_pb2 as admin
+from runstore.v1 import admin_service_pb2_grpc as admin_grpc
 from runstore.v1 import blob_service_pb2 as blobs
 from runstore.v1 import blob_service_pb2_grpc as blobs_grpc
 from runstore.v1 import error_pb2
@@ -56,6 +58,7 @@ class FakeStore:
     """What can be read: token → MIME type and content."""
     uploads: list[tuple[int, bytes]] = field(default_factory=list)
     """What was uploaded: kind and content. The token of the first is `upload 1`."""
+    metrics: "bytes | Refuse" = b""
 
     def of(self, method: str) -> list[Any]:
         """The requests of one method."""
@@ -165,6 +168,22 @@ class _Projects(projects_grpc.ProjectServiceServicer):
         return await self._store.answer("DeleteProject", request, context, projects.DeleteProjectResponse())
 
 
+class _Admin(admin_grpc.AdminServiceServicer):
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+
+    async def GetMetrics(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
+        if isinstance(self._store.metrics, bytes):
+            return admin.GetMetricsResponse(exposition=self._store.metrics)
+        return await self._store.answer("GetMetrics", request, context, self._store.metrics)
+
+    def _not_for_gateways(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError  # a call would be a defect
+
+    GetStatus = ListDeadLetters = GetDeadLetter = _not_for_gateways
+    ReplayDeadLetters = DropDeadLetters = _not_for_gateways
+
+
 class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # grpcio-health-checking has no types
     def __init__(self, store: FakeStore) -> None:
         self._store = store
@@ -197,6 +216,10 @@ class BackgroundLoop:
             return make()
 
         return self.run(call())
+
+    def settle(self) -> None:
+        """Returns once the loop has ended the step in which it gave the last answer."""
+        self.start(lambda: None)
 
     async def wait_for(self, event: threading.Event) -> None:
         """Waits on the loop for an event that another thread sets."""
@@ -271,6 +294,7 @@ def store_and_target(
         queries_grpc.add_RunQueryServiceServicer_to_server(_Queries(store), server)
         projects_grpc.add_ProjectServiceServicer_to_server(_Projects(store), server)
         blobs_grpc.add_BlobServiceServicer_to_server(_Blobs(store), server)
+        admin_grpc.add_AdminServiceServicer_to_server(_Admin(store), server)
         health_pb2_grpc.add_HealthServicer_to_server(_Health(store), server)
         server.add_insecure_port(f"unix:{path}")
         await server.start()
@@ -297,6 +321,7 @@ def store(store_and_target: tuple[FakeStore, str]) -> FakeStore:
     store.blobs.clear()
     store.uploads.clear()
     store.serving = True
+    store.metrics = b""
     return store
 
 

@@ -7,6 +7,7 @@ import structlog
 
 from runstore.gateway.app import create_app
 from runstore.gateway.bodies import BodyLimits
+from runstore.gateway.metrics import GatewayMetrics
 
 LIMITS = BodyLimits(1_000, 1_000, 10, 4_000, 1_000, 1_000)
 
@@ -28,7 +29,7 @@ async def post(headers: list[tuple[bytes, bytes]], messages: list[dict[str, Any]
         "type": "http", "http_version": "1.1", "method": "POST", "path": "/runs", "query_string": b"",
         "headers": headers, "server": ("host", 80), "client": ("client", 1), "scheme": "http",
     }  # fmt: skip
-    await create_app(nobody, LIMITS, lambda: 0)(scope, receive, send)
+    await create_app(nobody, LIMITS, lambda: 0, GatewayMetrics("gateway", None))(scope, receive, send)
     [status] = statuses
     return status
 

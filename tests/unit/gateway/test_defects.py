@@ -9,6 +9,7 @@ import structlog
 from runstore.gateway.app import create_app
 from runstore.gateway.bodies import BodyLimits
 from runstore.gateway.dialects import INTERNAL_TEXT
+from runstore.gateway.metrics import GatewayMetrics
 
 PROJECT_ID = "3d0c8a55-9f0b-4d0c-8f7c-1f4f5b8c9a01"
 
@@ -34,7 +35,9 @@ class DefectiveStore:
 async def test_defect_is_answered_in_the_routes_dialect(method: str, path: str, body: Any, key: str) -> None:
     """500 with a general sentence where clients of the route look for it; the log has the exception once."""
     store: Any = DefectiveStore()
-    app = create_app(store, BodyLimits(1_000, 1_000, 10, 4_000, 1_000, 1_000), lambda: 0)
+    app = create_app(
+        store, BodyLimits(1_000, 1_000, 10, 4_000, 1_000, 1_000), lambda: 0, GatewayMetrics("gateway", None)
+    )
     # Raises what the application raises: nothing, so that the connection can go on.
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://host") as http:

@@ -14,7 +14,7 @@ from runstore.domain.errors import ErrorReason
 from runstore.v1 import error_pb2, run_pb2
 from runstore.v1 import run_ingest_service_pb2 as ingest
 
-from .conftest import MAX_BODY_BYTES, MAX_DECOMPRESSED_BYTES, FakeStore, Refuse
+from .conftest import MAX_BODY_BYTES, MAX_DECOMPRESSED_BYTES, BackgroundLoop, FakeStore, Refuse
 from .wire import CONTENT_TYPE, OTHER_ID, RUN_ID, body, dotted_order, part, run
 
 
@@ -509,10 +509,11 @@ def test_store_that_is_away_is_retried_soon(http: httpx.Client, store: FakeStore
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 
 
-def test_one_log_line_per_call(http: httpx.Client, store: FakeStore) -> None:
+def test_one_log_line_per_call(http: httpx.Client, store: FakeStore, loop: BackgroundLoop) -> None:
     """With figures, and without keys, ids or contents."""
     with structlog.testing.capture_logs() as logs:
         post(http, whole_run(), x_api_key="secret")
+        loop.settle()
     (line,) = [each for each in logs if each["event"] == "http_call"]
     assert line["route"] == "/runs/multipart"
     assert (line["method"], line["status"], line["operations"]) == ("POST", 202, 2)

@@ -7,11 +7,15 @@ from typing import Any, Self
 
 import grpc
 import pytest
+import structlog
 from google.rpc import error_details_pb2, status_pb2
+from prometheus_client import CollectorRegistry
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.principals import DEFAULT_TENANT_ID, Principal
 from runstore.rpc.authentication import KeyAuthentication, NoAuthentication, credential, current_principal
+from runstore.rpc.call_line import CallLine
+from runstore.rpc.call_metrics import CallMetrics
 from runstore.rpc.interceptor import ERROR_METADATA_KEY, STATUS_METADATA_KEY, CallInterceptor
 from runstore.storage.run_store import StoreUnavailable
 from runstore.v1 import error_pb2
@@ -54,8 +58,11 @@ class Server:
 
     def __init__(self, folder: Path, authenticator: Any) -> None:
         self.servicer = Servicer()
+        self.registry = CollectorRegistry()
         self._address = f"unix:{folder / 'rpc.sock'}"
-        self._server = grpc.aio.server(interceptors=[CallInterceptor(authenticator)])
+        self._server = grpc.aio.server(
+            interceptors=[CallInterceptor(authenticator, CallMetrics(self.registry))]
+        )
         pb_grpc.add_RunIngestServiceServicer_to_server(self.servicer, self._server)
         self._server.add_insecure_port(self._address)
 
@@ -85,7 +92,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def locked(tmp_path: Path) -> AsyncIterator[Server]:
-    async with Server(tmp_path, KeyAuthentication(Keys())) as server:
+    async with Server(tmp_path, KeyAuthentication(Keys(), "rso_operator")) as server:
         yield server
 
 
@@ -155,6 +162,71 @@ async def test_inner_errors_say_nothing(
     assert (await server.error(stream.read()))[:2] == (code, text)
 
 
+async def test_call_writes_one_line_and_is_counted(server: Server) -> None:
+    """Bytes, tenant and the caller's request id are in the line; the counters know method and status."""
+    with structlog.testing.capture_logs() as logs:
+        reply = await server.stub.WriteRuns(
+            pb.WriteRunsRequest(operations=[pb.RunOperation()]), metadata=(("x-request-id", "abc"),)
+        )
+        server.servicer.failure = RunstoreError(ErrorReason.OVERLOADED, "later")
+        await server.error(server.stub.WriteRuns(pb.WriteRunsRequest()))
+    good, bad = (line for line in logs if line["event"] == "call")
+    assert (good["log_level"], good["code"], good["request_id"]) == ("debug", "OK", "abc")
+    assert (good["bytes_in"], good["bytes_out"]) == (2, reply.ByteSize())
+    assert good["tenant_id"] == DEFAULT_TENANT_ID
+    assert (bad["log_level"], bad["code"], bad["reason"]) == ("info", "RESOURCE_EXHAUSTED", "OVERLOADED")
+    method = "RunIngestService/WriteRuns"
+    value = server.registry.get_sample_value
+    for code in ("OK", "RESOURCE_EXHAUSTED"):
+        assert value("runstore_grpc_calls_total", {"method": method, "code": code}) == 1
+    assert value("runstore_grpc_call_seconds_count", {"method": method}) == 2
+    assert value("runstore_grpc_calls_under_way", {"method": method}) == 0
+    assert value("runstore_grpc_received_bytes_total", {"method": method}) == 2
+
+
+async def test_stream_is_one_line_for_operators(server: Server) -> None:
+    """A stream is counted but not timed, and its line is not hidden among those of quick calls."""
+    with structlog.testing.capture_logs() as logs:
+        stream = server.stub.StreamRuns(iter([pb.StreamRunsRequest(batch_id="1")] * 3))
+        assert [reply.batch_id async for reply in stream] == ["1"] * 3
+    [line] = [each for each in logs if each["event"] == "call"]
+    assert (line["log_level"], line["messages"], line["bytes_in"], line["bytes_out"]) == ("info", 3, 9, 9)
+    method = "RunIngestService/StreamRuns"
+    value = server.registry.get_sample_value
+    assert value("runstore_grpc_calls_total", {"method": method, "code": "OK"}) == 1
+    assert value("runstore_grpc_call_seconds_count", {"method": method}) is None
+
+
+@pytest.mark.parametrize("request_id", ["a\tb", "x" * 500], ids=["control character", "long"])
+async def test_request_id_is_fit_to_be_logged(server: Server, request_id: str) -> None:
+    """What a caller calls its request cannot break a line, nor fill the log."""
+    line = CallLine("/runstore.v1.S/M", is_stream=False, metrics=CallMetrics(CollectorRegistry()))
+    line.read_request_id({"x-request-id": request_id})
+    with structlog.testing.capture_logs() as logs:
+        line.end("OK")
+    assert logs[0].get("request_id") in (None, "x" * 128)
+
+
+@pytest.mark.parametrize(
+    ("method", "code", "refused", "level"),
+    [
+        ("RunIngestService/WriteRuns", "OK", 0, "debug"),
+        ("RunIngestService/WriteRuns", "OK", 1, "info"),
+        ("RunQueryService/GetRun", "NOT_FOUND", 0, "info"),
+        ("RunQueryService/GetRun", "UNAVAILABLE", 0, "warning"),
+        ("RunQueryService/GetRun", "INTERNAL", 0, "error"),
+        ("ProjectService/DeleteProject", "OK", 0, "info"),
+    ],
+)
+def test_level_is_for_operators(method: str, code: str, refused: int, level: str) -> None:
+    """What went well is quiet, what people should know is not, what is broken is loud."""
+    line = CallLine(f"/runstore.v1.{method}", is_stream=False, metrics=CallMetrics(CollectorRegistry()))
+    line.refused = refused
+    with structlog.testing.capture_logs() as logs:
+        line.end(code)
+    assert [each["log_level"] for each in logs] == [level]
+
+
 async def test_everybody_is_the_default_tenant_without_authentication(server: Server) -> None:
     """Whatever key is sent."""
     reply = await server.stub.WriteRuns(pb.WriteRunsRequest(), metadata=(("x-api-key", "any"),))
@@ -167,10 +239,11 @@ async def test_everybody_is_the_default_tenant_without_authentication(server: Se
         ({}, "UNAUTHENTICATED"),
         ({"x-api-key": "bad"}, "UNAUTHENTICATED"),
         ({"x-api-key": "good", "x-tenant-id": OTHER}, "PERMISSION_DENIED"),
+        ({"authorization": "Bearer rso_operator"}, "PERMISSION_DENIED"),
     ],
 )
 async def test_strangers_are_refused(locked: Server, metadata: dict[str, str], code: str) -> None:
-    """No key, a wrong key and a foreign tenant get their status, calls and streams alike."""
+    """No key, a wrong key, a foreign tenant and the operator get their status, calls and streams alike."""
     pairs = tuple(metadata.items())
     assert (await locked.error(locked.stub.WriteRuns(pb.WriteRunsRequest(), metadata=pairs)))[0].name == code
     stream = locked.stub.StreamRuns(iter([pb.StreamRunsRequest()]), metadata=pairs)

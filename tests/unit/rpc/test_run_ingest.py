@@ -6,11 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.principals import Principal
 from runstore.domain.runs import RunPatch
+from runstore.ingest.metrics import IngestMetrics
 from runstore.rpc.authentication import current_principal
+from runstore.rpc.call_line import CallLine, current_call
+from runstore.rpc.call_metrics import CallMetrics
 from runstore.rpc.run_ingest import MAX_OPERATIONS, RunIngestServicer
 from runstore.v1 import error_pb2, run_pb2
 from runstore.v1 import run_ingest_service_pb2 as pb
@@ -72,7 +76,8 @@ def visibility() -> FakeVisibility:
 @pytest.fixture
 async def servicer(ingest: FakeIngest, visibility: FakeVisibility) -> RunIngestServicer:
     uploads: Any = None  # Nothing here was uploaded before.
-    return RunIngestServicer(ingest, visibility, uploads)  # type: ignore[arg-type]  # as much as it uses
+    metrics = IngestMetrics(CollectorRegistry())
+    return RunIngestServicer(ingest, visibility, uploads, metrics)  # type: ignore[arg-type]  # as much as it uses
 
 
 def operation(name: str, *, project: str = "p", run_id: str | None = None) -> pb.RunOperation:
@@ -83,6 +88,13 @@ def operation(name: str, *, project: str = "p", run_id: str | None = None) -> pb
     )
 
 
+def begin_call() -> None:
+    """What the interceptor does before every call."""
+    current_principal.set(Principal(TENANT, None))
+    metrics = CallMetrics(CollectorRegistry())
+    current_call.set(CallLine("/runstore.v1.S/M", is_stream=True, metrics=metrics))
+
+
 async def stream(
     servicer: RunIngestServicer, batches: Sequence[pb.StreamRunsRequest]
 ) -> list[pb.StreamRunsResponse]:
@@ -90,7 +102,7 @@ async def stream(
         for batch in batches:
             yield batch
 
-    current_principal.set(Principal(TENANT, None))
+    begin_call()
     return [reply async for reply in servicer.StreamRuns(requests(), NO_CONTEXT)]
 
 
@@ -154,7 +166,7 @@ async def test_failed_batch_ends_the_stream_behind_the_good_ones(servicer: RunIn
             yield batch("good")
             yield bad
 
-        current_principal.set(Principal(TENANT, None))
+        begin_call()
         replies = servicer.StreamRuns(requests(), NO_CONTEXT)
         assert (await anext(replies)).batch_id == "good"
         with pytest.raises(RunstoreError):

@@ -32,7 +32,9 @@ from runstore.domain.runs import (
 from runstore.storage.clickhouse import schema
 from runstore.storage.clickhouse.blocks import BlockBuilder
 from runstore.storage.clickhouse.columns import Present, sql_time
+from runstore.storage.clickhouse.dead_letters import ClickHouseDeadLetters
 from runstore.storage.clickhouse.engine import Engine
+from runstore.storage.clickhouse.figures import engine_figures
 from runstore.storage.clickhouse.list_sql import (
     PAYLOAD_FIELDS,
     PREVIEWED,
@@ -43,7 +45,7 @@ from runstore.storage.clickhouse.list_sql import (
     payloads,
 )
 from runstore.storage.clickhouse.merged_run import COST_FIELDS, MergedRun, Prices
-from runstore.storage.run_store import Block, BlockRefused, StoreUnavailable
+from runstore.storage.run_store import Block, BlockRefused, EngineFigures, StoreUnavailable
 
 logger = structlog.get_logger()
 
@@ -88,6 +90,7 @@ class ClickHouseRunStore:
     def __init__(self, engine: Engine, blocks: BlockBuilder) -> None:
         self._engine = engine
         self._blocks = blocks
+        self.dead_letters = ClickHouseDeadLetters(engine)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -117,12 +120,7 @@ class ClickHouseRunStore:
             await self._engine.write(lambda client: _insert_parked(client, patches, done=True))
 
     async def bury(self, patches: Sequence[RunPatch], reason: str, /) -> None:
-        values = [
-            [patch.tenant_id, patch.run_id, patch.sequence, reason, msgspec.msgpack.encode(patch)]
-            for patch in patches
-        ]
-        names = ["tenant_id", "run_id", "seq", "reason", "operation"]
-        await self._engine.write(lambda client: client.insert("dead_letters", values, names))
+        await self.dead_letters.bury(patches, reason)
 
     async def delete_project(self, tenant_id: str, project_id: str, /) -> None:
         parameters = {"tenant": tenant_id, "project": project_id}
@@ -152,6 +150,10 @@ class ClickHouseRunStore:
         )
         rows = await self._rows(Statement(f"{text} UNION ALL {waiting})", parameters))
         return {key for (key,) in rows}
+
+    async def figures(self) -> EngineFigures:
+        """What the engine says of itself."""
+        return await self._engine.read(engine_figures)
 
     # -- finding ---------------------------------------------------------------------------------
 

@@ -148,7 +148,17 @@ def _other_tables() -> list[str]:
     ]
 
 
-MIGRATIONS = (Migration(1, "first tables", _first_tables),)
+def _burials() -> list[str]:
+    # A letter that is refused again while its replay is under way must not go with the letter it was.
+    return [
+        (
+            "ALTER TABLE dead_letters ADD COLUMN IF NOT EXISTS burial UUID, "
+            "ADD COLUMN IF NOT EXISTS buried_at DateTime64(6, 'UTC')"
+        )
+    ]
+
+
+MIGRATIONS = (Migration(1, "first tables", _first_tables), Migration(2, "burials", _burials))
 
 
 def migrate(client: Any) -> None:

@@ -1,0 +1,99 @@
+"""The registry of a store process, and the address at which Prometheus can read it without a key."""
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from runstore.ingest.metrics import IngestMetrics
+from runstore.rpc.call_metrics import CallMetrics
+from runstore.runtime.address import Address
+from runstore.runtime.failures import CannotStart
+from runstore.storage.run_store import EngineFigures
+
+
+class StoreMetrics:
+    """All that the store process counts."""
+
+    def __init__(self) -> None:
+        # When a series began says nothing here, and doubles their number.
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        self.ingest = IngestMetrics(self.registry)
+        self.calls = CallMetrics(self.registry)
+        ProcessCollector(registry=self.registry)
+        build = Gauge(
+            "runstore_build_info", "What runs here; always 1.", ["version", "python"], registry=self.registry
+        )
+        build.labels(version("runstore"), platform.python_version()).set(1)
+
+    def watch_flusher(self, pid: Callable[[], int | None]) -> None:
+        """Show memory and processor time of the flusher process, as `runstore_flusher_process_…`."""
+        # Without a process there is no such folder below /proc, and nothing to show.
+        ProcessCollector("runstore_flusher", lambda: pid() or "none", registry=self.registry)
+
+    def watch_engine(self, figures: Callable[[], EngineFigures | None]) -> None:
+        """Show what the engine holds, as far as it was asked last."""
+        self.registry.register(_EngineCollector(figures))
+
+    def exposition(self) -> bytes:
+        """Everything, as text in Prometheus' format."""
+        return prometheus_client.generate_latest(self.registry)
+
+
+class _EngineCollector(Collector):
+    """Turns the figures of the engine into gauges, one series for each of our tables."""
+
+    def __init__(self, figures: Callable[[], EngineFigures | None]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        figures = self._figures()
+        if figures is None:
+            return
+        yield GaugeMetricFamily(
+            "runstore_dead_letters", "Dead letters that wait for an operator.", figures.dead_letters
+        )
+        yield GaugeMetricFamily(
+            "runstore_parked_operations",
+            "Operations that wait for another run to come.",
+            figures.parked_operations,
+        )
+        for name, help_text in (
+            ("rows", "Rows that a table holds, those included that are not merged yet."),
+            ("parts", "Active parts of a table."),
+            ("disk_bytes", "Bytes of a table on disk, indexes included."),
+            ("raw_bytes", "Bytes of a table before compression."),
+        ):
+            family = GaugeMetricFamily(f"runstore_engine_table_{name}", help_text, labels=["table"])
+            for table in figures.tables:
+                family.add_metric([table.name], getattr(table, name))
+            yield family
+
+
+@contextmanager
+def listening(address: Address | None, registry: Collector) -> Iterator[None]:
+    """Serves `registry` over HTTP at an address of its own, from a thread; does nothing without one.
+
+    Raises CannotStart when the address cannot be bound.
+    """
+    if address is None:
+        yield
+        return
+    try:
+        server, thread = prometheus_client.start_http_server(address.port, address.host, registry)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise CannotStart(f"metrics (RUNSTORE_METRICS): cannot listen on {address}: {reason}") from error
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,109 @@
+"""Metrics of whole servers, read as Prometheus reads them."""
+
+import uuid
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from .servers import Server, free_port, serving, until
+from .wire import run_json
+
+
+def scrape(url: str, **headers: str) -> dict[str, float]:
+    """The sum of each metric over its labels; every series is there once."""
+    answer = httpx.get(f"{url}/metrics", headers=headers)
+    assert answer.status_code == 200
+    seen: set[object] = set()
+    sums: dict[str, float] = {}
+    for family in text_string_to_metric_families(answer.text):
+        for sample in family.samples:
+            series = (sample.name, frozenset(sample.labels.items()))
+            assert series not in seen, series
+            seen.add(series)
+            sums[sample.name] = sums.get(sample.name, 0) + sample.value
+    return sums
+
+
+def write(server: Server, count: int, **headers: str) -> list[str]:
+    """Ids of new runs that were acknowledged."""
+    ids = [uuid.uuid4() for _ in range(count)]
+    body = {"post": [run_json(run_id, "metrics", inputs={"a": 1}) for run_id in ids]}
+    answer = httpx.post(f"{server.url}/runs/batch", json=body, headers=headers)
+    assert answer.status_code == 202, answer.text
+    return [str(run_id) for run_id in ids]
+
+
+def test_metrics_move_when_runs_are_written(server: Server) -> None:
+    """From the request to the flush, each stage counts the same runs, whichever worker is asked."""
+    before = scrape(server.url)
+    write(server, 7)
+
+    visible = "runstore_operations_visible_total"
+    until(lambda: scrape(server.url)[visible] >= before[visible] + 7, "the runs are visible")
+    after = scrape(server.url)
+    for name in ("accepted", "durable"):
+        key = f"runstore_operations_{name}_total"
+        assert after[key] >= before[key] + 7
+    for name in (
+        "runstore_http_requests_total",
+        "runstore_grpc_calls_total",
+        "runstore_log_group_seconds_count",
+        "runstore_flush_runs_count",
+        "runstore_flush_stage_seconds_sum",
+        "runstore_acknowledge_seconds_count",
+    ):
+        assert after[name] > before.get(name, 0), name
+    assert after["runstore_engine_up"] == after["runstore_store_up"] == 1
+    assert after["runstore_build_info"] == 1
+    for process in ("", "runstore_flusher_", "runstore_gateway_"):
+        assert after[f"{process}process_resident_memory_bytes"] > 2**20
+
+
+def test_every_gateway_is_in_every_scrape(server: Server) -> None:
+    """Two workers share the port; each scrape names both, and counts never go back from one to the next."""
+    last = 0.0
+    for _ in range(10):
+        text = httpx.get(f"{server.url}/metrics").text
+        for worker in ("gateway-1", "gateway-2"):
+            assert f'runstore_gateway_pid{{worker="{worker}"}}' in text
+        now = scrape(server.url)["runstore_http_requests_total"]
+        assert now > last
+        last = now
+
+
+def test_names_in_the_metrics_have_a_bound(server: Server) -> None:
+    """No run, project or tenant becomes a label."""
+    [run_id] = write(server, 1)
+    httpx.get(f"{server.url}/runs/{run_id}")
+    text = httpx.get(f"{server.url}/metrics").text
+    assert run_id not in text
+    assert "metrics}" not in text
+    assert "7c5e1f5a-3b0d" not in text
+
+
+def test_engine_figures_come_by_themselves(server: Server) -> None:
+    """Sizes of tables are asked for in the background: a scrape never waits for the engine."""
+    until(lambda: "runstore_engine_table_rows" in scrape(server.url), "the engine has answered")
+    found = scrape(server.url)
+    assert found["runstore_engine_table_parts"] >= 1
+    assert found["runstore_dead_letters"] == found["runstore_parked_operations"] == 0
+
+
+def test_metrics_need_the_operators_key(guarded: Server, key: str) -> None:
+    """With API keys in force, neither strangers nor tenants see what all tenants do; the operator does."""
+    assert httpx.get(f"{guarded.url}/metrics").status_code == 401
+    refused = httpx.get(f"{guarded.url}/metrics", headers={"x-api-key": key})
+    assert (refused.status_code, "runstore_" in refused.text) == (403, False)
+    operator_key = guarded.command("keys", "operator").stdout.strip()
+    assert "runstore_log_bytes" in scrape(guarded.url, authorization=f"Bearer {operator_key}")
+
+
+def test_own_address_needs_no_key(tmp_path: Path) -> None:
+    """`RUNSTORE_METRICS` is for Prometheus alone: everything is there, nothing else is."""
+    port = free_port()
+    with serving(tmp_path, auth="keys", metrics=f"127.0.0.1:{port}") as server:
+        found = scrape(f"http://127.0.0.1:{port}")
+        assert found["runstore_engine_up"] == 1
+        assert found["runstore_gateway_pid"] > 1
+        assert server.stop() == 0
