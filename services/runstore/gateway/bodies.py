@@ -32,7 +32,9 @@ _MAX_ZSTD_WINDOW_BYTES: Final = 32 * 1024 * 1024
 # Above this, a body that can be streamed is. The largest batches of SDKs, 20 MiB decompressed, are below.
 _STREAMED_BYTES: Final = 32 * 1024 * 1024
 _MAX_JSON_BODY_BYTES: Final = 16 * 1024 * 1024
-_GZIP_WBITS: Final = 31
+# Formats of zlib, by what its constructor calls `wbits`.
+_GZIP: Final = 31
+_ZLIB: Final = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +260,10 @@ def _decompressor(encoding: str) -> _Decompress | None:
         case "zstd":
             return _unzstd
         case "gzip" | "x-gzip":
-            return _gunzip
-    raise _malformed("Content-Encoding must be zstd, gzip or identity.")
+            return lambda body: _inflated(body, "gzip", _GZIP)
+        case "deflate":
+            return lambda body: _inflated(body, "deflate", _ZLIB)
+    raise _malformed("Content-Encoding must be zstd, gzip, deflate or identity.")
 
 
 def _unzstd(body: bytes) -> Iterator[bytes]:
@@ -277,18 +281,18 @@ def _unzstd(body: bytes) -> Iterator[bytes]:
             raise _malformed(f"The body is not valid zstd: {error}.") from error
 
 
-def _gunzip(body: bytes) -> Iterator[bytes]:
+def _inflated(body: bytes, name: str, wbits: int) -> Iterator[bytes]:
     """The content of all members."""
     while body:
-        member = zlib.decompressobj(_GZIP_WBITS)
+        member = zlib.decompressobj(wbits)
         while not member.eof:
             try:
                 chunk = member.decompress(body, _CHUNK_BYTES)
             except zlib.error as error:
-                raise _malformed(f"The body is not valid gzip: {error}.") from error
+                raise _malformed(f"The body is not valid {name}: {error}.") from error
             body = member.unconsumed_tail
             if not chunk and not body and not member.eof:
-                raise _malformed("The gzip body ends before its content does.")
+                raise _malformed(f"The {name} body ends before its content does.")
             if chunk:
                 yield chunk
         body = member.unused_data

@@ -17,7 +17,9 @@ PIECE_BYTES: Final = 256 * 1024
 
 # What zstd -19 needs (32 MiB); larger windows would be allocated on a stranger's word.
 _MAX_ZSTD_WINDOW_LOG: Final = 25
-_GZIP_WBITS: Final = 31
+# Formats of zlib, by what its constructor calls `wbits`.
+_GZIP: Final = 31
+_ZLIB: Final = 15
 
 Feed = Callable[[bytes], Iterator[bytes]]
 """Takes the next bytes of a body; the pieces of content in them must be taken before the next call."""
@@ -34,8 +36,10 @@ def feed_of(encoding: str) -> Feed:
         case "zstd":
             return _Zstd().feed
         case "gzip" | "x-gzip":
-            return _Gzip().feed
-    raise _malformed("Content-Encoding must be zstd, gzip or identity.")
+            return _Inflate("gzip", _GZIP).feed
+        case "deflate":
+            return _Inflate("deflate", _ZLIB).feed
+    raise _malformed("Content-Encoding must be zstd, gzip, deflate or identity.")
 
 
 def _identity(data: bytes) -> Iterator[bytes]:
@@ -67,20 +71,22 @@ class _Zstd:
                 data, self._frame = self._frame.unused_data, None
 
 
-class _Gzip:
+class _Inflate:
     """Any number of members."""
 
-    def __init__(self) -> None:
-        self._member = zlib.decompressobj(_GZIP_WBITS)
+    def __init__(self, name: str, wbits: int) -> None:
+        self._name = name
+        self._wbits = wbits
+        self._member = zlib.decompressobj(wbits)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._member.eof:
-                self._member = zlib.decompressobj(_GZIP_WBITS)
+                self._member = zlib.decompressobj(self._wbits)
             try:
                 piece = self._member.decompress(data, PIECE_BYTES)
             except zlib.error as error:
-                raise _malformed(f"The body is not valid gzip: {error}.") from error
+                raise _malformed(f"The body is not valid {self._name}: {error}.") from error
             data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
             if piece:
                 yield piece

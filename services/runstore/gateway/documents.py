@@ -43,7 +43,7 @@ _RUN: Final = {
 }
 
 _COMPRESSION: Final = (
-    "The body may be compressed: `Content-Encoding: gzip` or `zstd` (any number of frames or members)."
+    "`Content-Encoding` may be `zstd`, `gzip` or `deflate`, any number of frames or members."
 )
 
 RUN_BODY: Final = {

@@ -2,6 +2,8 @@
 
 import gzip
 import random
+import zlib
+from collections.abc import Callable
 
 import pytest
 import zstandard
@@ -11,10 +13,16 @@ from runstore.gateway.decompression import PIECE_BYTES, feed_of
 
 CONTENT = random.Random(3).randbytes(700_000).hex().encode()
 PARTS = (CONTENT[:500_000], CONTENT[500_000:], b"")
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "zstd": zstandard.compress,
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+}
 ENCODED = {
     "": CONTENT[:PIECE_BYTES],
     "zstd": b"".join(zstandard.compress(part) for part in PARTS),
     "gzip": b"".join(gzip.compress(part) for part in PARTS),
+    "deflate": zlib.compress(CONTENT),
 }
 
 
@@ -27,17 +35,16 @@ def test_content_of_all_frames(encoding: str, cut: int) -> None:
     assert b"".join(pieces) == (CONTENT if encoding else body)
 
 
-@pytest.mark.parametrize("encoding", ["zstd", "gzip"])
+@pytest.mark.parametrize("encoding", list(COMPRESSORS))
 def test_bomb_goes_off_in_small_pieces(encoding: str) -> None:
     """100 MB of nothing never are in memory at once."""
     nothing = b"\0" * 100_000_000
-    bomb = gzip.compress(nothing) if encoding == "gzip" else zstandard.compress(nothing)
-    sizes = [len(piece) for piece in feed_of(encoding)(bomb)]
+    sizes = [len(piece) for piece in feed_of(encoding)(COMPRESSORS[encoding](nothing))]
     assert sum(sizes) == len(nothing)
     assert max(sizes) <= PIECE_BYTES
 
 
-@pytest.mark.parametrize("encoding", ["zstd", "gzip"])
+@pytest.mark.parametrize("encoding", list(COMPRESSORS))
 def test_nonsense_is_refused(encoding: str) -> None:
     """As a malformed body."""
     with pytest.raises(RunstoreError, match="not valid"):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -265,6 +266,7 @@ def whole_run() -> bytes:
 ENCODINGS: dict[str, Any] = {
     "identity": lambda raw: raw,
     "gzip": gzip.compress,
+    "deflate": zlib.compress,
     "zstd": lambda raw: zstd_frames(raw, len(raw)),
 }
 
@@ -274,7 +276,7 @@ ENCODINGS: dict[str, Any] = {
 def test_multipart_reaches_the_store(
     http: httpx.Client, store: FakeStore, encoding: str, chunked: bool
 ) -> None:
-    """Plain, gzip and zstd, with a length or chunked: the same operations, payload bytes untouched."""
+    """In every encoding, with a length or chunked: the same operations, payload bytes untouched."""
     content = ENCODINGS[encoding](whole_run())
     stream = iter([content[:7], content[7:]]) if chunked else content
     answer = post(http, stream, content_encoding=encoding)
@@ -386,6 +388,8 @@ MALFORMED: dict[str, tuple[bytes, dict[str, str]]] = {
     "truncated gzip": (gzip.compress(whole_run())[:-10], {"content_encoding": "gzip"}),
     "garbage after gzip": (gzip.compress(whole_run()) + b"garbage", {"content_encoding": "gzip"}),
     "damaged gzip": (gzip.compress(whole_run())[:-8] + b"12345678", {"content_encoding": "gzip"}),
+    "truncated deflate": (zlib.compress(whole_run())[:-10], {"content_encoding": "deflate"}),
+    "damaged deflate": (zlib.compress(whole_run())[:-4] + b"1234", {"content_encoding": "deflate"}),
     "unknown encoding": (whole_run(), {"content_encoding": "br"}),
 }
 
@@ -414,6 +418,7 @@ OVERSIZE: dict[str, tuple[Any, dict[str, str]]] = {
     "declared": (b"x" * (MAX_BODY_BYTES + 1), {}),
     "zstd bomb": (zstd_frames(b"\0" * (MAX_DECOMPRESSED_BYTES + 1), 1 << 30), {"content_encoding": "zstd"}),
     "gzip bomb": (gzip.compress(b"\0" * (MAX_DECOMPRESSED_BYTES + 1)), {"content_encoding": "gzip"}),
+    "deflate bomb": (zlib.compress(b"\0" * (MAX_DECOMPRESSED_BYTES + 1)), {"content_encoding": "deflate"}),
     "ratio": (zstd_frames(b"\0" * (17 << 20), 1 << 30), {"content_encoding": "zstd"}),
     "nested frames": (zstd_frames(b"\0" * (60 << 20), 1 << 20), {"content_encoding": "zstd"}),
 }
