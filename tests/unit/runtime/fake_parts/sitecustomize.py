@@ -21,7 +21,7 @@ async def run_store(settings: Any, *, ready: Callable[[], None], stop: asyncio.E
 
 
 async def run_gateway(
-    settings: Any, *, listen_fd: int, ready: Callable[[], None], stop: asyncio.Event
+    settings: Any, *, listen_fd: int, ready: Callable[[], None], stop: asyncio.Event, metrics: Any
 ) -> None:
     async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(f"HTTP/1.0 200 OK\r\n\r\n{os.getpid()}".encode())
