@@ -26,6 +26,12 @@ COMMANDS = [
     ("keys", "list"),
     ("keys", "revoke"),
     ("keys", "operator"),
+    ("dead-letters",),
+    ("dead-letters", "list"),
+    ("dead-letters", "show"),
+    ("dead-letters", "replay"),
+    ("dead-letters", "drop"),
+    ("status",),
     ("migrate",),
     ("version",),
 ]

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runstore.runtime.cli_dead_letters import app as dead_letters_app
 from runstore.runtime.cli_keys import app as keys_app
 from runstore.runtime.cli_start import failures_as_sentences, start
+from runstore.runtime.cli_status import status
 
 if TYPE_CHECKING:
     from runstore.runtime.settings import Settings
@@ -28,6 +30,8 @@ app = typer.Typer(
     epilog="Start here:  [bold]runstore serve[/bold]",
 )
 app.add_typer(keys_app, name="keys", rich_help_panel="Administration")
+app.add_typer(dead_letters_app, name="dead-letters", rich_help_panel="Administration")
+app.command(rich_help_panel="Administration")(status)
 
 _RUN, _PARTS, _ADMINISTRATION = "Run", "Run parts apart", "Administration"
 

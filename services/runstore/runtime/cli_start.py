@@ -38,6 +38,8 @@ def failures_as_sentences() -> Iterator[None]:
     """
     try:
         yield
+    except (typer.Exit, typer.Abort):
+        raise
     except BadSettings as error:
         for line in str(error).splitlines():
             typer.echo(f"runstore: bad setting: {line}", err=True)

@@ -16,6 +16,7 @@ from runstore.ingest.log import Log, LogPosition
 from runstore.ingest.metrics import IngestMetrics
 from runstore.ingest.visibility import Visibility
 from runstore.runtime.child import Backoff
+from runstore.runtime.progress import ProgressBar
 from runstore.runtime.settings import Settings
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore
 
@@ -59,18 +60,29 @@ class FlusherProcess:
     def start(self, store: ClickHouseRunStore, log: Log, visibility: Visibility) -> None:
         """Move from `log` to `store` from now on, and keep the log and `visibility` informed."""
         recovered_sequence = log.last_sequence if log.has_unflushed else 0
+        recovered_bytes = log.size_bytes
+        recovery = ProgressBar("Replaying the log", is_bytes=True)
+        done_bytes = 0
 
         async def on_stored(report: FlushReport) -> None:
-            nonlocal recovered_sequence
+            nonlocal recovered_sequence, done_bytes
             self.last_report, self.last_flush_us = report, time.time_ns() // 1_000
             self._metrics.flushed(report)
             log.trim(report.last_sequence)
             await visibility.stored(report.last_sequence)
             if recovered_sequence:
-                logger.info("log_replay", operations=report.operations, bytes_left=log.size_bytes)
+                done_bytes = min(done_bytes + report.size_bytes, recovered_bytes)
+                logger.info(
+                    "log_replay",
+                    operations=report.operations,
+                    bytes_done=done_bytes,
+                    bytes_total=recovered_bytes,
+                )
+                recovery.update(done_bytes, recovered_bytes)
                 if report.last_sequence >= recovered_sequence:
                     recovered_sequence = 0
-                    logger.info("log_replayed")
+                    recovery.finish()
+                    logger.info("log_replayed", bytes_total=recovered_bytes)
 
         async def on_retry(error: str) -> None:
             self._metrics.engine_retried()

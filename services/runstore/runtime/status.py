@@ -119,6 +119,7 @@ class Status:
             data_dir=str(self._settings.data_dir),
             disk_free_bytes=shutil.disk_usage(self._settings.data_dir).free,
             auth=self._settings.auth.value,
+            blob_store=self._settings.blob_location,
             ingest=self._ingest(),
             engine=self._engine(),
             last_flush=self._last_flush(),

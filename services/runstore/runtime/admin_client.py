@@ -1,0 +1,106 @@
+"""Calls `AdminService` of the running store, for commands: found by the settings, answered or explained."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+
+from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.runtime.settings import AuthMode, Settings
+from runstore.v1 import admin_service_pb2 as pb
+from runstore.v1 import admin_service_pb2_grpc
+
+_TIMEOUT_S = 10.0
+# A replay waits until the engine has taken the operations.
+_REPLAY_TIMEOUT_S = 600.0
+_PAGE_SIZE = 1_000
+_MAX_RECEIVE_BYTES = 1024 * 1024 * 1024
+
+
+class StoreAway(RunstoreError):
+    """The store does not answer."""
+
+
+class AdminClient:
+    """Every method raises StoreAway when nobody answers, and RunstoreError with the store's refusal."""
+
+    def __init__(self, channel: grpc.Channel, target: str, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._stub = admin_service_pb2_grpc.AdminServiceStub(channel)
+        self._target = target
+        self._metadata = metadata
+
+    def status(self) -> pb.GetStatusResponse:
+        """How the store is."""
+        answer: pb.GetStatusResponse = self._call(self._stub.GetStatus, pb.GetStatusRequest())
+        return answer
+
+    def dead_letters(self) -> Iterator[pb.DeadLetter]:
+        """Every dead letter, the oldest operation first."""
+        token = ""
+        while True:
+            request = pb.ListDeadLettersRequest(page_size=_PAGE_SIZE, page_token=token)
+            page = self._call(self._stub.ListDeadLetters, request)
+            yield from page.dead_letters
+            token = page.next_page_token
+            if not token:
+                return
+
+    def dead_letter(self, letter_id: str) -> pb.GetDeadLetterResponse:
+        """One dead letter with its operation."""
+        request = pb.GetDeadLetterRequest(id=letter_id)
+        answer: pb.GetDeadLetterResponse = self._call(self._stub.GetDeadLetter, request)
+        return answer
+
+    def replay(self, ids: list[str]) -> list[pb.ReplayResult]:
+        """Sends letters on their way again; what became of each."""
+        request = pb.ReplayDeadLettersRequest(ids=ids)
+        return list(self._call(self._stub.ReplayDeadLetters, request, _REPLAY_TIMEOUT_S).results)
+
+    def drop(self, ids: list[str]) -> list[str]:
+        """Removes letters; the ids of those that there were."""
+        return list(self._call(self._stub.DropDeadLetters, pb.DropDeadLettersRequest(ids=ids)).ids)
+
+    def _call(self, method: Any, request: Any, timeout_s: float = _TIMEOUT_S) -> Any:
+        try:
+            return method(request, timeout=timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            code, details = error.code(), error.details()
+            if code is grpc.StatusCode.UNAVAILABLE and not _is_from_store(error):
+                raise StoreAway(
+                    ErrorReason.UNAVAILABLE, f"no store answers at {self._target}: is it running?"
+                ) from error
+            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise StoreAway(
+                    ErrorReason.DEADLINE_EXCEEDED,
+                    f"the store at {self._target} is busy: no answer within {timeout_s:.0f} s",
+                ) from error
+            reasons = {reason.grpc_code: reason for reason in ErrorReason}
+            raise RunstoreError(reasons.get(code.name, ErrorReason.INTERNAL), details or code.name) from error
+
+
+@contextmanager
+def admin_client(settings: Settings) -> Iterator[AdminClient]:
+    """A client of the store that these settings lead to."""
+    options = [("grpc.max_receive_message_length", _MAX_RECEIVE_BYTES)]
+    with grpc.insecure_channel(settings.store_target, options) as channel:
+        yield AdminClient(channel, settings.store_target, _credentials(settings))
+
+
+def _credentials(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """The operator's key, where keys are asked for: from the catalog, which only operators can open."""
+    if settings.auth is not AuthMode.KEYS:
+        return ()
+
+    from runstore.catalog.catalog import open_catalog
+
+    async def read() -> str:
+        async with open_catalog(settings.catalog_location) as catalog:
+            return await catalog.operator_key()
+
+    return (("authorization", f"Bearer {asyncio.run(read())}"),)
+
+
+def _is_from_store(error: Any) -> bool:
+    return any(key == "runstore-error-bin" for key, _ in error.trailing_metadata() or ())

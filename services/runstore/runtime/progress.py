@@ -1,0 +1,81 @@
+"""Progress of long work: a bar on a terminal, nothing elsewhere."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_LONG_S = 1.5
+"""What is done sooner needs no bar."""
+
+
+class ProgressBar:
+    """A bar on standard error, once the work has taken long enough; it disappears at the end."""
+
+    def __init__(self, title: str, *, is_bytes: bool = False, after_s: float = _LONG_S) -> None:
+        self._title = title
+        self._is_bytes = is_bytes
+        self._appears_at = monotonic() + after_s
+        self._is_wanted = sys.stderr.isatty()
+        self._progress: Progress | None = None
+
+    def update(self, done: int, total: int) -> None:
+        """So much is done of so much."""
+        if not self._is_wanted or (self._progress is None and monotonic() < self._appears_at):
+            return
+        if self._progress is None:
+            self._progress = _bar(is_bytes=self._is_bytes)
+            self._progress.add_task(self._title)
+            self._progress.start()
+        [task] = self._progress.task_ids
+        self._progress.update(task, completed=done, total=total)
+
+    def finish(self) -> None:
+        """The work has ended, well or not."""
+        self._is_wanted = False
+        if self._progress is not None:
+            self._progress.stop()
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar for `total` steps; yields what is to be told how many more are done."""
+    bar = ProgressBar(title, after_s=0)
+    done = 0
+
+    def advance(steps: int) -> None:
+        nonlocal done
+        done += steps
+        bar.update(done, total)
+
+    bar.update(0, total)
+    try:
+        yield advance
+    finally:
+        bar.finish()
+
+
+def _bar(*, is_bytes: bool) -> "Progress":
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    amount = DownloadColumn(binary_units=True) if is_bytes else MofNCompleteColumn()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        amount,
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
