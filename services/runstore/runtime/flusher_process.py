@@ -72,13 +72,13 @@ class FlusherProcess:
             await visibility.stored(report.last_sequence)
             if recovered_sequence:
                 done_bytes = min(done_bytes + report.size_bytes, recovered_bytes)
-                logger.info(
-                    "log_replay",
-                    operations=report.operations,
-                    bytes_done=done_bytes,
-                    bytes_total=recovered_bytes,
-                )
-                recovery.update(done_bytes, recovered_bytes)
+                if not recovery.update(done_bytes, recovered_bytes):
+                    logger.info(
+                        "log_replay",
+                        operations=report.operations,
+                        bytes_done=done_bytes,
+                        bytes_total=recovered_bytes,
+                    )
                 if report.last_sequence >= recovered_sequence:
                     recovered_sequence = 0
                     recovery.finish()

@@ -23,16 +23,17 @@ class ProgressBar:
         self._is_wanted = sys.stderr.isatty()
         self._progress: Progress | None = None
 
-    def update(self, done: int, total: int) -> None:
-        """So much is done of so much."""
+    def update(self, done: int, total: int) -> bool:
+        """So much is done of so much; whether a bar shows it."""
         if not self._is_wanted or (self._progress is None and monotonic() < self._appears_at):
-            return
+            return False
         if self._progress is None:
             self._progress = _bar(is_bytes=self._is_bytes)
-            self._progress.add_task(self._title)
+            self._progress.add_task(self._title, completed=done, total=total)
             self._progress.start()
         [task] = self._progress.task_ids
         self._progress.update(task, completed=done, total=total)
+        return True
 
     def finish(self) -> None:
         """The work has ended, well or not."""
