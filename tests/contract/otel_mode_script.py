@@ -29,7 +29,8 @@ client = Client()
 def model(question: str) -> dict[str, object]:
     """An answer with its usage."""
     usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
-    return {"answer": question.upper(), "usage_metadata": usage}
+    details = {"input_token_details": {"cache_read": 4}, "output_token_details": {"reasoning": 2}}
+    return {"answer": question.upper(), "usage_metadata": {**usage, **details}}
 
 
 @traceable(run_type="tool", name="broken", client=client)

@@ -20,7 +20,7 @@ from runstore.gateway.call_log import add_call_facts
 from runstore.gateway.dialects import INTERNAL_TEXT, OTLP_PATHS, headers_of
 from runstore.gateway.operations import Operations
 from runstore.gateway.store_client import StoreClient, credentials_of
-from runstore.otlp.json_form import parse_request, print_response
+from runstore.otlp.json_form import print_response, read_json_export
 from runstore.otlp.spans import PROJECT_HEADER, Export, read_export
 from runstore.v1.run_ingest_service_pb2 import WriteRunsRequest
 
@@ -53,13 +53,13 @@ def otlp_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
 
 async def _store(request: Request, store: StoreClient, bodies: BodyReader, encoding: str) -> Export:
     credentials = credentials_of(request.headers)
+    project_name = request.headers.get(PROJECT_HEADER, "")
     async with bodies.read(request) as body:
-        message = parse_request(body) if encoding == _JSON else _parse_protobuf(body)
-    export = read_export(message, project_name=request.headers.get(PROJECT_HEADER, ""))
-    found = Operations(
-        WriteRunsRequest(operations=export.operations),
-        [f"run {each.create.id}" for each in export.operations],
-    )
+        if encoding == _JSON:
+            export = read_json_export(body, project_name=project_name)
+        else:
+            export = read_export(_parse_protobuf(body), project_name=project_name)
+    found = Operations(WriteRunsRequest(operations=export.operations), export.sources)
     for offset, write in found.messages():
         found.refuse_by_store(offset, (await store.write_runs(write, credentials)).errors)
     for refusal in found.refusals:

@@ -1,15 +1,23 @@
 """What the attributes of a span say about a run, by the conventions in use.
 
-OpenTelemetry's GenAI conventions (those of today and those before: `gen_ai.system`, `gen_ai.prompt`, message
-events), OpenInference, OpenLLMetry (`traceloop.…`) and LangSmith's own. Whatever no convention claims stays
-in the run's metadata under its own key, so nothing is lost.
+OpenTelemetry's GenAI conventions (those of today and those before), OpenInference, OpenLLMetry
+(`traceloop.…`) and LangSmith's own; where LangSmith documents what becomes of an attribute, the same
+becomes of it here. Whatever no convention claims stays in the run's metadata under its own key.
 """
 
 import ast
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from runstore.otlp.attributes import Attributes, json_or_text, take_indexed
+from runstore.otlp.attributes import (
+    Attributes,
+    json_or_text,
+    object_of,
+    take,
+    take_as,
+    take_indexed,
+    take_prefixed,
+)
 
 # LangSmith's kinds are run types already.
 _RUN_TYPES: Final = frozenset({"tool", "chain", "llm", "retriever", "embedding", "prompt", "parser"})
@@ -20,26 +28,42 @@ _OPENINFERENCE_KINDS: Final = {
     "reranker": "retriever",
     "embedding": "embedding",
     "prompt": "prompt",
+    "chain": "chain",
+    "agent": "chain",
+    "guardrail": "chain",
+    "evaluator": "chain",
 }
 _OPERATIONS: Final = {
     "chat": "llm",
+    "completion": "llm",
     "text_completion": "llm",
     "generate_content": "llm",
-    "completion": "llm",
     "embeddings": "embedding",
+    "embedding": "embedding",
     "execute_tool": "tool",
     "retrieval": "retriever",
+    "create_agent": "chain",
+    "invoke_agent": "chain",
+    "invoke_workflow": "chain",
 }
-_TRACELOOP_KINDS: Final = {"tool": "tool"}
+_TRACELOOP_KINDS: Final = {"tool": "tool", "workflow": "chain", "task": "chain", "agent": "chain"}
+_REQUEST_TYPES: Final = {"chat": "llm", "completion": "llm", "embedding": "embedding", "rerank": "retriever"}
+# What tells the kind of a span that does not name it.
+_TELLING: Final = (
+    ("llm.prompt_template.variables", "prompt"),
+    ("gen_ai.request.model", "llm"),
+    ("gen_ai.response.model", "llm"),
+    ("llm.model_name", "llm"),
+    ("gen_ai.tool.name", "tool"),
+)
 
 # The first of each row that is there counts.
 _MODEL: Final = (
-    "gen_ai.request.model",
-    "gen_ai.response.model",
     "llm.model_name",
     "embedding.model_name",
     "reranker.model_name",
     "llm.request.model",
+    "gen_ai.response.model",
     "llm.response.model",
 )
 _PROVIDER: Final = ("gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system", "llm.vendor")
@@ -61,11 +85,13 @@ _PROMPT_DETAILS: Final[Mapping[str, Sequence[str]]] = {
         "gen_ai.usage.cache_read.input_tokens",
         "gen_ai.usage.cache_read_input_tokens",
         "gen_ai.usage.cached_tokens",
+        "gen_ai.usage.details.cache_read_tokens",
         "llm.token_count.prompt_details.cache_read",
     ),
     "cache_creation": (
         "gen_ai.usage.cache_creation.input_tokens",
         "gen_ai.usage.cache_creation_input_tokens",
+        "gen_ai.usage.details.cache_write_tokens",
         "llm.token_count.prompt_details.cache_write",
     ),
     "audio": ("llm.token_count.prompt_details.audio",),
@@ -74,6 +100,8 @@ _COMPLETION_DETAILS: Final[Mapping[str, Sequence[str]]] = {
     "reasoning": (
         "gen_ai.usage.reasoning.output_tokens",
         "gen_ai.usage.reasoning_tokens",
+        "gen_ai.usage.details.reasoning_tokens",
+        "llm.usage.reasoning_tokens",
         "llm.token_count.completion_details.reasoning",
     ),
     "audio": ("llm.token_count.completion_details.audio",),
@@ -83,59 +111,54 @@ _COSTS: Final = {
     "output_cost": ("llm.cost.completion",),
     "total_cost": ("llm.cost.total", "gen_ai.usage.cost"),
 }
+_MAX_PRINTED_CHARS: Final = 4_096
+_REQUEST: Final = "gen_ai.request."
+# LangSmith's names for parameters of the request, beside their own in `invocation_params`.
 _PARAMETERS: Final = {
+    "model": "ls_model_name",
     "temperature": "ls_temperature",
     "max_tokens": "ls_max_tokens",
     "stop_sequences": "ls_stop",
 }
-_MESSAGE_EVENTS: Final = {
-    "gen_ai.system.message": "system",
-    "gen_ai.user.message": "user",
-    "gen_ai.assistant.message": "assistant",
-    "gen_ai.tool.message": "tool",
-}
-
-
-def take(attributes: Attributes, keys: Iterable[str]) -> Any:
-    """Takes the first of the keys that has a value out; None when none has."""
-    for key in keys:
-        if attributes.get(key) is not None:
-            return attributes.pop(key)
-    return None
 
 
 def run_type_of(attributes: Attributes) -> str:
-    """The kind of work; a span that says none of it is a step of a chain."""
-    langsmith = _lower(attributes.pop("langsmith.span.kind", None))
-    openinference = _lower(attributes.pop("openinference.span.kind", None))
-    operation = _lower(attributes.get("gen_ai.operation.name"))
-    traceloop = _lower(attributes.get("traceloop.span.kind"))
-    if langsmith in _RUN_TYPES:
-        return langsmith
-    if openinference:
-        return _OPENINFERENCE_KINDS.get(openinference, "chain")
-    if operation:
-        return _OPERATIONS.get(operation, "chain")
-    if traceloop:
-        return _TRACELOOP_KINDS.get(traceloop, "chain")
-    if _lower(attributes.get("llm.request.type")) in ("chat", "completion"):
-        return "llm"
-    if "gen_ai.request.model" in attributes or "llm.model_name" in attributes:
-        return "llm"
-    return "chain"
+    """The kind of work; a span that says nothing of it is a step of a chain."""
+    if (told := _lower(attributes.get("langsmith.span.kind"))) in _RUN_TYPES:
+        del attributes["langsmith.span.kind"]
+        return told
+    # The others say more than a run's type can (`AGENT`), and stay.
+    for key, kinds in (
+        ("openinference.span.kind", _OPENINFERENCE_KINDS),
+        ("gen_ai.operation.name", _OPERATIONS),
+        ("traceloop.span.kind", _TRACELOOP_KINDS),
+        ("llm.request.type", _REQUEST_TYPES),
+        ("traceloop.llm.request.type", _REQUEST_TYPES),
+    ):
+        if (told := _lower(attributes.get(key))) in kinds:
+            return kinds[told]
+    return next((run_type for key, run_type in _TELLING if key in attributes), "chain")
+
+
+def name_of(attributes: Attributes, span_name: str) -> str:
+    """What the work is called: by LangSmith, by its framework, or as the span is."""
+    told = take_as(attributes, ("langsmith.trace.name",), _text)
+    if told is None and _lower(attributes.get("openinference.span.kind")) == "tool":
+        told = _text(attributes.get("tool.name"))
+    return told or _text(attributes.get("traceloop.entity.name")) or span_name or "span"
 
 
 def metadata_of(attributes: Attributes) -> dict[str, Any]:
     """What LangSmith calls metadata: model, provider, usage, thread, user, and whatever was given as such."""
-    metadata: dict[str, Any] = {}
-    told = json_or_text(attributes.pop("metadata", None))
-    if isinstance(told, Mapping):
-        metadata.update(told)
-    elif told is not None:
-        metadata["metadata"] = told
-    prefix = "langsmith.metadata."
-    for key in [key for key in attributes if key.startswith(prefix)]:
-        metadata[key.removeprefix(prefix)] = json_or_text(attributes.pop(key))
+    metadata = take_as(attributes, ("metadata",), object_of) or {}
+    for prefix in ("langsmith.metadata.", "traceloop.association.properties."):
+        for key, value in take_prefixed(attributes, prefix).items():
+            told = json_or_text(value)
+            if metadata.setdefault(key, told) != told:
+                attributes[prefix + key] = value
+    for parameter, name in _PARAMETERS.items():
+        if (value := attributes.get(_REQUEST + parameter)) is not None:
+            metadata.setdefault(name, value)
     for name, keys in (
         ("ls_model_name", _MODEL),
         ("ls_provider", _PROVIDER),
@@ -145,44 +168,50 @@ def metadata_of(attributes: Attributes) -> dict[str, Any]:
     ):
         if name not in metadata and (value := take(attributes, keys)) is not None:
             metadata[name] = value
-    for parameter, name in _PARAMETERS.items():
-        value = attributes.pop(f"gen_ai.request.{parameter}", None)
-        if value is not None:
-            metadata.setdefault(name, value)
-    usage = usage_of(attributes)
-    if usage:
-        metadata.setdefault("usage_metadata", usage)
+    if "usage_metadata" not in metadata and (usage := usage_of(attributes)):
+        metadata["usage_metadata"] = usage
     return metadata
+
+
+def invocation_params_of(attributes: Attributes) -> dict[str, Any]:
+    """The call of the model as it was made: its parameters and tools; {} when the span does not say."""
+    params = take_as(attributes, ("llm.invocation_parameters",), object_of) or {}
+    for key, value in take_prefixed(attributes, _REQUEST).items():
+        name = "stop" if key == "stop_sequences" else key
+        if params.setdefault(name, value) != value:
+            attributes[_REQUEST + key] = value
+    for name in ("presence_penalty", "frequency_penalty"):
+        if name not in params and (value := take(attributes, (f"llm.{name}",))) is not None:
+            params[name] = value
+    if "tools" not in params and (tools := _tools(attributes)):
+        params["tools"] = tools
+    if "functions" not in params and (functions := take_indexed(attributes, "llm.request.functions")):
+        params["functions"] = functions
+    for name, key in (("tool_arguments", "tool_arguments"), ("tool_name", "gen_ai.tool.name")):
+        if (value := attributes.get(key)) is not None:
+            params.setdefault(name, json_or_text(value))
+    return params
 
 
 def usage_of(attributes: Attributes) -> dict[str, Any]:
     """Tokens and costs in the shape of LangChain's `usage_metadata`; {} when none are told."""
-    told = json_or_text(attributes.pop("langsmith.usage_metadata", None))
-    usage: dict[str, Any] = dict(told) if isinstance(told, Mapping) else {}
+    usage = take_as(attributes, ("langsmith.usage_metadata",), object_of) or {}
     for name, token_keys in (
         ("input_tokens", _PROMPT_TOKENS),
         ("output_tokens", _COMPLETION_TOKENS),
         ("total_tokens", _TOTAL_TOKENS),
     ):
-        tokens = _count(take(attributes, token_keys))
-        if tokens is not None:
-            usage.setdefault(name, tokens)
-    details_of: tuple[tuple[str, str, Mapping[str, Sequence[str]]], ...] = (
-        ("input_token_details", "gen_ai.usage.input_token_details", _PROMPT_DETAILS),
-        ("output_token_details", "gen_ai.usage.output_token_details", _COMPLETION_DETAILS),
-    )
-    for name, told_key, categories in details_of:
-        details = _told_details(attributes.pop(told_key, None))
-        for category, keys in categories.items():
-            tokens = _count(take(attributes, keys))
-            if tokens is not None:
-                details.setdefault(category, tokens)
-        if details:
-            usage.setdefault(name, details)
+        if name not in usage and (tokens := take_as(attributes, token_keys, _count)) is not None:
+            usage[name] = tokens
+    for name, categories in (
+        ("input_token_details", _PROMPT_DETAILS),
+        ("output_token_details", _COMPLETION_DETAILS),
+    ):
+        if name not in usage and (details := _details(attributes, f"gen_ai.usage.{name}", categories)):
+            usage[name] = details
     for name, cost_keys in _COSTS.items():
-        cost = take(attributes, cost_keys)
-        if isinstance(cost, (int, float)) and not isinstance(cost, bool):
-            usage.setdefault(name, cost)
+        if name not in usage and (cost := take_as(attributes, cost_keys, _number)) is not None:
+            usage[name] = cost
     return usage
 
 
@@ -190,249 +219,73 @@ def tags_of(attributes: Attributes) -> list[str]:
     """Labels, in order, each once."""
     tags: list[str] = []
     for key in ("langsmith.span.tags", "tag.tags"):
-        told = json_or_text(attributes.pop(key, None))
-        if isinstance(told, str):
-            told = told.split(",")
-        if isinstance(told, Sequence):
-            tags += [str(tag).strip() for tag in told]
-    return [tag for tag in dict.fromkeys(tags) if tag]
+        tags += take_as(attributes, (key,), _tags) or []
+    return list(dict.fromkeys(tags))
 
 
-def inputs_of(attributes: Attributes, events: Sequence[tuple[str, Attributes]]) -> dict[str, Any]:
-    """What the work received; {} when the span does not say."""
-    inputs = _payload(
-        take(attributes, ("gen_ai.prompt",))
-        or _event_value(events, "gen_ai.content.prompt", "gen_ai.prompt"),
-        "input",
-    )
-    messages = _messages(
-        attributes, ("gen_ai.prompt", "llm.prompts"), "gen_ai.input.messages", "llm.input_messages"
-    )
-    system = _genai_messages(json_or_text(attributes.pop("gen_ai.system_instructions", None)), "system")
-    messages = [*system, *messages] or _messages_of_events(events)
-    if messages:
-        inputs.setdefault("messages", messages)
-    for key in ("gen_ai.tool.definitions", "llm.tools"):
-        tools = json_or_text(attributes.pop(key, None)) or take_indexed(attributes, key)
-        if tools:
-            inputs.setdefault("tools", tools)
-    texts = [
-        item.get("embedding", {}).get("embedding.text", item.get("embedding", {}).get("text"))
-        for item in take_indexed(attributes, "embedding.embeddings")
-        if isinstance(item, dict) and isinstance(item.get("embedding"), dict)
-    ]
-    if any(text is not None for text in texts):
-        inputs.setdefault("texts", texts)
-    arguments = take(attributes, ("gen_ai.tool.call.arguments", "tool.parameters"))
-    _add_value(inputs, _payload(arguments, "input"))
-    _add_value(inputs, _payload(_value_with_type(attributes, "input"), "input"))
-    _add_value(inputs, _payload(take(attributes, ("traceloop.entity.input",)), "input"))
-    return inputs
+def _details(
+    attributes: Attributes, told_key: str, categories: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    details = take_as(attributes, (told_key,), _numbers) or {}
+    for category, keys in categories.items():
+        if category not in details and (tokens := take_as(attributes, keys, _count)) is not None:
+            details[category] = tokens
+    return details
 
 
-def outputs_of(attributes: Attributes, events: Sequence[tuple[str, Attributes]]) -> dict[str, Any]:
-    """What the work returned; {} when the span does not say."""
-    outputs = _payload(
-        take(attributes, ("gen_ai.completion",))
-        or _event_value(events, "gen_ai.content.completion", "gen_ai.completion"),
-        "output",
-    )
-    messages = _messages(
-        attributes, ("gen_ai.completion", "llm.completions"), "gen_ai.output.messages", "llm.output_messages"
-    )
-    messages = messages or [_choice(told) for name, told in events if name == "gen_ai.choice"]
-    if messages:
-        outputs.setdefault("messages", messages)
-    documents = [
-        _document(item.get("document", item))
-        for item in take_indexed(attributes, "retrieval.documents")
-        if isinstance(item, dict)
-    ]
-    if documents:
-        outputs.setdefault("documents", documents)
-    _add_value(outputs, _payload(take(attributes, ("gen_ai.tool.call.result",)), "output"))
-    _add_value(outputs, _payload(_value_with_type(attributes, "output"), "output"))
-    _add_value(outputs, _payload(take(attributes, ("traceloop.entity.output",)), "output"))
-    return outputs
-
-
-def invocation_params_of(attributes: Attributes) -> dict[str, Any]:
-    """The model's parameters as they were sent; {} when the span does not say."""
-    told = json_or_text(attributes.pop("llm.invocation_parameters", None))
-    return dict(told) if isinstance(told, Mapping) else {}
-
-
-# -- messages --------------------------------------------------------------------------------------
-
-
-def _messages(
-    attributes: Attributes, indexed: Iterable[str], genai: str, openinference: str
-) -> list[dict[str, Any]]:
-    """The messages of whichever convention the span follows, in the shape of OpenAI's."""
-    messages = _genai_messages(json_or_text(attributes.pop(genai, None)), "user")
-    for prefix in indexed:
-        found = [_flat_message(item) for item in take_indexed(attributes, prefix) if isinstance(item, dict)]
-        messages = messages or found
-    found = [
-        _openinference_message(item["message"])
-        for item in take_indexed(attributes, openinference)
-        if isinstance(item, dict) and isinstance(item.get("message"), dict)
-    ]
-    return messages or found
-
-
-def _genai_messages(told: Any, role: str) -> list[dict[str, Any]]:
-    """Messages of parts, and bare parts (system instructions), which are one message of `role`."""
-    if isinstance(told, str) and told:
-        return [{"role": role, "content": told}]
-    if not isinstance(told, list):
-        return []
-    if told and all(isinstance(item, dict) and "parts" not in item and "role" not in item for item in told):
-        told = [{"role": role, "parts": told}]
-    return [_genai_message(item) for item in told if isinstance(item, dict)]
-
-
-def _genai_message(told: Mapping[str, Any]) -> dict[str, Any]:
-    parts = told.get("parts")
-    if not isinstance(parts, list):
-        return dict(told)
-    message: dict[str, Any] = {key: value for key, value in told.items() if key != "parts"}
-    content: list[Any] = []
-    calls: list[dict[str, Any]] = []
-    for part in parts:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind == "text":
-            content.append({"type": "text", "text": part.get("content")})
-        elif kind == "tool_call":
-            calls.append(_tool_call(part.get("id"), part.get("name"), part.get("arguments")))
-        elif kind == "tool_call_response":
-            message["tool_call_id"] = part.get("id")
-            content.append({"type": "text", "text": part.get("response", part.get("result"))})
-        else:
-            content.append(part)
-    is_plain = len(content) == 1 and isinstance(content[0], dict) and content[0].get("type") == "text"
-    message["content"] = content[0]["text"] if is_plain else content
-    if calls:
-        message["tool_calls"] = calls
-    return message
-
-
-def _flat_message(told: Mapping[str, Any]) -> dict[str, Any]:
-    message = dict(told)
-    if "content" in message:
-        message["content"] = json_or_text(message["content"])
-    calls = message.get("tool_calls")
-    if isinstance(calls, list):
-        message["tool_calls"] = [
-            _tool_call(call.get("id"), call.get("name"), call.get("arguments"))
-            for call in calls
-            if isinstance(call, dict)
-        ]
-    return message
-
-
-def _openinference_message(told: Mapping[str, Any]) -> dict[str, Any]:
-    message = {key: value for key, value in told.items() if key not in ("contents", "tool_calls")}
-    contents = told.get("contents")
-    if isinstance(contents, list):
-        message["content"] = [
-            item.get("message_content", item) for item in contents if isinstance(item, dict)
-        ]
-    calls = told.get("tool_calls")
-    if isinstance(calls, list):
-        functions = [call.get("tool_call", call) for call in calls if isinstance(call, dict)]
-        message["tool_calls"] = [
-            _tool_call(call.get("id"), function.get("name"), function.get("arguments"))
-            for call in functions
-            if isinstance(call, dict) and isinstance(function := call.get("function", {}), dict)
-        ]
-    return message
-
-
-def _messages_of_events(events: Sequence[tuple[str, Attributes]]) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = []
-    for name, told in events:
-        if name in _MESSAGE_EVENTS:
-            message = {key.removeprefix("gen_ai.event."): json_or_text(value) for key, value in told.items()}
-            messages.append({"role": _MESSAGE_EVENTS[name], **message})
-        elif name == "gen_ai.client.inference.operation.details":
-            messages += _genai_messages(json_or_text(told.get("gen_ai.input.messages")), "user")
-    return messages
-
-
-def _choice(told: Mapping[str, Any]) -> dict[str, Any]:
-    message = json_or_text(told.get("message"))
-    rest = {key: json_or_text(value) for key, value in told.items() if key != "message"}
-    return {"role": "assistant", **(message if isinstance(message, dict) else {"content": message}), **rest}
-
-
-def _tool_call(call_id: Any, name: Any, arguments: Any) -> dict[str, Any]:
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-def _document(told: Any) -> Any:
-    """A retrieved document in the shape of LangChain's."""
-    if not isinstance(told, Mapping):
+def _tools(attributes: Attributes) -> list[Any]:
+    """Definitions of the tools that a model may call."""
+    told = take_as(attributes, ("gen_ai.tool.definitions", "llm.tools", "tools"), _list)
+    if told is not None:
         return told
-    document = {key: value for key, value in told.items() if key not in ("content", "metadata")}
-    metadata = json_or_text(told.get("metadata"))
-    return {"page_content": told.get("content"), "type": "Document", "metadata": metadata or {}, **document}
+    tools = take_indexed(attributes, "llm.tools")
+    tools = [item.get("tool", item) if isinstance(item, dict) else item for item in tools]
+    return [json_or_text(tool["json_schema"]) if _keys(tool) == {"json_schema"} else tool for tool in tools]
 
 
-# -- values ----------------------------------------------------------------------------------------
+def _numbers(told: Any) -> dict[str, Any] | None:
+    """Numbers by name; LangSmith's exporter writes them as Python prints a dict."""
+    found: Any = object_of(told)
+    if found is None and isinstance(told, str) and len(told) <= _MAX_PRINTED_CHARS:
+        try:
+            found = ast.literal_eval(told)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+    is_numbers = isinstance(found, dict) and all(
+        isinstance(name, str) and _number(number) is not None for name, number in found.items()
+    )
+    return found if is_numbers else None
 
 
-def _value_with_type(attributes: Attributes, side: str) -> Any:
-    """OpenInference's `input.value`, read as JSON unless it says that it is something else."""
-    mime_type = attributes.pop(f"{side}.mime_type", None)
-    value = attributes.pop(f"{side}.value", None)
-    return _Text(value) if mime_type not in (None, "application/json") and value is not None else value
+def _list(told: Any) -> list[Any] | None:
+    told = json_or_text(told)
+    return told if isinstance(told, list) else None
 
 
-class _Text(str):
-    """A string that is not to be read as JSON."""
-
-    __slots__ = ()
+def _keys(told: Any) -> set[str]:
+    return set(told) if isinstance(told, dict) else set()
 
 
-def _payload(value: Any, key: str) -> dict[str, Any]:
-    """A payload is an object: other values go below `key`."""
-    if value is None:
-        return {}
-    if isinstance(value, _Text):
-        return {key: str(value)}
-    value = json_or_text(value)
-    return value if isinstance(value, dict) else {key: value}
-
-
-def _add_value(payload: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Adds what another attribute says; where both say something, the convention's own reading holds, and
-    the raw form is kept beside it."""
-    if not payload:
-        payload.update(more)
-    elif more and more != payload:
-        payload.setdefault("raw", dict(more))
-
-
-def _event_value(events: Sequence[tuple[str, Attributes]], name: str, key: str) -> Any:
-    return next((told[key] for event, told in events if event == name and key in told), None)
-
-
-def _told_details(told: Any) -> dict[str, Any]:
-    """Details by category; LangSmith's exporter writes them as Python prints a dict."""
+def _tags(told: Any) -> list[str] | None:
     told = json_or_text(told)
     if isinstance(told, str):
-        try:
-            told = ast.literal_eval(told)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return {}
-    return dict(told) if isinstance(told, Mapping) else {}
+        told = told.split(",")
+    if not isinstance(told, list) or not all(isinstance(tag, str) for tag in told):
+        return None
+    return [tag for tag in (each.strip() for each in told) if tag]
 
 
 def _count(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return int(value) if value >= 0 else None
+    number = _number(value)
+    return int(number) if number is not None and number >= 0 and number == int(number) else None
+
+
+def _number(value: Any) -> int | float | None:
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _lower(value: Any) -> str:

@@ -32,5 +32,5 @@ class OtlpServicer(TraceServiceServicer):
             message = pb.WriteRunsRequest(operations=export.operations[start : start + MAX_OPERATIONS])
             answer = await self._ingest.WriteRuns(message, context)
             for error in answer.errors:
-                export.reject(f"span of run {error.run_id}", invalid(error.field, error.message))
+                export.reject(export.sources[start + error.index], invalid(error.field, error.message))
         return export.response()

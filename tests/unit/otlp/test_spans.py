@@ -1,84 +1,18 @@
 """Spans as the instrumentations of the field write them, and the runs they become."""
 
+import base64
 import json
-import uuid
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from runstore.domain.usage import usage_from_metadata
-from runstore.otlp.spans import Export, read_export, run_id
-from runstore.v1 import run_ingest_service_pb2 as pb
 from runstore.v1 import run_pb2
 
-TRACE = bytes(range(16))
-SPAN, PARENT = b"\x11" * 8, b"\x22" * 8
-T0_NS = 1_795_000_000_123_456_789
+from .making import PARENT, SPAN, T0_NS, TRACE, event, export, extra, metadata, pairs, run, span
 
-
-def value(told: Any) -> AnyValue:
-    match told:
-        case bool():
-            return AnyValue(bool_value=told)
-        case int():
-            return AnyValue(int_value=told)
-        case float():
-            return AnyValue(double_value=told)
-        case bytes():
-            return AnyValue(bytes_value=told)
-        case list():
-            return AnyValue(array_value=ArrayValue(values=[value(item) for item in told]))
-        case dict():
-            return AnyValue(kvlist_value=KeyValueList(values=pairs(told)))
-    return AnyValue(string_value=told)
-
-
-def pairs(told: dict[str, Any]) -> list[KeyValue]:
-    return [KeyValue(key=key, value=value(item)) for key, item in told.items()]
-
-
-def span(attributes: dict[str, Any] | None = None, **fields: Any) -> Span:
-    return Span(
-        **{
-            "trace_id": TRACE,
-            "span_id": SPAN,
-            "name": "work",
-            "start_time_unix_nano": T0_NS,
-            "end_time_unix_nano": T0_NS + 2_000_000,
-            "attributes": pairs(attributes or {}),
-            **fields,
-        }
-    )
-
-
-def export(*spans: Span, resource: dict[str, Any] | None = None, project_name: str = "") -> Export:
-    request = ExportTraceServiceRequest()
-    resource_spans = request.resource_spans.add()
-    resource_spans.resource.attributes.extend(pairs(resource or {}))
-    resource_spans.scope_spans.add().spans.extend(spans)
-    return read_export(request, project_name=project_name)
-
-
-def run(*args: Any, **fields: Any) -> pb.RunFields:
-    found = export(span(*args, **fields))
-    assert found.messages == []
-    return found.operations[0].create
-
-
-def metadata(fields: pb.RunFields) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(fields.extra)["metadata"]
-    return told
-
-
-def event(name: str, **attributes: Any) -> Span.Event:
-    told = {key.replace("__", "."): item for key, item in attributes.items()}
-    return Span.Event(name=name, time_unix_nano=T0_NS + 1_000_000, attributes=pairs(told))
-
-
-# -- ids, times, places ----------------------------------------------------------------------------
+# -- times, origin ----------------------------------------------------------------------------
 
 
 def test_plain_span_is_a_complete_run() -> None:
@@ -86,8 +20,6 @@ def test_plain_span_is_a_complete_run() -> None:
     told = {"http.method": "GET", "retries": 2, "nested": {"a": [1, True, 0.5]}, "raw": b"\x00\x01"}
     fields = run(told, kind=Span.SPAN_KIND_CLIENT, trace_state="a=b")
     assert (fields.name, fields.run_type) == ("work", run_pb2.RUN_TYPE_CHAIN)
-    assert fields.id == run_id(TRACE, SPAN)
-    assert not fields.HasField("parent_run_id")
     assert (fields.start_time.seconds, fields.start_time.nanos) == divmod(T0_NS, 1_000_000_000)
     assert fields.end_time.nanos - fields.start_time.nanos == 2_000_000
     kept = metadata(fields)
@@ -97,50 +29,6 @@ def test_plain_span_is_a_complete_run() -> None:
     assert (kept["otel_trace_id"], kept["otel_span_id"]) == (TRACE.hex(), SPAN.hex())
     otel = json.loads(fields.extra)["otel"]
     assert (otel["kind"], otel["trace_state"]) == ("SPAN_KIND_CLIENT", "a=b")
-
-
-def test_parent_is_named_as_it_names_itself() -> None:
-    """Whatever the export and its order: a child's parent id is the id of the parent's run."""
-    child = run(parent_span_id=PARENT)
-    assert child.parent_run_id == run(span_id=PARENT).id
-    assert str(uuid.UUID(child.id)) == child.id
-
-
-def test_root_of_a_langsmith_sdk() -> None:
-    """The SDK's exporter gives its roots the first half of the trace's id as parent."""
-    assert not run(parent_span_id=TRACE[:8]).HasField("parent_run_id")
-
-
-def test_span_may_bring_its_own_ids() -> None:
-    """Those of LangSmith hold; what is no UUID is an attribute like any other."""
-    own, parent = str(uuid.uuid4()), str(uuid.uuid4())
-    fields = run({"langsmith.span.id": own, "langsmith.span.parent_id": parent}, parent_span_id=PARENT)
-    assert (fields.id, fields.parent_run_id) == (own, parent)
-    assert metadata(run({"langsmith.span.id": "mine"}))["langsmith.span.id"] == "mine"
-
-
-@pytest.mark.parametrize(
-    ("attributes", "resource", "caller", "expected"),
-    [
-        ({"langsmith.trace.session_name": "own"}, {"openinference.project.name": "r"}, "c", "own"),
-        ({}, {"openinference.project.name": "resource", "service.name": "s"}, "caller", "resource"),
-        ({}, {"service.name": "s"}, "caller", "caller"),
-        ({}, {"service.name": "checkout"}, "", "checkout"),
-        ({}, {"service.name": "unknown_service:python"}, "", ""),
-        ({}, {}, "", ""),
-    ],
-)
-def test_project(attributes: dict[str, Any], resource: dict[str, Any], caller: str, expected: str) -> None:
-    """The span's own, else the resource's, else the caller's, else the service; else the default."""
-    [operation] = export(span(attributes), resource=resource, project_name=caller).operations
-    assert operation.create.project_name == expected
-
-
-def test_project_by_id() -> None:
-    """An id wins over every name."""
-    project = str(uuid.uuid4())
-    told = {"langsmith.trace.session_id": project, "langsmith.trace.session_name": "n"}
-    assert run(told).project_id == project
 
 
 # -- kinds -----------------------------------------------------------------------------------------
@@ -161,7 +49,12 @@ def test_project_by_id() -> None:
         ({"gen_ai.operation.name": "embeddings"}, "EMBEDDING"),
         ({"traceloop.span.kind": "tool"}, "TOOL"),
         ({"traceloop.span.kind": "workflow"}, "CHAIN"),
+        ({"openinference.span.kind": "UNKNOWN", "gen_ai.operation.name": "chat"}, "LLM"),
+        ({"gen_ai.operation.name": "invoke_agent", "gen_ai.request.model": "gpt-4o"}, "CHAIN"),
         ({"llm.request.type": "chat"}, "LLM"),
+        ({"traceloop.llm.request.type": "embedding"}, "EMBEDDING"),
+        ({"llm.prompt_template.variables": "{}"}, "PROMPT"),
+        ({"gen_ai.tool.name": "find"}, "TOOL"),
         ({"gen_ai.request.model": "gpt-4o"}, "LLM"),
         ({}, "CHAIN"),
     ],
@@ -170,6 +63,24 @@ def test_project_by_id() -> None:
 def test_kind(attributes: dict[str, Any], expected: str) -> None:
     """LangSmith's word first, then OpenInference's, then the GenAI operation."""
     assert run_pb2.RunType.Name(run(attributes).run_type) == f"RUN_TYPE_{expected}"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"langsmith.trace.name": "told", "traceloop.entity.name": "entity"}, "told"),
+        ({"traceloop.entity.name": "entity"}, "entity"),
+        ({"openinference.span.kind": "TOOL", "tool.name": "find"}, "find"),
+        ({"openinference.span.kind": "AGENT", "tool.name": "find"}, "GET /"),
+        ({"langsmith.trace.name": ""}, "GET /"),
+    ],
+    ids=str,
+)
+def test_name(attributes: dict[str, Any], expected: str) -> None:
+    """A better name than the span's is taken; the span's is kept then."""
+    fields = run(attributes, name="GET /")
+    assert fields.name == expected
+    assert extra(fields)["otel"].get("name", expected) == ("GET /" if expected != "GET /" else expected)
 
 
 # -- conventions -----------------------------------------------------------------------------------
@@ -205,11 +116,11 @@ def test_genai_conventions_of_today() -> None:
         "gen_ai.usage.reasoning.output_tokens": 5,
     }
     fields = run(told)
-    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Rom"}}}
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Rom"}'}}
     assert json.loads(fields.inputs)["messages"] == [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "Weather?"},
-        {"role": "assistant", "content": [], "tool_calls": [call]},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
     ]
     assert json.loads(fields.outputs) == {
@@ -225,6 +136,90 @@ def test_genai_conventions_of_today() -> None:
         {"cache_read": 60},
         {"reasoning": 5},
     )
+
+
+def test_genai_parts_of_every_kind() -> None:
+    """Answers of tools are messages of their own; parts that OpenAI's shape has not are kept as they are."""
+    reasoning = {"type": "reasoning", "content": "Hm."}
+    image = {"type": "uri", "modality": "image", "uri": "https://example.org/a.png"}
+    told = [
+        {"role": "user", "parts": [{"type": "text", "content": "Look"}, image]},
+        {"role": "assistant", "parts": [reasoning], "finish_reason": "tool_call"},
+        {
+            "role": "tool",
+            "parts": [
+                {"type": "tool_call_response", "id": "a", "response": {"t": 21}},
+                {"type": "tool_call_response", "id": "b", "result": "wet"},
+            ],
+        },
+        {"role": "user", "content": "already so"},
+        "bare",
+    ]
+    assert json.loads(run({"gen_ai.input.messages": told}).inputs) == {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "Look"}, image]},
+            {"role": "assistant", "content": [reasoning], "finish_reason": "tool_call"},
+            {"role": "tool", "tool_call_id": "a", "content": '{"t":21}'},
+            {"role": "tool", "tool_call_id": "b", "content": "wet"},
+            {"role": "user", "content": "already so"},
+            {"role": "user", "content": "bare"},
+        ]
+    }
+
+
+def test_genai_tool_and_retrieval() -> None:
+    """Arguments and result are the payloads themselves; a query and its documents."""
+    tool = run(
+        {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": "weather",
+            "gen_ai.tool.call.arguments": '{"city": "Rom"}',
+            "gen_ai.tool.call.result": {"t": 21},
+        }
+    )
+    assert (json.loads(tool.inputs), json.loads(tool.outputs)) == ({"city": "Rom"}, {"t": 21})
+    assert extra(tool)["invocation_params"] == {"tool_name": "weather"}
+    retrieval = run(
+        {
+            "gen_ai.operation.name": "retrieval",
+            "gen_ai.retrieval.query.text": "sun",
+            "gen_ai.retrieval.documents": '[{"id": "d1", "score": 0.9}]',
+        }
+    )
+    assert json.loads(retrieval.inputs) == {"query": "sun"}
+    assert json.loads(retrieval.outputs) == {
+        "documents": [{"type": "Document", "page_content": None, "metadata": {}, "id": "d1", "score": 0.9}]
+    }
+
+
+def test_request_parameters_and_tools() -> None:
+    """How the model was called is in `invocation_params`, where LangSmith and LangChain have it."""
+    tool = {"type": "function", "name": "weather"}
+    fields = run(
+        {
+            "gen_ai.request.model": "gpt-4o",
+            "gen_ai.request.temperature": 0.5,
+            "gen_ai.request.top_p": 0.9,
+            "gen_ai.request.max_tokens": 100,
+            "gen_ai.request.stop_sequences": ["END"],
+            "gen_ai.request.seed": 7,
+            "gen_ai.tool.definitions": json.dumps([tool]),
+        }
+    )
+    assert extra(fields)["invocation_params"] == {
+        "model": "gpt-4o",
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "max_tokens": 100,
+        "stop": ["END"],
+        "seed": 7,
+        "tools": [tool],
+    }
+    kept = metadata(fields)
+    assert (kept["ls_model_name"], kept["ls_temperature"], kept["ls_max_tokens"], kept["ls_stop"]) == (
+        "gpt-4o", 0.5, 100, ["END"],
+    )  # fmt: skip
+    assert not any(key.startswith("gen_ai.request.") for key in kept)
 
 
 def test_genai_conventions_before() -> None:
@@ -288,6 +283,63 @@ def test_genai_message_events() -> None:
     ]
 
 
+def test_choice_events_with_dotted_keys() -> None:
+    """As LangSmith documents them: the message and its tool calls spelled out; tools answer by id."""
+    fields = run(
+        events=[
+            event("gen_ai.tool.message", id="c1", content="sunny"),
+            Span.Event(
+                name="gen_ai.choice",
+                attributes=pairs(
+                    {
+                        "gen_ai.system": "openai",
+                        "finish_reason": "tool_calls",
+                        "message.role": "assistant",
+                        "tool_calls.0.id": "c2",
+                        "tool_calls.0.type": "function",
+                        "tool_calls.0.function.name": "f",
+                        "tool_calls.0.function.arguments": "{}",
+                    }
+                ),
+            ),
+        ]
+    )
+    assert json.loads(fields.inputs)["messages"] == [
+        {"role": "tool", "tool_call_id": "c1", "content": "sunny"}
+    ]
+    call = {"id": "c2", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    assert json.loads(fields.outputs)["messages"] == [
+        {"role": "assistant", "finish_reason": "tool_calls", "tool_calls": [call]}
+    ]
+
+
+def test_details_event() -> None:
+    """The one event that replaced the message events."""
+    fields = run(
+        events=[
+            Span.Event(
+                name="gen_ai.client.inference.operation.details",
+                attributes=pairs(
+                    {
+                        "gen_ai.system_instructions": [{"type": "text", "content": "Be kind."}],
+                        "gen_ai.input.messages": [
+                            {"role": "user", "parts": [{"type": "text", "content": "Q"}]}
+                        ],
+                        "gen_ai.output.messages": [
+                            {"role": "assistant", "parts": [{"type": "text", "content": "A"}]}
+                        ],
+                    }
+                ),
+            )
+        ]
+    )
+    assert json.loads(fields.inputs)["messages"] == [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Q"},
+    ]
+    assert json.loads(fields.outputs)["messages"] == [{"role": "assistant", "content": "A"}]
+
+
 def test_genai_content_events() -> None:
     """The events of the first drafts hold the whole prompt and completion."""
     fields = run(
@@ -347,6 +399,30 @@ def test_openinference_llm() -> None:
     assert list(fields.tags.values) == ["a", "b"]
 
 
+def test_openinference_images_and_tools() -> None:
+    """Images as OpenAI sends them, definitions of tools from their schemas, answers that are JSON as text."""
+    schema = {"type": "function", "function": {"name": "f"}}
+    fields = run(
+        {
+            "openinference.span.kind": "LLM",
+            "llm.input_messages.0.message.role": "user",
+            "llm.input_messages.0.message.contents.0.message_content.type": "image",
+            "llm.input_messages.0.message.contents.0.message_content.image.image.url": "https://example.org/a",
+            "llm.output_messages.0.message.role": "assistant",
+            "llm.output_messages.0.message.content": '{"answer": 42}',
+            "llm.tools.0.tool.json_schema": json.dumps(schema),
+        }
+    )
+    assert json.loads(fields.inputs)["messages"] == [
+        {
+            "role": "user",
+            "content": [{"type": "image_url", "image_url": {"url": "https://example.org/a"}}],
+        }
+    ]
+    assert json.loads(fields.outputs)["messages"] == [{"role": "assistant", "content": '{"answer": 42}'}]
+    assert extra(fields)["invocation_params"]["tools"] == [schema]
+
+
 def test_openinference_retriever_embedding_and_tool() -> None:
     """Documents in the shape of LangChain's, texts, and values that are text however they look."""
     retriever = run(
@@ -362,8 +438,28 @@ def test_openinference_retriever_embedding_and_tool() -> None:
     assert json.loads(retriever.outputs)["documents"] == [
         {"page_content": "D", "type": "Document", "metadata": {"source": "x"}, "score": 0.5}
     ]
-    embedding = run({"openinference.span.kind": "EMBEDDING", "embedding.embeddings.0.embedding.text": "T"})
+    embedding = run(
+        {
+            "openinference.span.kind": "EMBEDDING",
+            "embedding.model_name": "ada",
+            "embedding.embeddings.0.embedding.text": "T",
+            "embedding.embeddings.0.embedding.vector": [0.5, 1.5],
+        }
+    )
     assert json.loads(embedding.inputs) == {"texts": ["T"]}
+    assert json.loads(embedding.outputs) == {"embeddings": [{"vector": [0.5, 1.5]}]}
+    assert metadata(embedding)["ls_model_name"] == "ada"
+    reranker = run(
+        {
+            "openinference.span.kind": "RERANKER",
+            "reranker.query": "Q",
+            "reranker.input_documents.0.document.content": "a",
+            "reranker.output_documents.0.document.content": "b",
+        }
+    )
+    assert json.loads(reranker.inputs)["query"] == "Q"
+    assert json.loads(reranker.inputs)["documents"][0]["page_content"] == "a"
+    assert json.loads(reranker.outputs)["documents"][0]["page_content"] == "b"
     tool = run(
         {
             "openinference.span.kind": "TOOL",
@@ -406,6 +502,54 @@ def test_langsmith_exporter() -> None:
     assert list(fields.tags.values) == ["a", "b"]
 
 
+def test_openllmetry_workflow() -> None:
+    """Inputs and outputs of an entity, and the properties that an application associates."""
+    fields = run(
+        {
+            "traceloop.span.kind": "workflow",
+            "traceloop.entity.name": "joke",
+            "traceloop.entity.input": '{"args": ["cats"]}',
+            "traceloop.entity.output": '"ha"',
+            "traceloop.association.properties.thread_id": "th",
+        },
+        name="joke.workflow",
+    )
+    assert fields.name == "joke"
+    assert (json.loads(fields.inputs), json.loads(fields.outputs)) == ({"args": ["cats"]}, {"output": "ha"})
+    assert metadata(fields)["thread_id"] == "th"
+
+
+def test_attachments() -> None:
+    """Files as LangSmith documents them; what cannot be one stays an attribute."""
+    file = {"name": "receipt", "content": base64.b64encode(b"\x00png").decode(), "mime_type": "image/png"}
+    [attachment] = run({"langsmith.attachments": json.dumps([file])}).attachments
+    assert (attachment.name, attachment.mime_type, attachment.content) == ("receipt", "image/png", b"\x00png")
+    for bad in ({"name": "a.png"}, {"content": "no base64"}, {"mime_type": None}, {"name": ""}):
+        told = json.dumps([{**file, **bad}])
+        fields = run({"langsmith.attachments": told})
+        assert not fields.attachments
+        assert metadata(fields)["langsmith.attachments"] == told
+
+
+def test_resource_is_metadata() -> None:
+    """Whoever filters by environment or version can; a span's own attribute wins, and both are kept."""
+    [operation] = export(
+        span(
+            {"deployment.environment.name": "own", "user_id": "attribute", "langsmith.metadata.user_id": "u"}
+        ),
+        resource={"service.version": "1.2", "deployment.environment.name": "prod"},
+    ).operations
+    kept = metadata(operation.create)
+    assert (kept["service.version"], kept["deployment.environment.name"], kept["user_id"]) == (
+        "1.2",
+        "own",
+        "u",
+    )
+    otel = extra(operation.create)["otel"]
+    assert otel["resource"]["deployment.environment.name"] == "prod"
+    assert otel["attributes"] == {"user_id": "attribute"}
+
+
 # -- errors ----------------------------------------------------------------------------------------
 
 
@@ -424,6 +568,23 @@ def test_error_of_an_exception() -> None:
     )
     assert failed.error == "ValueError: bad\n\nTraceback"
     assert json.loads(failed.events)[0]["name"] == "exception"
+
+
+def test_error_of_a_langsmith_run() -> None:
+    """The SDK records the whole text of a run's error as the message of an exception that nobody raised."""
+    text = "ValueError('bad')\n\nTraceback (most recent call last):\n  …"
+    failed = run(
+        status=Status(code=Status.STATUS_CODE_ERROR),
+        events=[
+            event(
+                "exception",
+                exception__type="Exception",
+                exception__message=text,
+                exception__stacktrace=f"Exception: {text}\n",
+            )
+        ],
+    )
+    assert failed.error == text
 
 
 @pytest.mark.parametrize(("message", "expected"), [("boom", "boom"), ("", "error")])
@@ -471,6 +632,10 @@ def test_odd_attributes_break_nothing() -> None:
         deep = [deep]
     told = {
         "llm.input_messages.99999999999999999999.message.role": "user",
+        f"llm.input_messages.{'9' * 5_000}.message.role": "user",
+        "llm.input_messages.\xb2.message.role": "user",
+        "gen_ai.usage.input_token_details": "{'a': 1j}",
+        "gen_ai.usage.output_token_details": "(" * 5_000,
         "llm.input_messages.x": 1,
         "llm.input_messages.0": "flat",
         "gen_ai.prompt.0": "flat",
