@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.engine_front.front import engine_front
 
 from runstore.domain.runs import RunPatch
 from runstore.storage.clickhouse.dead_letters import ClickHouseDeadLetters
@@ -17,8 +18,10 @@ TENANTS = [str(uuid.UUID(int=number)) for number in (1, 2)]
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[ClickHouseRunStore]:
-    async with open_run_store(f"chdb://{tmp_path}") as store:
-        yield store
+    """A store of its own: letters are of all tenants, and this process has one embedded engine already."""
+    with engine_front(tmp_path) as front:
+        async with open_run_store(front.dsn) as store:
+            yield store
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from tests.engine_front.front import engine_front
 
 from runstore.catalog.catalog import open_catalog
 from runstore.domain.principals import DEFAULT_TENANT_ID
@@ -68,10 +69,12 @@ def letters_left(tmp_path: Path) -> list[RunPatch]:
         data.mkdir()
         async with open_catalog(f"sqlite:///{data / 'catalog.sqlite'}") as catalog:
             old.project_id = (await catalog.projects.resolve(DEFAULT_TENANT_ID, "kept")).id
-        async with open_run_store(f"chdb://{data / 'clickhouse'}") as store:
-            await store.bury([old], "refused before, for another reason")
-            await store.bury([old], REASON)
-            await store.bury([update], "no room")
+        # The engine is in a process of its own: this one may embed one already, and none can embed two.
+        with engine_front(data / "clickhouse") as front:
+            async with open_run_store(front.dsn) as store:
+                await store.bury([old], "refused before, for another reason")
+                await store.bury([old], REASON)
+                await store.bury([update], "no room")
 
     asyncio.run(bury())
     return [old, update]

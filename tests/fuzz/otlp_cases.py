@@ -24,11 +24,18 @@ _KEYS = (
     "langsmith.metadata.", "langsmith.span.tags", "langsmith.usage_metadata", "langsmith.trace.session_name",
     "langsmith.trace.session_id", "langsmith.reference_example_id", "exception.message", "service.name", "",
     "\x00", "a" * 3_000, "retrieval.documents.0.document.content", "tool.name", "tool.parameters",
+    "gen_ai.prompt.0", "gen_ai.prompt.\xb2.role", f"llm.prompts.{'9' * 5_000}.role", "a." * 3_000 + "b",
+    "gen_ai.tool.definitions", "gen_ai.tool.call.arguments", "gen_ai.tool.call.result", "llm.tools.0.tool.json_schema",
+    "gen_ai.usage.input_token_details", "gen_ai.request.stop_sequences", "gen_ai.system_instructions",
+    "gen_ai.event.content", "message", "message.content", "tool_calls.0.function.name", "langsmith.attachments",
+    "langsmith.root_span", "embedding.embeddings.0.embedding.vector", "gen_ai.retrieval.documents",
+    "traceloop.entity.input", "traceloop.association.properties.a", "reranker.query", "usage_metadata", "thread_id",
 )  # fmt: skip
 _TEXTS = (
     "", "x", "\x00", "llm", "LLM", "CHAIN", "chat", "gpt-4o", "{}", "[]", "{", '{"a": 1}', "[1, 2]", "null", "5",
     "application/json", '[{"role": "user", "parts": [{"type": "text", "content": 5}]}]', '"\\ud800"', "NaN",
     '{"input_tokens": -1, "total_tokens": 1e300}', "[" * 3_000, "y" * 20_000, mutations.RUN_ID,
+    "{'cache_read': 1j}", "(" * 4_000, '[{"name": "f", "content": "AA==", "mime_type": "x"}]',
     f"20260101T000000000000Z{mutations.RUN_ID}", "true", '{"messages": [[{"role": 5}]]}',
 )  # fmt: skip
 _START_NS = 1_795_000_000_000_000_000
@@ -107,7 +114,18 @@ def _odd_span(chance: random.Random) -> Span:
         span.status.message = chance.choice(("", "failed", "\x00", "e" * 5_000))
     if chance.random() < 0.4:
         event = span.events.add(
-            name=chance.choice(("", "exception", "gen_ai.content.prompt", "new_token", "\x00"))
+            name=chance.choice(
+                (
+                    "",
+                    "exception",
+                    "gen_ai.content.prompt",
+                    "gen_ai.choice",
+                    "gen_ai.user.message",
+                    "gen_ai.client.inference.operation.details",
+                    "new_token",
+                    "\x00",
+                )
+            )
         )
         event.time_unix_nano = chance.choice((0, _START_NS, 2**64 - 1))
         event.attributes.append(_attribute(chance))
