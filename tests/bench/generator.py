@@ -34,6 +34,7 @@ class Form(StrEnum):
 # Which slot holds what, for run i: kind * RUNS_PER_TRACE + i.
 _ID, _ORDER, _START, _END = (kind * RUNS_PER_TRACE for kind in range(4))
 _PHRASE = 4 * RUNS_PER_TRACE
+_PROJECT = _PHRASE + 1
 
 Values = list[bytes]
 """What fills the slots of one trace."""
@@ -58,9 +59,15 @@ class Generator:
     """Makes traces for ever. Not for several threads at once."""
 
     def __init__(
-        self, stencils: Sequence[TraceStencils], time_text: Callable[[int], bytes], seed: int
+        self,
+        stencils: Sequence[TraceStencils],
+        time_text: Callable[[int], bytes],
+        seed: int,
+        project_ids: Sequence[str] = (),
     ) -> None:
+        """`project_ids`: for stencils that name a project by its id; traces go to them in turn."""
         self.stencils = stencils
+        self._project_ids = [project_id.encode() for project_id in project_ids] or [b""]
         self._time_text = time_text
         self._random = random.Random(
             f"{seed} {time.time_ns()}"
@@ -68,8 +75,8 @@ class Generator:
         self._phrases = corpus.phrases(seed)
         self._made = 0
 
-    def trace(self, now_us: int) -> tuple[TraceStencils, Values]:
-        """A trace that begins at `now_us`, and the values that fill its stencils."""
+    def trace(self, now_us: int, project: int = 0) -> tuple[TraceStencils, Values]:
+        """A trace that begins at `now_us` in a project (its index), and the values that fill its stencils."""
         stencils = self.stencils[self._made % len(self.stencils)]
         phrase = self._phrases[self._made % len(self._phrases)]
         self._made += 1
@@ -91,7 +98,8 @@ class Generator:
             orders.append(segment if parent is None else orders[parent] + b"." + segment)
             starts.append(time_text(start_us))
             ends.append(time_text(start_us + duration))
-        return stencils, [*ids, *orders, *starts, *ends, phrase]
+        project_id = self._project_ids[project % len(self._project_ids)]
+        return stencils, [*ids, *orders, *starts, *ends, phrase, project_id]
 
 
 def trace_id_of(values: Values) -> str:
@@ -159,6 +167,7 @@ def _padded_varint(value: int) -> bytes:
 # -- markers -----------------------------------------------------------------------------------------
 
 _MARKER_TIME_US = 1_800_000_000_900_000
+_MARKER_PROJECT = b"00000000-0000-7000-9000-000000000000"
 
 
 def _marker_values(template: TraceTemplate, time_text: Callable[[int], bytes]) -> Values:
@@ -170,7 +179,7 @@ def _marker_values(template: TraceTemplate, time_text: Callable[[int], bytes]) -
         orders.append(segment if run.parent is None else orders[run.parent] + b"." + segment)
     starts = [time_text(_MARKER_TIME_US + index) for index in range(RUNS_PER_TRACE)]
     ends = [time_text(_MARKER_TIME_US + 100 + index) for index in range(RUNS_PER_TRACE)]
-    return [*ids, *orders, *starts, *ends, corpus.PHRASE_SLOT.encode()]
+    return [*ids, *orders, *starts, *ends, corpus.PHRASE_SLOT.encode(), _MARKER_PROJECT]
 
 
 def _stencils(
@@ -229,19 +238,18 @@ def _raw_bytes(run: RunTemplate) -> int:
 # -- gRPC --------------------------------------------------------------------------------------------
 
 
-def grpc_generator(seed: int, project_id: str) -> Generator:
+def grpc_generator(seed: int, *project_ids: str) -> Generator:
     """Traces as operations of a `StreamRunsRequest`: joined, they are the message."""
 
     def encode(run: RunTemplate, index: int, markers: Values, kind: str) -> bytes:
         fields = _run_fields(run, index, markers, kind)
-        fields.project_id = project_id
+        fields.project_id = markers[_PROJECT].decode()
         operation = pb.RunOperation(update=fields) if kind == "update" else pb.RunOperation(create=fields)
         return pb.StreamRunsRequest(operations=[operation]).SerializeToString()
 
     templates = corpus.traces(seed)
-    return Generator(
-        [_stencils(template, protobuf_time, encode) for template in templates], protobuf_time, seed
-    )
+    stencils = [_stencils(template, protobuf_time, encode) for template in templates]
+    return Generator(stencils, protobuf_time, seed, project_ids)
 
 
 def _run_fields(run: RunTemplate, index: int, markers: Values, kind: str) -> pb.RunFields:

@@ -21,6 +21,7 @@ STREAMS = 4
 UPDATE_DELAY_S = 2.0
 """How long a run goes on when its update travels apart: many flushes."""
 _UNACKNOWLEDGED = 16
+_DAY_US = 86_400_000_000
 _METHOD = "/runstore.v1.RunIngestService/StreamRuns"
 
 
@@ -29,7 +30,8 @@ class GrpcJob:
     """What to send."""
 
     address: str
-    project_id: str
+    project_ids: tuple[str, ...]
+    """Each message goes to the next one."""
     form: Form
     max_runs: int
     max_s: float
@@ -37,6 +39,8 @@ class GrpcJob:
     runs_per_s: float | None = None
     """An open loop at this rate; None sends as fast as possible."""
     operations_per_message: int = OPERATIONS_PER_MESSAGE
+    history_days: float = 0.0
+    """Traces begin evenly over so many days until now, in their order; 0: they begin when they are sent."""
 
 
 @dataclass(slots=True)
@@ -50,7 +54,7 @@ class _Message:
 
 def prepare(job: GrpcJob) -> Callable[[], Load]:
     """Builds the templates; what is returned sends."""
-    generator = grpc_generator(job.seed, job.project_id)
+    generator = grpc_generator(job.seed, *job.project_ids)
     return lambda: _send(job, generator)
 
 
@@ -136,10 +140,11 @@ def _messages(
         if open_traces and time.monotonic() - open_traces[0][0] >= UPDATE_DELAY_S:
             yield _message(job, open_traces.popleft()[1], "updates")
             continue
-        if time.monotonic() >= end_s or next(budget) >= most:
+        if time.monotonic() >= end_s or (number := next(budget)) >= most:
             break
+        start_us = now_us() - int((1 - number / most) * job.history_days * _DAY_US)
         with lock:  # The generator's counters are shared by the streams.
-            traces = [generator.trace(now_us()) for _ in range(traces_per_message)]
+            traces = [generator.trace(start_us, number) for _ in range(traces_per_message)]
         yield _message(job, traces, "creates" if job.form is Form.APART else job.form.value)
         if job.form is Form.APART:
             open_traces.append((time.monotonic(), traces))

@@ -5,9 +5,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import engine_ceiling, engine_reads, load_grpc, load_http, load_sdk, machine, processes
+from tests.bench import engine_ceiling, load_grpc, load_http, load_sdk, machine, processes
 from tests.bench.engine_ceiling import Ceiling, CeilingJob
-from tests.bench.engine_reads import EngineFacts, ReadsJob
 from tests.bench.generator import Form, grpc_generator, multipart_generator
 from tests.bench.http_client import post
 from tests.bench.latency import Probe, percentile
@@ -16,7 +15,7 @@ from tests.bench.load_http import HttpJob
 from tests.bench.load_sdk import SdkJob
 from tests.bench.plan import Plan
 from tests.bench.profiling import profiling
-from tests.bench.reads import Question, ask, questions
+from tests.bench.reads_phase import measure_reads
 from tests.bench.report import Figure, Report
 from tests.bench.server import Server, serving
 from tests.bench.workers import Load, Worker, now_us
@@ -40,7 +39,6 @@ _FORM_NAMES = {
 }
 _SMALL_CLIENTS = 200
 _LOADING_LIMIT_S = 400.0
-_SAMPLED_IDS = 200
 
 
 class Benchmark:
@@ -69,8 +67,10 @@ class Benchmark:
             self._measure_generator()
         if "engine" in self._sections:
             self._measure_engine()
-        if self._sections & {"grpc", "http", "sdk", "acknowledge", "visible", "reads"}:
+        if self._sections & {"grpc", "http", "sdk", "acknowledge", "visible"}:
             self._measure_server()
+        if "reads" in self._sections:
+            measure_reads(self._plan, self._work_dir, self._report)
 
     def _next_seed(self) -> int:
         self._seed += 1
@@ -117,7 +117,6 @@ class Benchmark:
 
     def _measure_server(self) -> None:
         data_dir = self._work_dir / "data"
-        asked: list[Question] = []
         self._title("runstore serve on an empty folder")
         with serving(data_dir) as server:
             note = "until HTTP and gRPC answer, processes included"
@@ -126,11 +125,6 @@ class Benchmark:
             )
             self._measure_ingest(server)
             self._measure_latencies(server)
-            if "reads" in self._sections:
-                asked = self._measure_reads(server)
-        if asked:
-            self._measure_restart(data_dir)
-            self._compare_with_engine(data_dir, asked)
 
     def _measure_ingest(self, server: Server) -> None:
         if "grpc" in self._sections:
@@ -156,7 +150,7 @@ class Benchmark:
     def _grpc_throughput(self, server: Server, form: Form) -> None:
         job = GrpcJob(
             server.grpc_address,
-            server.project_id,
+            (server.project_id,),
             form,
             self._plan.throughput_runs,
             self._plan.throughput_s,
@@ -283,7 +277,7 @@ class Benchmark:
         most, seconds = int(runs_per_s * self._plan.latency_s) + 1, self._plan.latency_s
         if protocol == "gRPC":
             address, project = server.grpc_address, server.project_id
-            job = GrpcJob(address, project, Form.PAIR, most, seconds, self._next_seed(), runs_per_s)
+            job = GrpcJob(address, (project,), Form.PAIR, most, seconds, self._next_seed(), runs_per_s)
             return Worker(load_grpc.prepare, job)
         return Worker(
             load_http.prepare,
@@ -335,61 +329,6 @@ class Benchmark:
             Figure(section, f"{name}, P99", percentile(times_ms, 0.99), "ms", at_most=p99, note=note)
         )
 
-    # -- reads ---------------------------------------------------------------------------------------
-
-    def _measure_reads(self, server: Server) -> list[Question]:
-        missing = self._plan.runs - sum(load.runs for load in self._loads)
-        if missing > 0:
-            self._title(f"Loading {missing:,} more runs")
-            address, project, seed = server.grpc_address, server.project_id, self._next_seed()
-            job = GrpcJob(address, project, Form.PAIR, missing, _LOADING_LIMIT_S, seed)
-            worker: Worker[GrpcJob, Load] = Worker(load_grpc.prepare, job)
-            load = worker.run()
-            self._loads.append(load)
-            _wait_until_visible(server, load)
-        stored = sum(load.runs for load in self._loads)
-        self._title(f"Reads of {stored:,} runs, over gRPC, idle")
-        asked = _questions(server)
-        stub = server.query()
-        for question in asked:
-            times = ask(stub, question, self._plan.read_calls)
-            self._add_latency(
-                f"Reads at {self._plan.runs:,} runs", question.name, times, question.at_most_ms, None
-            )
-        return asked
-
-    def _measure_restart(self, data_dir: Path) -> None:
-        self._title("runstore serve on the full folder")
-        with serving(data_dir) as server:
-            self._report.add(
-                Figure("Start", "with the stored runs", server.started_after_s, "s", at_most=3.0)
-            )
-
-    def _compare_with_engine(self, data_dir: Path, asked: list[Question]) -> None:
-        """The engine's own times for what was asked, written beside the figures already there."""
-        self._title("Engine alone, on the same folder")
-        job = ReadsJob(data_dir / "clickhouse", asked, self._plan.read_calls)
-        worker: Worker[ReadsJob, EngineFacts] = Worker(engine_reads.prepare, job)
-        facts = worker.run()
-        engine = {
-            f"{question}, {name}": percentile(times, share)
-            for question, times in facts.times_ms.items()
-            for name, share in (("P50", 0.5), ("P99", 0.99))
-        }
-        self._report.figures[:] = [
-            replace(figure, engine=engine[figure.name]) if figure.name in engine else figure
-            for figure in self._report.figures
-        ]
-        counted = [load for load in self._loads if load.raw_bytes]
-        bytes_per_run = sum(load.raw_bytes for load in counted) / sum(load.runs for load in counted)
-        ratio = facts.stored_bytes / (facts.runs * bytes_per_run)
-        files = sum(file.stat().st_size for file in data_dir.rglob("*") if file.is_file())
-        add = self._report.add
-        note = f"{facts.stored_bytes / 2**20:,.0f} MiB, {facts.runs:,} runs in {facts.rows:,} rows"
-        add(Figure("Disk", "stored bytes by bytes of JSON", ratio, "", at_most=0.35, note=note))
-        note = "parts that merges have replaced, log and catalog included"
-        add(Figure("Disk", "all files", files / 2**20, "MiB", note=note))
-
 
 # -- asking the server -------------------------------------------------------------------------------
 
@@ -414,21 +353,3 @@ def _check_stored(server: Server, run_ids: list[str]) -> None:
         run = stub.GetRun(queries.GetRunRequest(id=run_id, fields=fields)).run
         if not run.name or not run.HasField("end_time"):
             raise RuntimeError(f"run {run_id} was acknowledged but is not complete: {run}")
-
-
-def _questions(server: Server) -> list[Question]:
-    """About runs from all over the project, not only the newest."""
-    stub = server.query()
-    fields = [run_pb2.RUN_FIELD_ID, run_pb2.RUN_FIELD_TRACE_ID]
-
-    def ids(**conditions: object) -> list[run_pb2.Run]:
-        request = queries.ListRunsRequest(
-            project_ids=[server.project_id], fields=fields, page_size=_SAMPLED_IDS // 2
-        )
-        request.MergeFrom(queries.ListRunsRequest(**conditions))  # type: ignore[arg-type]  # names of fields
-        return list(stub.ListRuns(request).runs)
-
-    oldest, newest = run_pb2.SORT_ORDER_ASC, run_pb2.SORT_ORDER_DESC
-    roots = [*ids(sort_order=oldest, is_root=True), *ids(sort_order=newest, is_root=True)]
-    runs = [*ids(sort_order=oldest), *ids(sort_order=newest)]
-    return questions(server.project_id, [run.id for run in runs], [run.trace_id for run in roots])

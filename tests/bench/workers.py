@@ -66,6 +66,11 @@ class Worker(Generic[Job, Result]):
         self._process.join()
         return result
 
+    def stop(self) -> None:
+        """End it, whatever it is doing."""
+        self._process.terminate()
+        self._process.join()
+
     def run(self) -> Result:
         """`start` and `result`."""
         self.start()
