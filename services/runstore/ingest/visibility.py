@@ -137,6 +137,12 @@ class Visibility:
         )
         await self.see_sequence(max(sequence, self._recovered_sequence))
 
+    async def snapshot(self, tenant_id: str, project_ids: Iterable[str] = ()) -> int:
+        """As `see_writes`; the last sequence number up to which everything can be read then."""
+        sequence = self._submitted_sequence
+        await self.see_writes(tenant_id, project_ids)
+        return sequence
+
     async def see_sequence(self, sequence: int) -> None:
         """Return once everything submitted so far, and up to this sequence number, can be read."""
         # A number that was never submitted here is of an earlier process, or of a write that failed.

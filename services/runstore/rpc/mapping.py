@@ -106,8 +106,8 @@ def run_query(request: run_query_service_pb2.ListRunsRequest, tenant_id: str) ->
         run_type=_run_type(request.run_type),
         is_root=request.is_root if request.HasField("is_root") else None,
         has_error=request.has_error if request.HasField("has_error") else None,
-        min_start_time_us=_optional_time_us(request, "min_start_time"),
-        max_start_time_us=_optional_time_us(request, "max_start_time"),
+        min_start_time_us=optional_time_us(request, "min_start_time"),
+        max_start_time_us=optional_time_us(request, "max_start_time"),
         filter=parse_condition(request.filter, "filter"),
         trace_filter=parse_condition(request.trace_filter, "trace_filter"),
         tree_filter=parse_condition(request.tree_filter, "tree_filter"),
@@ -245,5 +245,6 @@ def set_time(message: Timestamp, time_us: int) -> None:
     message.nanos = micros * 1_000
 
 
-def _optional_time_us(request: Any, field: str) -> int | None:
+def optional_time_us(request: Any, field: str) -> int | None:
+    """Microseconds since the epoch of a time that may be absent."""
     return time_us(getattr(request, field)) if request.HasField(field) else None

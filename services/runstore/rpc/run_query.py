@@ -4,15 +4,13 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from runstore.domain.blob_refs import BlobRef
-from runstore.domain.runs import RunField, StoredRun
 from runstore.ingest.validation import uuid_text
 from runstore.query.list_runs import ListRuns
-from runstore.query.read_tokens import ReadTokens
 from runstore.rpc.authentication import current_principal
-from runstore.rpc.mapping import run_fields, run_message, run_query
-from runstore.v1 import run_pb2, run_query_service_pb2_grpc
+from runstore.rpc.mapping import run_fields, run_query
+from runstore.rpc.run_messages import RunMessages
 from runstore.v1 import run_query_service_pb2 as pb
+from runstore.v1 import run_query_service_pb2_grpc
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -20,9 +18,9 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class RunQueryServicer(run_query_service_pb2_grpc.RunQueryServiceServicer):
     """Maps questions in and runs out."""
 
-    def __init__(self, runs: ListRuns, read_tokens: ReadTokens) -> None:
+    def __init__(self, runs: ListRuns, messages: RunMessages) -> None:
         self._runs = runs
-        self._read_tokens = read_tokens
+        self._message = messages.message
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: _Context) -> pb.ListRunsResponse:
         tenant_id = current_principal.get().tenant_id
@@ -37,18 +35,3 @@ class RunQueryServicer(run_query_service_pb2_grpc.RunQueryServiceServicer):
         project_id = uuid_text("project_id", request.project_id) if request.HasField("project_id") else None
         run = await self._runs.get(tenant_id, uuid_text("id", request.id), project_id, fields)
         return pb.GetRunResponse(run=self._message(tenant_id, run, fields))
-
-    def _message(self, tenant_id: str, run: StoredRun, fields: frozenset[RunField]) -> run_pb2.Run:
-        message = run_message(run, fields)
-        for field, value in run.values.items():
-            if isinstance(value, BlobRef):
-                payload = message.large_payloads[field.value]
-                payload.size_bytes = value.size_bytes
-                payload.read_token = self._read_tokens.of_payload(value)
-        key, files = run.values.get(RunField.ATTACHMENTS, (None, {}))
-        for name, (mime_type, size_bytes) in files.items():
-            attachment = message.attachments[name]
-            attachment.mime_type = mime_type
-            attachment.size_bytes = size_bytes
-            attachment.read_token = self._read_tokens.of_attachment(tenant_id, key, name)
-        return message

@@ -14,18 +14,24 @@ from runstore.rpc.otlp import OtlpServicer
 from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_query import RunQueryServicer
+from runstore.rpc.thread_query import ThreadQueryServicer
+from runstore.rpc.trace_query import TraceQueryServicer
 from runstore.v1 import (
     admin_service_pb2_grpc,
     blob_service_pb2_grpc,
     project_service_pb2_grpc,
     run_ingest_service_pb2_grpc,
     run_query_service_pb2_grpc,
+    thread_query_service_pb2_grpc,
+    trace_query_service_pb2_grpc,
 )
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024 + 1024 * 1024
 SERVICES = (
     "runstore.v1.RunIngestService",
     "runstore.v1.RunQueryService",
+    "runstore.v1.TraceQueryService",
+    "runstore.v1.ThreadQueryService",
     "runstore.v1.ProjectService",
     "opentelemetry.proto.collector.trace.v1.TraceService",
     "runstore.v1.BlobService",
@@ -40,6 +46,8 @@ class StoreServer:
         self,
         ingest: RunIngestServicer,
         query: RunQueryServicer,
+        traces: TraceQueryServicer,
+        threads: ThreadQueryServicer,
         projects: ProjectServicer,
         admin: AdminServicer,
         blobs: BlobServicer,
@@ -59,6 +67,8 @@ class StoreServer:
             OtlpServicer(ingest), self._server
         )
         run_query_service_pb2_grpc.add_RunQueryServiceServicer_to_server(query, self._server)
+        trace_query_service_pb2_grpc.add_TraceQueryServiceServicer_to_server(traces, self._server)
+        thread_query_service_pb2_grpc.add_ThreadQueryServiceServicer_to_server(threads, self._server)
         project_service_pb2_grpc.add_ProjectServiceServicer_to_server(projects, self._server)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(blobs, self._server)

@@ -18,6 +18,8 @@ from runstore.ingest.uploads import UploadLimits, Uploads
 from runstore.ingest.visibility import Visibility
 from runstore.query.cursors import PageTokens
 from runstore.query.list_runs import ListRuns
+from runstore.query.list_threads import ListThreads
+from runstore.query.list_traces import ListTraces
 from runstore.query.read_tokens import ReadTokens
 from runstore.rpc.admin import AdminServicer
 from runstore.rpc.authentication import Authenticator, KeyAuthentication, NoAuthentication
@@ -25,8 +27,11 @@ from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.run_ingest import RunIngestServicer
+from runstore.rpc.run_messages import RunMessages
 from runstore.rpc.run_query import RunQueryServicer
 from runstore.rpc.server import StoreServer
+from runstore.rpc.thread_query import ThreadQueryServicer
+from runstore.rpc.trace_query import TraceQueryServicer
 from runstore.runtime.clock import Clock, SystemClock
 from runstore.runtime.flusher_process import FlusherProcess
 from runstore.runtime.metrics import StoreMetrics, listening
@@ -121,7 +126,10 @@ async def _server(
 ) -> StoreServer:
     sequence = Sequence(clock, log.last_sequence)
     ingest = IngestRuns(catalog.projects, sequence, log, visibility, metrics.ingest)
-    runs = ListRuns(store, visibility, PageTokens(await catalog.secret("page_tokens")))
+    page_tokens = PageTokens(await catalog.secret("page_tokens"))
+    runs = ListRuns(store, visibility, page_tokens)
+    traces = ListTraces(runs, store.traces, catalog.projects)
+    threads = ListThreads(store.threads, runs, traces, catalog.projects, visibility, page_tokens)
     read_tokens = ReadTokens(await catalog.secret("read_tokens"), clock)
     settings.spool_dir.mkdir(exist_ok=True)
     uploads = Uploads(
@@ -138,9 +146,12 @@ async def _server(
         else NoAuthentication()
     )
     dead_letters = DeadLetters(store.dead_letters, store, ingest, visibility)
+    messages = RunMessages(read_tokens)
     return StoreServer(
         RunIngestServicer(ingest, visibility, uploads, metrics.ingest),
-        RunQueryServicer(runs, read_tokens),
+        RunQueryServicer(runs, messages),
+        TraceQueryServicer(traces, messages),
+        ThreadQueryServicer(threads, messages),
         ProjectServicer(catalog.projects, store, visibility, unused, clock),
         AdminServicer(dead_letters, status, metrics.exposition),
         BlobServicer(uploads, blobs, store, read_tokens),

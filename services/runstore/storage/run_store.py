@@ -10,6 +10,7 @@ from runstore.domain.dead_letters import DeadLetter
 from runstore.domain.runs import (
     Attachment,
     AttachmentRef,
+    RunField,
     RunMove,
     RunPage,
     RunPatch,
@@ -17,6 +18,8 @@ from runstore.domain.runs import (
     RunQuery,
     RunRow,
 )
+from runstore.domain.threads import ThreadPage, ThreadQuery, ThreadStat, ThreadStats
+from runstore.domain.traces import Usage
 
 
 class StoreUnavailable(Exception):
@@ -138,6 +141,56 @@ class RunReader(Protocol):
 
     async def attachment(self, ref: AttachmentRef, /) -> Attachment | None:
         """The file, or where it is; None when there is none."""
+        ...
+
+
+class TraceReader(Protocol):
+    """Sums up the runs of traces. Every method raises StoreUnavailable."""
+
+    async def trace_usage(
+        self,
+        tenant_id: str,
+        project_id: str,
+        trace_ids: Collection[str],
+        fields: Collection[RunField],
+        /,
+    ) -> Mapping[str, Usage]:
+        """What all runs of each trace used together, by trace id; of the fields those in USAGE_FIELDS."""
+        ...
+
+    async def subtree_usage(
+        self,
+        tenant_id: str,
+        trace_ids: Collection[str],
+        run_ids: Collection[str],
+        fields: Collection[RunField],
+        /,
+    ) -> Mapping[str, Usage]:
+        """As `trace_usage`, of each of some runs of these traces with everything below it, by run id."""
+        ...
+
+
+class ThreadReader(Protocol):
+    """Answers questions about threads. Every method raises StoreUnavailable."""
+
+    async def list_threads(self, query: ThreadQuery, /) -> ThreadPage:
+        """A page of threads, the latest first; never empty while more match, short now and then."""
+        ...
+
+    async def aggregate_stats(self, query: ThreadQuery, stats: Collection[ThreadStat], /) -> ThreadStats:
+        """The traces in the window of all threads that match, summed up."""
+        ...
+
+    async def thread_stats(
+        self, query: ThreadQuery, thread_id: str, stats: Collection[ThreadStat], /
+    ) -> ThreadStats:
+        """The traces of one thread that satisfy the query's `filter`, summed up."""
+        ...
+
+    async def turn_numbers(
+        self, tenant_id: str, project_id: str, thread_id: str, trace_ids: Collection[str], /
+    ) -> Mapping[str, int]:
+        """Places of some traces among all of a thread by (start time, id), from 1."""
         ...
 
 

@@ -6,7 +6,7 @@ window on until its page is full.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +129,20 @@ class RunListSql:
         text = merged_runs(rows, self.groups, conditions, self._order, self._query.limit + 1)
         return Statement(text, self._parameters)
 
+    def matching(self, expressions: Iterable[str], keys: list[RunKey] | None = None) -> Statement:
+        """All runs of the range, or those of them with these keys, that meet the query's conditions, in no
+        order; see `matching_runs`."""
+        rows = self._rows(None, None, candidates_only=False)
+        if keys is not None:
+            rows = f"{rows} AND {bind_keys(self._parameters, keys)}"
+        elif self._candidate:
+            candidates = self._rows(None, None)
+            rows = (
+                f"{rows} AND (project_id, start_time, run_id) IN "
+                f"(SELECT project_id, start_time, run_id FROM runs WHERE {candidates})"
+            )
+        return Statement(matching_runs(rows, expressions, self._conditions()), self._parameters)
+
     def _bind(self, name: str, value: Any, sql_type: str) -> str:
         self._parameters[name] = value
         return f"{{{name}:{sql_type}}}"
@@ -217,9 +231,34 @@ def merged_runs(rows: str, groups: Sequence[str], conditions: list[str], order: 
     """Select the merged runs among the partial rows that `rows` admits: project id, start time in
     microseconds, run id, `present` and then the groups."""
     where = " AND ".join(conditions) if conditions else "1"
-    filtered = {name: MERGED[name] for name in re.findall(r"\b[a-z_]+\b", where) if name in MERGED}
+    merged = _merged(rows, _columns_in(where), groups)
+    outputs = "".join(f", m_{group}" for group in groups)
+    return (
+        f"SELECT toString(project_id), toUnixTimestamp64Micro(start_time), toString(run_id), m_present"
+        f"{outputs} FROM ({merged}) WHERE {where} "
+        f"ORDER BY start_time {order}, run_id {order} LIMIT {limit}"
+    )
+
+
+def matching_runs(rows: str, expressions: Iterable[str], conditions: list[str]) -> str:
+    """Select the merged runs among the partial rows that `rows` admits, for statistics: project_id,
+    start_time, run_id and the columns of MERGED that the expressions name."""
+    where = " AND ".join(conditions) if conditions else "1"
+    columns = _columns_in(" ".join(expressions))
+    merged = _merged(rows, {**columns, **_columns_in(where)}, ())
+    names = ", ".join(["project_id", "start_time", "run_id", *columns])
+    return f"SELECT {names} FROM ({merged}) WHERE {where}"
+
+
+def _columns_in(text: str) -> dict[str, str]:
+    """The columns of MERGED that SQL names."""
+    return {name: MERGED[name] for name in re.findall(r"\b[a-z_]+\b", text) if name in MERGED}
+
+
+def _merged(rows: str, columns: Mapping[str, str], groups: Sequence[str]) -> str:
+    """The runs that exist, with their key, these columns and groups."""
     aggregates = {"m_present", *(f"m_{group}" for group in groups)}
-    aggregates.update(_AGGREGATE_NAME.findall(" ".join(filtered.values())))
+    aggregates.update(_AGGREGATE_NAME.findall(" ".join(columns.values())))
     grouped = ", ".join(f"{AGGREGATES[name]} AS {name}" for name in sorted(aggregates))
     gone = f"maxIf(seq, bitAnd(present, {Present.GONE.value}) != 0)"
     merged = (
@@ -227,16 +266,9 @@ def merged_runs(rows: str, groups: Sequence[str], conditions: list[str], order: 
         "GROUP BY project_id, start_time, run_id "
         f"HAVING bitAnd(m_present, {EXISTS.value}) = {EXISTS.value} AND max(seq) > {gone}"
     )
-    if filtered:
-        merged = (
-            f"SELECT *, {', '.join(f'{text} AS {name}' for name, text in filtered.items())} FROM ({merged})"
-        )
-    outputs = ", ".join(f"m_{group}" for group in groups)
-    return (
-        f"SELECT toString(project_id), toUnixTimestamp64Micro(start_time), toString(run_id), m_present"
-        f"{', ' if outputs else ''}{outputs} FROM ({merged}) WHERE {where} "
-        f"ORDER BY start_time {order}, run_id {order} LIMIT {limit}"
-    )
+    if not columns:
+        return merged
+    return f"SELECT *, {', '.join(f'{text} AS {name}' for name, text in columns.items())} FROM ({merged})"
 
 
 def payloads(tenant_id: str, keys: list[RunKey], columns: Mapping[str, bool]) -> Statement:

@@ -1,7 +1,7 @@
 """Runs in ClickHouse: the one implementation of `RunStore`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -45,6 +45,8 @@ from runstore.storage.clickhouse.list_sql import (
     payloads,
 )
 from runstore.storage.clickhouse.merged_run import COST_FIELDS, MergedRun, Prices
+from runstore.storage.clickhouse.threads import ClickHouseThreads
+from runstore.storage.clickhouse.traces import ClickHouseTraces
 from runstore.storage.run_store import Block, BlockRefused, EngineFigures, StoreUnavailable
 
 logger = structlog.get_logger()
@@ -91,6 +93,8 @@ class ClickHouseRunStore:
         self._engine = engine
         self._blocks = blocks
         self.dead_letters = ClickHouseDeadLetters(engine)
+        self.traces = ClickHouseTraces(engine)
+        self.threads = ClickHouseThreads(engine, self)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -239,6 +243,17 @@ class ClickHouseRunStore:
         projects = tuple({key.project_id for key in keys})
         sql = RunListSql(query, KeyRange(projects, query.min_start_time_us, query.max_start_time_us))
         return _found(sql, await self._rows(sql.by_keys(keys)), query, await self._prices(query))
+
+    async def matching(self, query: RunQuery, expressions: Iterable[str], /) -> Statement:
+        """SQL of the runs that a query means; see `list_sql.matching_runs`."""
+        if query.run_ids:
+            keys = await self._keys(query.tenant_id, query.run_ids)
+            projects = tuple({key.project_id for key in keys})
+            if query.project_ids:
+                projects = tuple(project for project in projects if project in query.project_ids)
+            key_range = KeyRange(projects, query.min_start_time_us, query.max_start_time_us)
+            return RunListSql(query, key_range).matching(expressions, keys)
+        return RunListSql(query, await self._key_range(query)).matching(expressions)
 
     async def _by_windows(self, query: RunQuery) -> "list[_Found]":
         """Move a window through the key range until one run more than the page holds is found."""

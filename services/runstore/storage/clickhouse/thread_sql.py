@@ -1,0 +1,194 @@
+"""SQL that groups root runs into threads and sums their traces up.
+
+Threads are made when they are asked for: a thread is the merged root runs of a project that name it, and
+the skip index on `thread_id` finds these among the partial rows.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from runstore.domain.conditions import Always, Compare, Condition, OneOf, Present, Relation, ScalarField
+from runstore.domain.runs import Position, RunField
+from runstore.domain.threads import ThreadQuery, ThreadStat
+from runstore.storage.clickhouse.columns import sql_time
+from runstore.storage.clickhouse.list_sql import Statement
+from runstore.storage.clickhouse.usage_sql import runs_with, usage_columns
+
+_TIME = "DateTime64(6, 'UTC')"
+_NEWEST = "(root.start_time, root.run_id)"
+_LATENCY = "root.latency"
+_USED = re.compile(r"\bused\.([a-z_]+)")
+_FIRST_TOKEN = "date_diff('microsecond', root.start_time, used.first_token_time) / 1e6"  # noqa: S105 - a time
+
+_STATS: Mapping[ThreadStat, str] = {
+    ThreadStat.THREAD_COUNT: "uniqExact(root.thread_id)",
+    ThreadStat.TRACE_COUNT: "count()",
+    ThreadStat.FAILED_TRACE_COUNT: "countIf(root.has_error)",
+    ThreadStat.ERROR_RATE: "avgOrNull(root.has_error)",
+    ThreadStat.STREAMING_RATE: "avgOrNullIf(used.first_token_time IS NOT NULL, root.end_time IS NOT NULL)",
+    ThreadStat.FIRST_START_TIME: "toUnixTimestamp64Micro(minOrNull(root.start_time))",
+    ThreadStat.LAST_START_TIME: "toUnixTimestamp64Micro(maxOrNull(root.start_time))",
+    ThreadStat.LAST_END_TIME: "toUnixTimestamp64Micro(maxOrNull(root.end_time))",
+    ThreadStat.LATENCY_P50: f"quantileExactInclusive(0.5)({_LATENCY})",
+    ThreadStat.LATENCY_P99: f"quantileExactInclusive(0.99)({_LATENCY})",
+    ThreadStat.FIRST_TOKEN_P50: f"quantileExactInclusive(0.5)({_FIRST_TOKEN})",
+    ThreadStat.FIRST_TOKEN_P99: f"quantileExactInclusive(0.99)({_FIRST_TOKEN})",
+    ThreadStat.MEDIAN_TOKENS: "quantileExact(0.5)(used.total_tokens)",
+    ThreadStat.TOTAL_TOKENS: "ifNull(sum(used.total_tokens), 0)",
+    ThreadStat.PROMPT_TOKENS: "ifNull(sum(used.prompt_tokens), 0)",
+    ThreadStat.COMPLETION_TOKENS: "ifNull(sum(used.completion_tokens), 0)",
+    ThreadStat.TOTAL_COST: "ifNull(sum(used.total_cost), 0)",
+    ThreadStat.PROMPT_COST: "ifNull(sum(used.prompt_cost), 0)",
+    ThreadStat.COMPLETION_COST: "ifNull(sum(used.completion_cost), 0)",
+    ThreadStat.PROMPT_TOKEN_DETAILS: "sumMap(used.prompt_token_details)",
+    ThreadStat.COMPLETION_TOKEN_DETAILS: "sumMap(used.completion_token_details)",
+    ThreadStat.PROMPT_COST_DETAILS: "sumMap(used.prompt_cost_details)",
+    ThreadStat.COMPLETION_COST_DETAILS: "sumMap(used.completion_cost_details)",
+}
+"""Over the root runs (`root`) and what their traces used (`used`)."""
+
+ROOT_COLUMNS = ("thread_id", "has_error", "end_time", "latency")
+"""Merged columns of the root runs that statistics need."""
+
+# Of one thread: its last, its first and its last failing trace.
+_LANDMARKS = (
+    f"toString(argMax(root.run_id, {_NEWEST})), "
+    f"toString(argMin(root.run_id, {_NEWEST})), "
+    f"if(countIf(root.has_error) > 0, toString(argMaxIf(root.run_id, {_NEWEST}, root.has_error)), '')"
+)
+
+
+def computed(stats: Collection[ThreadStat]) -> list[ThreadStat]:
+    """Those that the statements here compute, in their order."""
+    return [stat for stat in _STATS if stat in stats]
+
+
+def in_threads(thread_ids: Collection[str] | None) -> Condition:
+    """The run is of one of these threads; of any when None."""
+    if thread_ids is None:
+        return Present(ScalarField.THREAD_ID)
+    match list(thread_ids):
+        case []:
+            return Always(value=False)
+        case [thread_id]:
+            return Compare(ScalarField.THREAD_ID, Relation.EQ, thread_id)
+        case several:
+            return OneOf(ScalarField.THREAD_ID, tuple(several))
+
+
+class ThreadOrderSql:
+    """Finds the threads of a window in their order: that of their latest root runs, as of one moment."""
+
+    def __init__(self, query: ThreadQuery) -> None:
+        self._parameters: dict[str, Any] = {"tenant": query.tenant_id, "project": query.project_id}
+        conditions = ["tenant_id = {tenant:UUID}", "project_id = {project:UUID}"]
+        for bound, operator, name in (
+            (query.min_start_time_us, ">=", "min_start"),
+            (query.max_start_time_us, "<=", "max_start"),
+        ):
+            if bound is not None:
+                self._parameters[name] = sql_time(bound)
+                conditions.append(f"start_time {operator} {{{name}:{_TIME}}}")
+        if query.as_of is not None:
+            self._parameters["as_of"] = query.as_of
+            conditions.append("seq <= {as_of:UInt64}")
+        self._range = " AND ".join(conditions)
+
+    def border(self, after: Position | None, rows: int) -> Statement:
+        """Key of the `rows`-th partial row of a thread's root behind `after`; no row when fewer are left."""
+        behind = ""
+        if after is not None:
+            behind = f" AND start_time <= {self._time('after', after)} AND {self._key('after', after, '<')}"
+        text = (
+            "SELECT toUnixTimestamp64Micro(start_time), toString(run_id) FROM runs "
+            f"WHERE {self._range} AND {_IS_CANDIDATE}{behind} "
+            f"ORDER BY start_time DESC, run_id DESC LIMIT 1 OFFSET {rows - 1}"
+        )
+        return Statement(text, self._parameters)
+
+    def threads(self, after: Position | None, until: Position | None) -> Statement:
+        """The threads whose latest root is behind `after`, up to and including `until`: thread id, start time
+        in microseconds and run id of that root."""
+        rows, kept = self._range, []
+        if until is not None:
+            rows += f" AND start_time >= {self._time('until', until)}"
+            kept.append(self._last(until, "until", ">="))
+        if after is not None:
+            kept.append(self._last(after, "after", "<"))
+        roots = runs_with(rows, _IS_CANDIDATE, ("thread_id", "is_root"))
+        having = f"HAVING {' AND '.join(kept)} " if kept else ""
+        text = (
+            "SELECT assumeNotNull(thread_id), toUnixTimestamp64Micro(last.1), toString(last.2) FROM ("
+            f"SELECT thread_id, max((start_time, run_id)) AS last FROM {roots} "
+            f"WHERE is_root AND thread_id IS NOT NULL GROUP BY thread_id {having}) ORDER BY last DESC"
+        )
+        return Statement(text, self._parameters)
+
+    def _time(self, name: str, position: Position) -> str:
+        self._parameters[f"{name}_time"] = sql_time(position.start_time_us)
+        return f"{{{name}_time:{_TIME}}}"
+
+    def _key(self, name: str, position: Position, operator: str, key: str = "(start_time, run_id)") -> str:
+        self._parameters[f"{name}_run"] = position.run_id
+        return f"{key} {operator} ({self._time(name, position)}, {{{name}_run:UUID}})"
+
+    def _last(self, position: Position, name: str, operator: str) -> str:
+        return self._key(name, position, operator, "last")
+
+
+# The position in the trace and the name of the thread stand on one row: an update repeats the position.
+_IS_CANDIDATE = "thread_id != '' AND empty(parent_run_ids)"
+
+
+class ThreadStatsSql:
+    """Sums up the traces below some root runs."""
+
+    def __init__(self, roots: Statement, tenant_id: str, project_id: str) -> None:
+        """`roots` selects the root runs with their keys and ROOT_COLUMNS."""
+        self._roots = roots.text
+        self._parameters = {**roots.parameters, "of_tenant": tenant_id, "of_project": project_id}
+        self._range = "tenant_id = {of_tenant:UUID} AND project_id = {of_project:UUID}"
+
+    def span(self) -> Statement:
+        """Between which times the runs of the traces started: two times in microseconds; no row without
+        traces."""
+        text = (
+            "SELECT toUnixTimestamp64Micro(min(first_start)), toUnixTimestamp64Micro(max(last_start)) "
+            f"FROM trace_keys WHERE {self._range} AND trace_id IN (SELECT run_id FROM ({self._roots})) "
+            "HAVING count() > 0"
+        )
+        return Statement(text, self._parameters)
+
+    def bound(self, first_us: int, last_us: int) -> None:
+        """Runs of the traces are looked for between these times."""
+        self._parameters.update(of_first=sql_time(first_us), of_last=sql_time(last_us))
+        self._range += f" AND start_time BETWEEN {{of_first:{_TIME}}} AND {{of_last:{_TIME}}}"
+
+    def totals(self, stats: Collection[ThreadStat]) -> Statement:
+        """One row: all traces summed up, in the order of `computed`."""
+        columns = [_STATS[stat] for stat in computed(stats)]
+        return Statement(f"SELECT {', '.join(columns)} FROM {self._traces(columns)}", self._parameters)
+
+    def by_thread(self, stats: Collection[ThreadStat]) -> Statement:
+        """A row for each thread: its id, ids of its last trace, its first and its last that failed ("" when
+        none did), then the traces summed up."""
+        columns = [_STATS[stat] for stat in computed(stats)]
+        text = (
+            f"SELECT assumeNotNull(root.thread_id), {_LANDMARKS}, {', '.join(columns)} "
+            f"FROM {self._traces(columns)} GROUP BY root.thread_id"
+        )
+        return Statement(text, self._parameters)
+
+    def _traces(self, columns: list[str]) -> str:
+        """The roots, joined with what their traces used as far as the columns ask for it."""
+        fields = [RunField(name) for name in sorted(set(_USED.findall(" ".join(columns))))]
+        if not fields:
+            return f"({self._roots}) AS root"
+        of_roots = f"trace_id IN (SELECT run_id FROM ({self._roots}))"
+        names = ("trace_id", *(field.value for field in fields))
+        runs = runs_with(self._range, of_roots, names)
+        return (
+            f"({self._roots}) AS root LEFT JOIN (SELECT merged.trace_id AS trace_id, {usage_columns(fields)} "
+            f"FROM {runs} AS merged GROUP BY merged.trace_id) AS used ON used.trace_id = root.run_id"
+        )

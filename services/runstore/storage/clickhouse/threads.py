@@ -1,0 +1,197 @@
+"""Threads in ClickHouse: listed, and summed up."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from runstore.domain.conditions import AllOf, Condition
+from runstore.domain.runs import Position, RunField, RunPage, RunQuery
+from runstore.domain.threads import (
+    LISTED_STATS,
+    Thread,
+    ThreadPage,
+    ThreadQuery,
+    ThreadStat,
+    ThreadStats,
+)
+from runstore.storage.clickhouse.engine import Engine
+from runstore.storage.clickhouse.list_sql import Statement
+from runstore.storage.clickhouse.thread_sql import (
+    ROOT_COLUMNS,
+    ThreadOrderSql,
+    ThreadStatsSql,
+    computed,
+    in_threads,
+)
+
+_WIDEST_WINDOW_ROWS = 1_000_000
+_ALL = 10**9
+_PREVIEWS = frozenset({RunField.INPUTS_PREVIEW, RunField.OUTPUTS_PREVIEW, RunField.ERROR_PREVIEW})
+
+
+class Runs(Protocol):
+    """What threads need of the store of runs."""
+
+    async def list_runs(self, query: RunQuery, /) -> RunPage: ...
+
+    async def matching(self, query: RunQuery, expressions: Iterable[str], /) -> Statement:
+        """SQL of the runs, one row each, in no order: key, and the merged columns that expressions name."""
+        ...
+
+
+class ClickHouseThreads:
+    """`ThreadReader` over the runs of a store."""
+
+    def __init__(self, engine: Engine, runs: Runs) -> None:
+        self._engine = engine
+        self._runs = runs
+
+    async def list_threads(self, query: ThreadQuery, /) -> ThreadPage:
+        while True:
+            found = await self._in_order(query)
+            page, has_more = found[: query.limit], len(found) > query.limit
+            threads = await self._threads(query, dict(page))
+            # Threads that have lost their traces since the first page leave nothing to show.
+            if threads or not has_more:
+                return ThreadPage(tuple(threads), has_more)
+            query = replace(query, after=page[-1][1])
+
+    async def aggregate_stats(self, query: ThreadQuery, stats: Collection[ThreadStat], /) -> ThreadStats:
+        filters = (query.filter, query.trace_filter, query.tree_filter, query.thread_filter)
+        thread_ids = None
+        if any(each is not None for each in filters):
+            thread_ids = [thread_id for thread_id, _ in await self._in_order(replace(query, limit=_ALL))]
+        return await self._totals(query, _roots(query, thread_ids), stats)
+
+    async def thread_stats(
+        self, query: ThreadQuery, thread_id: str, stats: Collection[ThreadStat], /
+    ) -> ThreadStats:
+        return await self._totals(query, _roots(query, [thread_id], query.filter), stats)
+
+    async def _totals(
+        self, query: ThreadQuery, roots: RunQuery, stats: Collection[ThreadStat]
+    ) -> ThreadStats:
+        sql = await self._stats_sql(query, roots)
+        [values] = await self._rows(sql.totals(stats))
+        return _stats(computed(stats), values)
+
+    async def turn_numbers(
+        self, tenant_id: str, project_id: str, thread_id: str, trace_ids: Collection[str], /
+    ) -> Mapping[str, int]:
+        roots = await self._runs.matching(_roots(ThreadQuery(tenant_id, project_id), [thread_id]), ())
+        text = (
+            "SELECT toString(run_id), turn FROM (SELECT run_id, "
+            "row_number() OVER (ORDER BY start_time, run_id) AS turn "
+            f"FROM ({roots.text})) WHERE run_id IN {{turns:Array(UUID)}}"
+        )
+        rows = await self._rows(Statement(text, {**roots.parameters, "turns": list(trace_ids)}))
+        return dict(rows)
+
+    async def _in_order(self, query: ThreadQuery) -> list[tuple[str, Position]]:
+        """Threads that match behind `query.after`, at least one more than the limit if there are."""
+        sql = ThreadOrderSql(query)
+        found: list[tuple[str, Position]] = []
+        after, window = query.after, 4 * min(query.limit, _WIDEST_WINDOW_ROWS) + 16
+        while len(found) <= query.limit:
+            border = await self._rows(sql.border(after, window))
+            until = Position(*border[0]) if border else None
+            rows = await self._rows(sql.threads(after, until))
+            threads = {thread_id: Position(time_us, run_id) for thread_id, time_us, run_id in rows}
+            eligible = await self._eligible(query, threads)
+            found += [
+                (thread_id, position) for thread_id, position in threads.items() if thread_id in eligible
+            ]
+            if until is None:
+                break
+            after = until
+            window = min(4 * window, _WIDEST_WINDOW_ROWS)
+        return found
+
+    async def _eligible(self, query: ThreadQuery, thread_ids: Collection[str]) -> Collection[str]:
+        """Those of the threads that satisfy the query's filters."""
+        eligible = thread_ids
+        if query.filter is not None and eligible:
+            eligible = await self._with_root(_roots(query, eligible, query.filter))
+        return eligible
+
+    async def _with_root(self, roots: RunQuery) -> set[str]:
+        """The threads that have such a root."""
+        matching = await self._runs.matching(roots, ("thread_id",))
+        text = f"SELECT DISTINCT assumeNotNull(thread_id) FROM ({matching.text})"
+        return {thread_id for (thread_id,) in await self._rows(Statement(text, matching.parameters))}
+
+    async def _threads(self, query: ThreadQuery, positions: Mapping[str, Position]) -> list[Thread]:
+        """The threads with what there is to say of them, in the order given."""
+        if not positions:
+            return []
+        sql = await self._stats_sql(query, _roots(query, positions))
+        rows = {thread_id: values for thread_id, *values in await self._rows(sql.by_thread(LISTED_STATS))}
+        landmarks = {run_id for values in rows.values() for run_id in values[:3]}
+        previews = await self._previews(query, landmarks - {""})
+        threads = []
+        for thread_id, position in positions.items():
+            if thread_id not in rows:
+                continue
+            last, first, failed, *values = rows[thread_id]
+            threads.append(
+                Thread(
+                    thread_id,
+                    position,
+                    first,
+                    last,
+                    previews.get(first, {}).get(RunField.INPUTS_PREVIEW),
+                    previews.get(last, {}).get(RunField.OUTPUTS_PREVIEW),
+                    previews.get(failed, {}).get(RunField.ERROR_PREVIEW),
+                    _stats(computed(LISTED_STATS), values),
+                )
+            )
+        return threads
+
+    async def _previews(self, query: ThreadQuery, run_ids: set[str]) -> Mapping[str, Mapping[RunField, Any]]:
+        if not run_ids:
+            return {}
+        page = await self._runs.list_runs(
+            RunQuery(
+                query.tenant_id,
+                _PREVIEWS,
+                project_ids=(query.project_id,),
+                run_ids=tuple(run_ids),
+                limit=len(run_ids),
+            )
+        )
+        return {run.position.run_id: run.values for run in page.runs}
+
+    async def _stats_sql(self, query: ThreadQuery, roots: RunQuery) -> ThreadStatsSql:
+        """Statements about the traces below these roots."""
+        matching = await self._runs.matching(roots, ROOT_COLUMNS)
+        sql = ThreadStatsSql(matching, query.tenant_id, query.project_id)
+        span = await self._rows(sql.span())
+        sql.bound(*(span[0] if span else (0, 0)))
+        return sql
+
+    async def _rows(self, statement: Statement) -> Sequence[Sequence[Any]]:
+        return await self._engine.read(
+            lambda client: client.query(statement.text, parameters=statement.parameters).result_rows
+        )
+
+
+def _roots(
+    query: ThreadQuery, thread_ids: Collection[str] | None, condition: Condition | None = None
+) -> RunQuery:
+    """Root runs in the window, of these threads or of any, that satisfy the condition."""
+    of_thread = in_threads(thread_ids)
+    return RunQuery(
+        query.tenant_id,
+        frozenset(),
+        project_ids=(query.project_id,),
+        is_root=True,
+        min_start_time_us=query.min_start_time_us,
+        max_start_time_us=query.max_start_time_us,
+        filter=of_thread if condition is None else AllOf((of_thread, condition)),
+    )
+
+
+def _stats(names: Sequence[ThreadStat], values: Sequence[Any]) -> dict[ThreadStat, Any]:
+    """Statistics that have a value."""
+    stats = dict(zip(names, values, strict=True))
+    return {name: value for name, value in stats.items() if value is not None and value != {}}
