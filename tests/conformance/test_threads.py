@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -144,6 +144,11 @@ def talks(run_store: ClickHouseRunStore, blobs: BlobStore) -> Conversations:
     return asyncio.run(converse(run_store, blobs))
 
 
+def starting_at(low_us: int) -> Callable[[oracle.Run], bool]:
+    """Whether a run starts then or later."""
+    return lambda run: bool(run[RunField.START_TIME] >= low_us)
+
+
 def comparable(values: Mapping[Any, Any]) -> dict[Any, Any]:
     """Floats to nine digits, costs without trailing zeros."""
     return {name: _comparable(value) for name, value in values.items()}
@@ -193,9 +198,7 @@ async def test_threads_are_summed_up(talks: Conversations) -> None:
     runs = talks.runs
     for _ in range(2):
         for low_us in (0, T0_US + 7 * SECOND_US):
-            roots = oracle.threads(
-                runs, talks.project_id, lambda run, low=low_us: run[RunField.START_TIME] >= low
-            )
+            roots = oracle.threads(runs, talks.project_id, starting_at(low_us))
             query = replace(talks.query, min_start_time_us=low_us or None)
             for thread in await walk(talks, query, 5):
                 turns = roots[thread.thread_id]
@@ -219,9 +222,7 @@ async def test_all_threads_together(talks: Conversations) -> None:
     """The sum over all threads of a window, and over none."""
     runs, reader = talks.runs, talks.pipeline.store.threads
     for low_us in (0, T0_US + 7 * SECOND_US, T0_US * 2):
-        roots = oracle.threads(
-            runs, talks.project_id, lambda run, low=low_us: run[RunField.START_TIME] >= low
-        )
+        roots = oracle.threads(runs, talks.project_id, starting_at(low_us))
         query = replace(talks.query, min_start_time_us=low_us or None)
         found = await reader.aggregate_stats(query, COMPUTED)
         assert comparable(found) == comparable(oracle.stats(runs, roots))

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import grpc
@@ -43,7 +44,7 @@ def turn(project: str, at: datetime, thread_id: str | None, *, error: str = "") 
     root, *calls = (uuid.uuid4() for _ in range(3))
     metadata = {"metadata": {"thread_id": thread_id}}
     ended = timestamp(at + timedelta(seconds=2))
-    usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15, "total_cost": 0.25}
+    usage: dict[str, Any] = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15, "total_cost": 0.25}
     usage |= {"input_token_details": {"cache_read": 4}, "output_token_details": {"reasoning": 1}}
     outputs = json.dumps({"usage_metadata": usage}).encode()
     token = [{"name": "new_token", "time": (at + timedelta(seconds=1)).isoformat()}]
@@ -160,10 +161,12 @@ def test_runs_of_a_trace_oldest_first(channel: grpc.Channel, talk: Talk) -> None
     assert len(Traces(channel).ListTraceRuns(calls).runs) == 2
     calls.filter = 'eq(name, "nobody")'
     assert not Traces(channel).ListTraceRuns(calls).runs
-    for changed in ({"trace_id": str(uuid.uuid4())}, {"project_id": str(uuid.uuid4())}):
-        wanted = {"trace_id": talk.turns[0], "project_id": talk.project_id, **changed}
-        missing = traces.ListTraceRunsRequest(**wanted)
-        code, _ = refusal(lambda request=missing: Traces(channel).ListTraceRuns(request))
+    stranger = str(uuid.uuid4())
+    for missing in (
+        traces.ListTraceRunsRequest(trace_id=stranger, project_id=talk.project_id),
+        traces.ListTraceRunsRequest(trace_id=talk.turns[0], project_id=stranger),
+    ):
+        code, _ = refusal(partial(Traces(channel).ListTraceRuns, missing))
         assert code is grpc.StatusCode.NOT_FOUND
 
 
@@ -236,8 +239,8 @@ def test_refusals(channel: grpc.Channel, talk: Talk) -> None:
     missing, reason = str(uuid.uuid4()), error_pb2.ERROR_REASON_INVALID_ARGUMENT
     not_found = error_pb2.ERROR_REASON_NOT_FOUND
     thread, trace = Threads(channel), Traces(channel)
-    project = {"project_id": talk.project_id}
-    cases: list[tuple[Callable[[Any], object], Any, int, str]] = [
+    project: dict[str, Any] = {"project_id": talk.project_id}
+    cases: list[tuple[Any, Any, int, str]] = [
         (trace.ListTraces, traces.ListTracesRequest(project_id=missing), not_found, "project_id"),
         (trace.ListTraces, traces.ListTracesRequest(), reason, "project_id"),
         (trace.ListTraces, traces.ListTracesRequest(**project, page_size=-1), reason, "page_size"),
@@ -276,7 +279,7 @@ def test_refusals(channel: grpc.Channel, talk: Talk) -> None:
         ),
     ]
     for call, request, expected, field in cases:
-        _, detail = refusal(lambda call=call, request=request: call(request))
+        _, detail = refusal(partial(call, request))
         assert (detail.reason, detail.field) == (expected, field), request
 
 
@@ -290,5 +293,5 @@ def test_token_of_another_query_is_refused(channel: grpc.Channel, talk: Talk) ->
         threads.ListThreadsRequest(project_id=talk.project_id, filter='eq(name, "a")', page_token=token),
         threads.ListThreadsRequest(project_id=talk.project_id, page_token=f"{int(moment, 16) + 1:x}.{rest}"),
     ):
-        _, detail = refusal(lambda request=changed: thread.ListThreads(request))
+        _, detail = refusal(partial(thread.ListThreads, changed))
         assert detail.reason == error_pb2.ERROR_REASON_INVALID_CURSOR

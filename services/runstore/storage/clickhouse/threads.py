@@ -85,7 +85,7 @@ class ClickHouseThreads:
             f"FROM ({roots.text})) WHERE run_id IN {{turns:Array(UUID)}}"
         )
         rows = await self._rows(Statement(text, {**roots.parameters, "turns": list(trace_ids)}))
-        return dict(rows)
+        return {trace_id: int(turn) for trace_id, turn in rows}
 
     async def _in_order(self, query: ThreadQuery) -> list[tuple[str, Position]]:
         """Threads that match behind `query.after`, at least one more than the limit if there are."""
