@@ -21,13 +21,16 @@ from prometheus_client import CollectorRegistry
 from tests.fuzz.case import Case
 
 from runstore.catalog.catalog import open_catalog
+from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.prices import PriceBook
 from runstore.domain.runs import RunMove, RunPatch, RunPlace, RunRow
 from runstore.gateway.app import create_app
 from runstore.gateway.bodies import BodyLimits
 from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.store_client import StoreClient, open_channel
+from runstore.ingest import frames
 from runstore.ingest.flusher import Flusher, FlushReport
+from runstore.ingest.ingest_feedback import IngestFeedback
 from runstore.ingest.ingest_runs import IngestRuns
 from runstore.ingest.log import Log
 from runstore.ingest.metrics import IngestMetrics
@@ -37,11 +40,13 @@ from runstore.ingest.sequence import Sequence as SequenceNumbers
 from runstore.ingest.unused_blobs import UnusedBlobs
 from runstore.ingest.uploads import UploadLimits, Uploads
 from runstore.ingest.visibility import Visibility
+from runstore.query.read_feedback import ReadFeedback
 from runstore.query.read_tokens import ReadTokens
 from runstore.rpc.admin import AdminServicer
 from runstore.rpc.authentication import NoAuthentication
 from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.call_metrics import CallMetrics
+from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.run_ingest import RunIngestServicer
@@ -50,7 +55,7 @@ from runstore.rpc.server import StoreServer
 from runstore.runtime.clock import SystemClock
 from runstore.storage.blobs import BlobStore, open_blob_store
 from runstore.storage.clickhouse.blocks import BlockBuilder
-from runstore.storage.run_store import Block
+from runstore.storage.run_store import Block, FeedbackStore
 
 _MIB = 1024 * 1024
 LIMITS = BodyLimits(
@@ -66,7 +71,6 @@ _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _STREAM_RUNS = "/runstore.v1.RunIngestService/StreamRuns"
 _FLUSHED_OPERATIONS = 400
 _OFFLOADED_BYTES = 10_000
-_PATCHES = msgspec.msgpack.Decoder(list[RunPatch])
 _CHUNK_BYTES = 64 * 1024
 
 
@@ -127,6 +131,11 @@ class Target:
         self._defects.clear()
         self._engine.buried.clear()
         return found
+
+    def take_accepted_feedback(self) -> list[FeedbackPatch]:
+        """As `take_accepted`, of feedback."""
+        accepted, self._log.accepted_feedback = self._log.accepted_feedback, []
+        return accepted
 
     async def store(self, patches: Sequence[RunPatch], *, at_once: bool = False) -> None:
         """Build what the engine would get, when there is enough of it."""
@@ -195,10 +204,13 @@ class _Log:
 
     def __init__(self) -> None:
         self.accepted: list[RunPatch] = []
+        self.accepted_feedback: list[FeedbackPatch] = []
         self.visibility: Visibility | None = None
 
     async def append(self, body: bytes, last_sequence: int, on_durable: Any) -> None:
-        self.accepted += _PATCHES.decode(body)
+        of_runs, of_feedback = frames.decode(body)
+        self.accepted += of_runs
+        self.accepted_feedback += of_feedback
         on_durable()
         assert self.visibility is not None
         await self.visibility.stored(last_sequence)
@@ -237,6 +249,12 @@ class _Engine:
 
     async def unpark(self, patches: Sequence[tuple[str, RunPatch]], /) -> None:
         """Nothing was kept."""
+
+    async def append_feedback(self, patches: Sequence[FeedbackPatch], /) -> None:
+        msgspec.msgpack.encode(patches)
+
+    async def bury_feedback(self, patches: Sequence[FeedbackPatch], reason: str, /) -> None:
+        raise AssertionError("the engine refuses nothing")
 
     async def bury(self, patches: Sequence[RunPatch], reason: str, /) -> None:
         self.buried += [f"accepted, but cannot be stored: {reason}: {patch!r:.2000}" for patch in patches]
@@ -283,6 +301,12 @@ async def open_target() -> AsyncIterator[Target]:
             server = StoreServer(
                 RunIngestServicer(ingest, visibility, uploads, metrics),
                 cast("RunQueryServicer", _Absent()),
+                FeedbackServicer(
+                    IngestFeedback(
+                        catalog.projects, ingest, cast("FeedbackStore", _Absent()), visibility, clock
+                    ),
+                    cast("ReadFeedback", _Absent()),
+                ),
                 cast("ProjectServicer", _Absent()),
                 cast("AdminServicer", _Absent()),
                 BlobServicer(uploads, blobs, cast("Any", engine), read_tokens),

@@ -890,6 +890,9 @@ class FeedbackStats(_message.Message):
     MAX_FIELD_NUMBER: _builtins.int
     STDEV_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    COMMENTS_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
     n: _builtins.int
     """Number of scores, or the sum of the label counts."""
     avg: _builtins.float
@@ -900,9 +903,19 @@ class FeedbackStats(_message.Message):
     """Greatest score."""
     stdev: _builtins.float
     """Sample standard deviation; absent under two scores."""
+    errors: _builtins.int
+    """Records that say that what was to judge has failed."""
     @_builtins.property
     def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """How often each label was given."""
+        """How often each label, a value that is text, was given; the 1,000 most frequent."""
+
+    @_builtins.property
+    def comments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Some of the comments, at most 10."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Types of the sources, such as `api`, `app` and `model`."""
 
     def __init__(
         self,
@@ -913,10 +926,13 @@ class FeedbackStats(_message.Message):
         max: _builtins.float | None = ...,
         stdev: _builtins.float | None = ...,
         values: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        comments: _abc.Iterable[_builtins.str] | None = ...,
+        errors: _builtins.int = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_avg", b"_avg", "_max", b"_max", "_min", b"_min", "_stdev", b"_stdev", "avg", b"avg", "max", b"max", "min", b"min", "stdev", b"stdev"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg", b"_avg", "_max", b"_max", "_min", b"_min", "_stdev", b"_stdev", "avg", b"avg", "max", b"max", "min", b"min", "n", b"n", "stdev", b"stdev", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_avg", b"_avg", "_max", b"_max", "_min", b"_min", "_stdev", b"_stdev", "avg", b"avg", "comments", b"comments", "errors", b"errors", "max", b"max", "min", b"min", "n", b"n", "sources", b"sources", "stdev", b"stdev", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__avg: _TypeAlias = _typing.Literal["avg"]  # noqa: Y015
     _WhichOneofArgType__avg: _TypeAlias = _typing.Literal["_avg", b"_avg"]  # noqa: Y015

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.runs import RunPatch
 
 _ID = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}")
@@ -15,6 +16,7 @@ class DeadLetter:
 
     tenant_id: str
     run_id: str
+    """Run of the operation; nil for feedback on a project."""
     sequence: int
     """Place of the operation in the order of all; a replay keeps it."""
     reason: str
@@ -25,7 +27,7 @@ class DeadLetter:
     """When it was refused the last time; 0 when that was not written down."""
     burials: frozenset[str]
     """Each time that it was refused, by an id: what tells a letter from the same one refused again."""
-    patch: RunPatch | None = None
+    patch: RunPatch | FeedbackPatch | None = None
     """The operation; None in lists, and when this version cannot read it."""
 
     @property

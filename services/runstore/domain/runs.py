@@ -259,7 +259,8 @@ class StoredRun:
     position: Position
     values: dict[RunField, Any]
     """Selected fields that have a value. Times in microseconds, costs as Decimal, payloads as bytes or, if
-    they are in the blob store, `BlobRef`; attachments as {name: (MIME type, size in bytes)}."""
+    they are in the blob store, `BlobRef`; attachments as {name: (MIME type, size in bytes)}, the statistics
+    of feedback as `FeedbackByKey`."""
 
 
 @dataclass(frozen=True, slots=True)

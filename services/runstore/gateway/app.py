@@ -15,6 +15,7 @@ from runstore.gateway.documents import DESCRIPTION, SECURITY_SCHEMES
 from runstore.gateway.error_handlers import install_error_handlers
 from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.prefixes import CanonicalPaths
+from runstore.gateway.routes_feedback import feedback_routes
 from runstore.gateway.routes_ingest import ingest_routes
 from runstore.gateway.routes_metrics import metrics_routes
 from runstore.gateway.routes_otlp import otlp_routes
@@ -53,6 +54,7 @@ def create_app(
     app.include_router(otlp_routes(store, bodies))
     app.include_router(run_routes_v1(store))
     app.include_router(run_routes_v2(store, now_us))
+    app.include_router(feedback_routes(store, bodies))
     app.include_router(session_routes(store))
     app.include_router(server_routes(store))
     app.include_router(metrics_routes(store, metrics, needs_keys=needs_keys))

@@ -81,7 +81,7 @@ MULTIPART_BODY: Final = {
 | `post.<run_id>`, `patch.<run_id>` | JSON of a run without payloads, with `id`, `trace_id`, `dotted_order` |
 | the same and `.inputs`, `.outputs`, `.events`, `.extra`, `.error` or `.serialized` | JSON of one payload |
 | `attachment.<run_id>.<name>` | a file; the part's Content-Type is its MIME type |
-| `feedback.<feedback_id>` | JSON object; checked, not stored by this version |
+| `feedback.<feedback_id>` | JSON of a record of feedback, as `POST /feedback` takes it |
 
 Every part needs its length: a `Content-Length` header, or `; length=N` in its Content-Type.""",
         "content": {
@@ -91,6 +91,52 @@ Every part needs its length: a `Content-Length` header, or `; length=N` in its C
         },
     }
 }
+
+_CHANGES: Final[dict[str, Any]] = {
+    "score": {"type": "number", "description": "Truth values are 0 and 1."},
+    "value": {"description": "A label, or another text, number, truth value or object."},
+    "comment": {"type": "string"},
+    "correction": {"description": "What would have been right: text or an object."},
+}
+_FEEDBACK_PROPERTIES: Final[dict[str, Any]] = {
+    "id": {"type": "string", "format": "uuid", "description": "Made when absent."},
+    "run_id": {"type": "string", "format": "uuid"},
+    "trace_id": {"type": "string", "format": "uuid", "description": "Stands for its root without `run_id`."},
+    "session_id": {
+        "type": "string",
+        "format": "uuid",
+        "description": "The run's project, or the judged one.",
+    },
+    "key": {"type": "string", "maxLength": 180},
+    **_CHANGES,
+    "error": {"type": "boolean", "description": "Whether what was to judge has failed."},
+    "feedback_source": {
+        "type": "object",
+        "properties": {
+            "type": {"type": "string", "example": "api"},
+            "metadata": {"type": "object"},
+            "user_id": {"type": "string"},
+            "user_name": {"type": "string"},
+        },
+    },
+    "extra": {"type": "object"},
+    "comparative_experiment_id": {"type": "string", "format": "uuid"},
+    "feedback_group_id": {"type": "string", "format": "uuid"},
+    "start_time": {"type": "string", "format": "date-time", "description": "When the run began."},
+    "created_at": {"type": "string", "format": "date-time"},
+    "modified_at": {"type": "string", "format": "date-time"},
+}
+
+
+def _json_body(description: str, properties: dict[str, Any]) -> dict[str, Any]:
+    schema = {"type": "object", "description": description, "properties": properties}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+FEEDBACK_BODY: Final = _json_body(
+    "Needs `key`, and `run_id`, `trace_id` or `session_id`. Null is the same as absent.", _FEEDBACK_PROPERTIES
+)
+FEEDBACK_CHANGES_BODY: Final = _json_body("Null is the same as absent.", _CHANGES)
 
 ACCEPTED_ANSWER: Final = {
     "description": "Everything is stored durably.",

@@ -227,6 +227,37 @@ class RunV1(BaseModel):
     total_cost: str | None = Field(None, description="Dollars, decimal text.")
 
 
+class FeedbackSource(BaseModel):
+    """Who gave feedback."""
+
+    type: str
+    metadata: dict[str, Any] | None
+    user_id: str | None
+    user_name: str | None
+
+
+class FeedbackRecord(BaseModel):
+    """A record of feedback."""
+
+    id: UUID
+    created_at: str
+    modified_at: str
+    run_id: UUID | None
+    trace_id: UUID | None
+    session_id: UUID | None
+    start_time: str | None
+    key: str
+    score: float | None
+    value: Any
+    comment: str | None
+    correction: Any
+    error: bool
+    feedback_source: FeedbackSource
+    comparative_experiment_id: UUID | None
+    feedback_group_id: UUID | None
+    extra: dict[str, Any] | None
+
+
 class Cursors(BaseModel):
     """Where a list goes on."""
 

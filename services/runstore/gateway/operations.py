@@ -4,13 +4,14 @@ A refused run or part costs its neighbours nothing: everything good is sent on, 
 the rest.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.gateway.feedback_json import read_feedback
 from runstore.gateway.multipart import Part
 from runstore.gateway.run_json import (
     PAYLOAD_FIELDS,
@@ -24,6 +25,7 @@ from runstore.gateway.run_json import (
     wrong_type,
 )
 from runstore.gateway.store_client import MAX_WRITE_BYTES, MAX_WRITE_OPERATIONS
+from runstore.v1 import feedback_service_pb2 as feedback_pb
 from runstore.v1 import run_ingest_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -57,8 +59,8 @@ class Operations:
     sources: list[str] = field(default_factory=list)
     """Where each operation was in the request."""
     refusals: list[Refusal] = field(default_factory=list)
-    feedback_parts: int = 0
-    """Well-formed feedback, which this version does not store."""
+    feedback: list[feedback_pb.Feedback] = field(default_factory=list)
+    """Records of feedback, stored behind the operations."""
 
     @property
     def operations(self) -> "RepeatedCompositeFieldContainer[pb.RunOperation]":
@@ -86,6 +88,14 @@ class Operations:
         for error in errors:
             self.refusals.append(Refusal(self.sources[offset + error.index], error.field, error.message))
 
+    def refuse_feedback_by_store(
+        self, records: Sequence[feedback_pb.Feedback], errors: Iterable[pb.OperationError]
+    ) -> None:
+        """Merges the store's refusals of a message with these records."""
+        for error in errors:
+            source = f"feedback.{records[error.index].id}"
+            self.refusals.append(Refusal(source, error.field, error.message))
+
     def messages(self) -> Iterator[tuple[int, pb.WriteRunsRequest]]:
         """WriteRuns messages within the protocol's limits, each with the number of its first operation.
 
@@ -103,13 +113,29 @@ class Operations:
                     yield start, message
                 start, size, message = number, 0, pb.WriteRunsRequest()
             if operation_bytes > MAX_WRITE_BYTES:
-                self.refuse(self.sources[number], _too_large_for_a_message())
+                self.refuse(self.sources[number], _too_large_for_a_message("run"))
                 start = number + 1
                 continue
             message.operations.append(operation)
             size += operation_bytes
         if message.operations:
             yield start, message
+
+    def feedback_messages(self) -> Iterator[feedback_pb.WriteFeedbackRequest]:
+        """As `messages`, for the records of feedback."""
+        size, message = 0, feedback_pb.WriteFeedbackRequest()
+        for record in self.feedback:
+            record_bytes = record.ByteSize() + 16
+            if record_bytes > MAX_WRITE_BYTES:
+                self.refuse(f"feedback.{record.id}", _too_large_for_a_message("record"))
+                continue
+            if size + record_bytes > MAX_WRITE_BYTES or len(message.feedback) >= MAX_WRITE_OPERATIONS:
+                yield message
+                size, message = 0, feedback_pb.WriteFeedbackRequest()
+            message.feedback.append(record)
+            size += record_bytes
+        if message.feedback:
+            yield message
 
 
 def operation_of(run: RunJson, *, is_create: bool) -> Operations:
@@ -261,9 +287,7 @@ class Assembly:
         if kind == "attachment" and "." in rest:
             self._add_attachment(part, *rest.split(".", 1))
         elif kind == "feedback" and rest and isinstance(part, Part):
-            canonical_uuid("id", rest)
-            _check_object(part.content)
-            self._found.feedback_parts += 1
+            self._found.feedback.append(read_feedback(part.content, canonical_uuid("id", rest)))
         elif kind in ("post", "patch") and "." in rest:
             self._early.append(part)
         else:
@@ -292,20 +316,11 @@ def _require_place(run: RunJson) -> None:
         raise invalid("dotted_order", "missing")
 
 
-def _check_object(content: bytes) -> None:
-    try:
-        msgspec.json.decode(content, type=dict[str, msgspec.Raw])
-    except msgspec.ValidationError as error:
-        raise wrong_type(error) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise not_json(error) from error
-
-
 def _wrong_length(declared_bytes: int, size_bytes: int) -> RunstoreError:
     if declared_bytes < 0:
         return invalid("", "its length is missing: Content-Length, or `; length=N` in Content-Type")
     return invalid("", f"its length is {size_bytes} bytes, not {declared_bytes} as declared")
 
 
-def _too_large_for_a_message() -> RunstoreError:
-    return RunstoreError(ErrorReason.TOO_LARGE, f"the run is above {MAX_WRITE_BYTES} bytes")
+def _too_large_for_a_message(kind: str) -> RunstoreError:
+    return RunstoreError(ErrorReason.TOO_LARGE, f"the {kind} is above {MAX_WRITE_BYTES} bytes")

@@ -7,7 +7,6 @@ the request is stored; 400 means that nothing of it is.
 from contextlib import aclosing
 from typing import Any, Final
 
-import structlog
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -38,14 +37,11 @@ from runstore.v1 import run_ingest_service_pb2 as pb
 # A body can hold 10,000 bad runs; nobody reads more than these.
 _MAX_LISTED_REFUSALS: Final = 100
 
-_log = structlog.get_logger(__name__)
-
 
 def ingest_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
     """The routes, writing to `store`."""
     router = APIRouter(tags=["Ingest"])
     answers: dict[int | str, dict[str, Any]] = {202: ACCEPTED_ANSWER, **INGEST_ERRORS}
-    feedback_warning = _OnceWarning()
 
     @router.post("/runs", status_code=202, responses=answers, openapi_extra=RUN_BODY)
     async def create_run(request: Request) -> Response:
@@ -84,10 +80,7 @@ def ingest_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
 
     @router.post("/runs/multipart", status_code=202, responses=answers, openapi_extra=MULTIPART_BODY)
     async def write_multipart(request: Request) -> Response:
-        """Creates and updates many runs with their payloads and attachments, one part each.
-
-        `feedback.<id>` parts are checked but not stored by this version; the answer says so.
-        """
+        """Creates and updates many runs with their payloads, attachments and feedback, one part each."""
         credentials = credentials_of(request.headers)
         boundary = boundary_of(request.headers.get("content-type", ""))
         async with bodies.read_or_stream(request) as body:
@@ -95,23 +88,9 @@ def ingest_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
                 found = await _operations_of_stream(body, boundary, store, credentials)
             else:
                 found = operations_of_parts(split(body, boundary))
-            if found.feedback_parts:
-                feedback_warning.give()
             return await _store_all(request, store, found, credentials)
 
     return router
-
-
-class _OnceWarning:
-    """Says once per process that feedback is not stored; each answer says it, too."""
-
-    def __init__(self) -> None:
-        self._given = False
-
-    def give(self) -> None:
-        if not self._given:
-            self._given = True
-            _log.warning("feedback_not_stored", hint="feedback parts are accepted but not stored yet")
 
 
 def _agree_on_id(run: RunJson, path_id: str) -> None:
@@ -139,13 +118,16 @@ async def _operations_of_stream(
 
 
 async def _write(store: StoreClient, found: Operations, credentials: Credentials) -> None:
-    if not found.operations:
+    if not found.operations and not found.feedback:
         # Nothing to store, but only the store knows who may be told so.
         await store.write_runs(pb.WriteRunsRequest(), credentials)
     # One after the other: operations are applied in the order of the request.
     for offset, message in found.messages():
         answer = await store.write_runs(message, credentials)
         found.refuse_by_store(offset, answer.errors)
+    for records in found.feedback_messages():
+        confirmed = await store.write_feedback(records, credentials)
+        found.refuse_feedback_by_store(records.feedback, confirmed.errors)
 
 
 async def _store_one(
@@ -164,11 +146,11 @@ async def _store_all(
     try:
         await _write(store, found, credentials)
     finally:
-        add_call_facts(request.scope, operations=len(found.operations), refused=len(found.refusals))
+        operations = len(found.operations) + len(found.feedback)
+        add_call_facts(request.scope, operations=operations, refused=len(found.refusals))
     if found.refusals:
         return _refusal_answer(found)
-    message = f"{len(found.operations)} operations accepted"
-    return json_response({"message": message + _feedback_note(found)}, 202)
+    return json_response({"message": f"{operations} operations accepted"}, 202)
 
 
 def _refusal_answer(found: Operations) -> Response:
@@ -177,8 +159,7 @@ def _refusal_answer(found: Operations) -> Response:
     if len(found.refusals) > len(listed):
         lines.append(f"and {len(found.refusals) - len(listed)} more")
     body = {
-        "error": f"{len(found.refusals)} of the request refused, everything else stored"
-        + _feedback_note(found),
+        "error": f"{len(found.refusals)} of the request refused, everything else stored",
         "details": "\n".join(lines),
         "refused": [
             {"source": refusal.source, "field": refusal.field, "message": refusal.message}
@@ -186,9 +167,3 @@ def _refusal_answer(found: Operations) -> Response:
         ],
     }
     return json_response(body, 422)
-
-
-def _feedback_note(found: Operations) -> str:
-    if not found.feedback_parts:
-        return ""
-    return f"; {found.feedback_parts} feedback parts are not stored by this version"

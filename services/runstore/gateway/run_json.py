@@ -4,7 +4,7 @@ Payloads are not looked into: they are cut out as bytes and passed on. Null mean
 """
 
 import re
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -14,6 +14,8 @@ from runstore.domain.json_text import replace_lone_surrogates
 from runstore.domain.times import MAX_TIME_US, MIN_TIME_US, out_of_range, parse_time
 from runstore.v1 import run_ingest_service_pb2 as pb
 from runstore.v1 import run_pb2
+
+_T = TypeVar("_T")
 
 _ABSENT: Final = msgspec.Raw()
 
@@ -78,12 +80,17 @@ _JSON_SPACES: Final = b" \t\r\n"
 
 
 def parse_run(raw: bytes | msgspec.Raw) -> RunJson:
-    """The run in a JSON object.
+    """The run in a JSON object. Raises as `parse_object`."""
+    return parse_object(_DECODER, raw)
+
+
+def parse_object(decoder: "msgspec.json.Decoder[_T]", raw: bytes | msgspec.Raw) -> _T:
+    """What `decoder` reads in a JSON object.
 
     Raises MALFORMED_BODY when it is not JSON, INVALID_ARGUMENT naming the key for a wrong type.
     """
     try:
-        return _DECODER.decode(raw)
+        return decoder.decode(raw)
     except msgspec.ValidationError as error:
         raise wrong_type(error) from error
     except msgspec.DecodeError as error:
@@ -92,7 +99,7 @@ def parse_run(raw: bytes | msgspec.Raw) -> RunJson:
         replaced = replace_lone_surrogates(text)
         if replaced is text:
             raise not_json(error) from error
-        return parse_run(replaced)
+        return parse_object(decoder, replaced)
     except (UnicodeDecodeError, RecursionError) as error:
         raise not_json(error) from error
 
@@ -145,9 +152,9 @@ def fill_fields(fields: pb.RunFields, run: RunJson) -> None:
     if run.run_type is not None:
         fields.run_type = run_type_of(run.run_type)
     if run.start_time is not None:
-        _fill_time(fields.start_time, "start_time", run.start_time)
+        fill_time(fields.start_time, "start_time", run.start_time)
     if run.end_time is not None:
-        _fill_time(fields.end_time, "end_time", run.end_time)
+        fill_time(fields.end_time, "end_time", run.end_time)
     if run.tags is not None:
         fields.tags.SetInParent()  # An empty list says something, too.
         fields.tags.values.extend(run.tags)
@@ -226,7 +233,9 @@ def _error_text(content: bytes) -> str:
         raise invalid("error", not_json(error).message) from error
 
 
-def _fill_time(timestamp: Timestamp, field: str, value: str | float) -> None:
+def fill_time(timestamp: Timestamp, field: str, value: str | float) -> None:
+    """Sets a time given as ISO 8601, or as seconds or milliseconds since the epoch. Raises
+    `invalid(field, …)`."""
     time_us = parse_time(field, value) if isinstance(value, str) else _time_of_number(field, value)
     timestamp.seconds, micros = divmod(time_us, 1_000_000)
     timestamp.nanos = micros * 1_000

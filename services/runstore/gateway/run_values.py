@@ -74,9 +74,10 @@ def feedback_stats(run: run_pb2.Run) -> dict[str, Any] | None:
             "max": stats.max if stats.HasField("max") else None,
             "stdev": stats.stdev if stats.HasField("stdev") else None,
             "values": dict(stats.values),
-            "comments": [],
-            "errors": 0,
-            "sources": [],
+            "comments": list(stats.comments),
+            "errors": stats.errors,
+            "sources": list(stats.sources),
+            # The contract knows no way to give feedback on a thread.
             "contains_thread_feedback": False,
         }
         for key, stats in run.feedback_stats.items()

@@ -18,6 +18,8 @@ from runstore.v1 import admin_service_pb2_grpc as admin_grpc
 from runstore.v1 import blob_service_pb2 as blobs
 from runstore.v1 import blob_service_pb2_grpc as blobs_grpc
 from runstore.v1 import error_pb2
+from runstore.v1 import feedback_service_pb2 as feedback
+from runstore.v1 import feedback_service_pb2_grpc as feedback_grpc
 from runstore.v1 import project_service_pb2 as projects
 from runstore.v1 import project_service_pb2_grpc as projects_grpc
 from runstore.v1 import run_ingest_service_pb2 as ingest
@@ -125,6 +127,7 @@ class StoreClient:
         self._on_retry = on_retry
         self._admin = admin_grpc.AdminServiceStub(channel)
         self._ingest = ingest_grpc.RunIngestServiceStub(channel)
+        self._feedback = feedback_grpc.FeedbackServiceStub(channel)
         self._queries = queries_grpc.RunQueryServiceStub(channel)
         self._projects = projects_grpc.ProjectServiceStub(channel)
         self._blobs = blobs_grpc.BlobServiceStub(channel)
@@ -147,6 +150,36 @@ class StoreClient:
     ) -> queries.GetRunResponse:
         """One run; NOT_FOUND when the tenant has none of that id."""
         return await self._answer(self._queries.GetRun, request, credentials, _READ_TIMEOUT_S)
+
+    async def write_feedback(
+        self, request: feedback.WriteFeedbackRequest, credentials: Credentials
+    ) -> feedback.WriteFeedbackResponse:
+        """Makes records durable; those that the store refuses are in the answer's `errors`."""
+        return await self._answer(self._feedback.WriteFeedback, request, credentials, _WRITE_TIMEOUT_S)
+
+    async def update_feedback(
+        self, request: feedback.UpdateFeedbackRequest, credentials: Credentials
+    ) -> feedback.UpdateFeedbackResponse:
+        """Changes the given fields of a record; NOT_FOUND when the tenant has none of that id."""
+        return await self._answer(self._feedback.UpdateFeedback, request, credentials, _WRITE_TIMEOUT_S)
+
+    async def get_feedback(
+        self, request: feedback.GetFeedbackRequest, credentials: Credentials
+    ) -> feedback.GetFeedbackResponse:
+        """One record; NOT_FOUND when the tenant has none of that id."""
+        return await self._answer(self._feedback.GetFeedback, request, credentials, _READ_TIMEOUT_S)
+
+    async def list_feedback(
+        self, request: feedback.ListFeedbackRequest, credentials: Credentials
+    ) -> feedback.ListFeedbackResponse:
+        """One page of records."""
+        return await self._answer(self._feedback.ListFeedback, request, credentials, _READ_TIMEOUT_S)
+
+    async def delete_feedback(
+        self, request: feedback.DeleteFeedbackRequest, credentials: Credentials
+    ) -> feedback.DeleteFeedbackResponse:
+        """Deletes a record; NOT_FOUND when the tenant has none of that id."""
+        return await self._answer(self._feedback.DeleteFeedback, request, credentials, _WRITE_TIMEOUT_S)
 
     def upload_blob(self, kind: "blobs.BlobKind.ValueType", credentials: Credentials) -> "BlobUpload":
         """Begins to upload a payload or file. It is not repeated when the store goes away meanwhile."""

@@ -8,6 +8,7 @@ import msgspec
 
 from runstore.domain.dead_letters import DeadLetter, Replayed, ReplayOutcome, is_dead_letter_id
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.runs import RunPatch, RunPlace
 from runstore.storage.run_store import DeadLetterStore
 
@@ -21,6 +22,8 @@ class Ingest(Protocol):
     async def find_projects(self, patches: Sequence[RunPatch]) -> dict[int, RunstoreError]: ...
 
     async def write(self, patches: Sequence[RunPatch], *, keep_sequence: bool) -> int: ...
+
+    async def write_feedback(self, patches: Sequence[FeedbackPatch], *, keep_sequence: bool) -> int: ...
 
 
 class Places(Protocol):
@@ -103,6 +106,8 @@ class DeadLetters:
         patch = letter.patch
         if patch is None:
             raise _CannotReplay("the operation was kept by another version, which this one cannot read")
+        if isinstance(patch, FeedbackPatch):
+            return await self._ingest.write_feedback([patch], keep_sequence=True)
         if refusals := await self._ingest.find_projects([patch]):
             raise _CannotReplay(str(refusals[0]))
         if patch.run_id in await self._runs.places(patch.tenant_id, [patch.run_id]):

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 import tenacity
 
+from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.prices import PriceBook
 from runstore.domain.runs import RunFacts, RunMove, RunPatch, RunPlace, RunRow
 from runstore.ingest.derive import NO_FACTS, derive
@@ -66,6 +67,8 @@ class Prepared:
     placement: Placement
     awaited: set[RunRef]
     """Runs of this flush that parked operations wait for."""
+    feedback: Sequence[FeedbackPatch] = ()
+    """Needs no preparation."""
 
 
 class Flusher:
@@ -89,18 +92,23 @@ class Flusher:
         self._offload = offload
         self._on_retry = on_retry
 
-    async def prepare(self, patches: list[RunPatch], report: FlushReport) -> Prepared:
+    async def prepare(
+        self, patches: list[RunPatch], report: FlushReport, feedback: Sequence[FeedbackPatch] = ()
+    ) -> Prepared:
         """Everything up to the insert. `patches` are in order, and used up."""
         started_s = time.perf_counter()
         merged = merge_by_run(patches)
         report.runs = len(merged)
         report.merge_s += time.perf_counter() - started_s
-        return await self._prepare(merged, report)
+        prepared = await self._prepare(merged, report)
+        prepared.feedback = feedback
+        return prepared
 
     async def insert(self, prepared: Prepared) -> FlushReport:
         """Store what was prepared, and the parked operations that waited for it."""
         started_s = time.perf_counter()
         await self._insert(prepared)
+        await self._append_feedback(prepared.feedback, prepared.report)
         while prepared.awaited:
             prepared = await self._insert_awaiting(prepared)
         prepared.report.insert_s = time.perf_counter() - started_s
@@ -194,6 +202,28 @@ class Flusher:
             await self._append(
                 half, [move for move in moves if (move.tenant_id, move.run_id) in refs], report
             )
+
+    async def _append_feedback(self, patches: Sequence[FeedbackPatch], report: FlushReport) -> None:
+        """Store operations on feedback, as `_append` does with rows of runs."""
+        if not patches:
+            return
+        try:
+            await self._persistently(self._store.append_feedback, patches)
+        except BlockRefused as error:
+            reason = str(error)
+        except Exception as error:
+            logger.exception("flush_failed", feedback=len(patches))
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            return
+        if len(patches) > 1:
+            middle = len(patches) // 2
+            await self._append_feedback(patches[:middle], report)
+            await self._append_feedback(patches[middle:], report)
+            return
+        logger.error("dead_letter", feedback_id=patches[0].feedback_id, reason=reason)
+        report.dead_letters += 1
+        await self._persistently(self._store.bury_feedback, patches, reason)
 
     async def _build(self, rows: Sequence[RunRow]) -> Block:
         return self._store.block(rows)

@@ -1,19 +1,21 @@
 """Accepts batches of operations: project names become ids, the log makes them durable."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
-
-import msgspec
+from typing import Protocol, TypeVar
 
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.projects import DEFAULT_PROJECT_NAME, Project
 from runstore.domain.runs import RunPatch
+from runstore.ingest import frames
 from runstore.ingest.log import Log
 from runstore.ingest.metrics import QUEUE_FULL, IngestMetrics
 from runstore.ingest.sequence import Sequence as SequenceNumbers
 from runstore.ingest.visibility import Visibility
+
+_Patch = TypeVar("_Patch", RunPatch, FeedbackPatch)
 
 
 class Projects(Protocol):
@@ -94,6 +96,20 @@ class IngestRuns:
         `keep_sequence`: the patches were accepted before, and keep their place in the order of operations.
         Raises OVERLOADED, or UNAVAILABLE when the log cannot be written; nothing counts then.
         """
+        return await self._write(patches, frames.encode_runs, has_room=has_room, keep_sequence=keep_sequence)
+
+    async def write_feedback(self, patches: Sequence[FeedbackPatch], *, keep_sequence: bool = False) -> int:
+        """As `write`, for operations on feedback."""
+        return await self._write(patches, frames.encode_feedback, has_room=False, keep_sequence=keep_sequence)
+
+    async def _write(
+        self,
+        patches: Sequence[_Patch],
+        encode: Callable[[Sequence[_Patch]], bytes],
+        *,
+        has_room: bool,
+        keep_sequence: bool,
+    ) -> int:
         if not patches:
             return self._sequence.last
         started_s = time.perf_counter()
@@ -105,7 +121,7 @@ class IngestRuns:
             for sequence, patch in enumerate(patches, first):
                 patch.sequence = sequence
         last = first + len(patches) - 1
-        body = msgspec.msgpack.encode(patches)
+        body = encode(patches)
         self._metrics.accepted(len(patches))
         try:
             await self._log.append(body, last, partial(self._visibility.submitted, patches, last, len(body)))

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeAlias, get_type_hints
 import msgspec
 import structlog
 
+from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.runs import RunMove, RunPatch, RunPlace, RunRow
 from runstore.ingest.flusher import FlushReport
 from runstore.ingest.log import LogPosition
@@ -129,7 +130,10 @@ class _Method:
 
 _METHODS = {
     name: _Method(name)
-    for name in ("append", "places", "moved_runs", "park", "awaited_runs", "parked", "unpark", "bury")
+    for name in (
+        *("append", "places", "moved_runs", "park", "awaited_runs", "parked", "unpark", "bury"),
+        *("append_feedback", "bury_feedback"),
+    )
 }
 
 
@@ -278,6 +282,12 @@ class FlusherEnd:
 
     async def bury(self, patches: Sequence[RunPatch], reason: str, /) -> None:
         await self._call("bury", patches, reason)
+
+    async def append_feedback(self, patches: Sequence[FeedbackPatch], /) -> None:
+        await self._call("append_feedback", patches)
+
+    async def bury_feedback(self, patches: Sequence[FeedbackPatch], reason: str, /) -> None:
+        await self._call("bury_feedback", patches, reason)
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         self._number += 1

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 
-import msgspec
-
+from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.runs import RunPatch
+from runstore.ingest import frames
 from runstore.ingest.flusher import Flusher, FlushReport, Prepared
 from runstore.ingest.log import LogPosition, LogReader
 from runstore.ingest.sequence import accepted_time_us
-
-_BODY = msgspec.msgpack.Decoder(list[RunPatch])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +119,29 @@ class Tail:
     async def _prepare(self) -> Prepared:
         started_s = time.perf_counter()
         patches: list[RunPatch] = []
+        feedback: list[FeedbackPatch] = []
         size_bytes = 0
         wait_s = 0.0
         for body in self._reader.frames(self._demand.end):
-            if not patches:
+            if not size_bytes:
                 wait_s = max(0.0, time.time() - accepted_time_us(self._reader.position.sequence) / 1e6)
-            patches += _BODY.decode(body)
+            of_runs, of_feedback = frames.decode(body)
+            patches += of_runs
+            feedback += of_feedback
             size_bytes += len(body)
-            if size_bytes >= self._limits.max_bytes or len(patches) >= self._limits.max_operations:
+            operations = len(patches) + len(feedback)
+            if size_bytes >= self._limits.max_bytes or operations >= self._limits.max_operations:
                 break
         # Those that are replayed come with the numbers that they were given long ago.
         patches.sort(key=attrgetter("sequence"))
         report = FlushReport(
             self._reader.position.sequence,
-            len(patches),
+            len(patches) + len(feedback),
             size_bytes=size_bytes,
             wait_s=wait_s,
             merge_s=time.perf_counter() - started_s,
         )
-        return await self._flusher.prepare(patches, report)
+        return await self._flusher.prepare(patches, report, feedback)
 
     async def _insert(self, prepared: Prepared) -> None:
         self._on_stored(await self._flusher.insert(prepared))

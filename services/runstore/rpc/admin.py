@@ -9,6 +9,7 @@ import msgspec
 from runstore.domain.blob_refs import is_reference, unpack
 from runstore.domain.dead_letters import DeadLetter, ReplayOutcome
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.runs import RunPatch
 from runstore.ingest.dead_letters import MAX_LETTERS, DeadLetters
 from runstore.ingest.sequence import accepted_time_us
@@ -24,7 +25,10 @@ _OUTCOMES: Final = {
     ReplayOutcome.REFUSED: pb.REPLAY_OUTCOME_REFUSED,
     ReplayOutcome.NOT_FOUND: pb.REPLAY_OUTCOME_NOT_FOUND,
 }
-_PAYLOADS: Final = ("inputs", "outputs", "events", "extra", "manifest")
+_PAYLOADS: Final = (
+    *("inputs", "outputs", "events", "extra", "manifest"),
+    *("value", "correction", "source_metadata"),
+)
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -123,13 +127,13 @@ def _message(letter: DeadLetter) -> pb.DeadLetter:
     return message
 
 
-def _readable(patch: RunPatch) -> dict[str, Any]:
+def _readable(patch: RunPatch | FeedbackPatch) -> dict[str, Any]:
     """The operation for people: payloads as JSON, attachments and large payloads without their content."""
     fields: dict[str, Any] = {
         name: value for name in patch.__struct_fields__ if (value := getattr(patch, name)) is not None
     }
     fields.update({name: _payload(fields[name]) for name in _PAYLOADS if name in fields})
-    if patch.attachments is not None:
+    if isinstance(patch, RunPatch) and patch.attachments is not None:
         fields["attachments"] = {
             name: {"mime_type": file.mime_type, "size_bytes": file.size_bytes()}
             for name, file in patch.attachments.items()

@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from runstore.domain.blob_refs import BlobRef
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.domain.feedback import FeedbackByKey, FeedbackStats
 from runstore.domain.projects import Project
 from runstore.domain.runs import Attachment, RunField, RunPatch, RunQuery, RunType, StoredRun
 from runstore.ingest.validation import uuid_text
@@ -98,11 +99,11 @@ def run_query(request: run_query_service_pb2.ListRunsRequest, tenant_id: str) ->
     return RunQuery(
         tenant_id=tenant_id,
         fields=run_fields(request.fields),
-        project_ids=_ids("project_ids", request.project_ids),
-        run_ids=_ids("ids", request.ids),
+        project_ids=ids("project_ids", request.project_ids),
+        run_ids=ids("ids", request.ids),
         trace_id=_id(request, "trace_id"),
         parent_run_id=_id(request, "parent_run_id"),
-        reference_example_ids=_ids("reference_example_ids", request.reference_example_ids),
+        reference_example_ids=ids("reference_example_ids", request.reference_example_ids),
         run_type=_run_type(request.run_type),
         is_root=request.is_root if request.HasField("is_root") else None,
         has_error=request.has_error if request.HasField("has_error") else None,
@@ -133,7 +134,8 @@ def _run_type(number: run_pb2.RunType.ValueType) -> RunType | None:
     return RunType(_RUN_TYPES[number])
 
 
-def _ids(field: str, values: Iterable[str]) -> tuple[str, ...]:
+def ids(field: str, values: Iterable[str]) -> tuple[str, ...]:
+    """Distinct ids. Raises INVALID_ARGUMENT naming the place of one that is none."""
     return tuple(dict.fromkeys(uuid_text(f"{field}[{index}]", value) for index, value in enumerate(values)))
 
 
@@ -187,6 +189,11 @@ def _set_status(message: run_pb2.Run, value: str) -> None:
     message.status = _STATUS_NUMBERS[value]
 
 
+def _set_feedback_stats(message: run_pb2.Run, value: FeedbackByKey) -> None:
+    for key, stats in value.items():
+        message.feedback_stats[key].CopyFrom(feedback_stats_message(stats))
+
+
 def _set_nothing(message: run_pb2.Run, value: object) -> None:
     """Attachments carry tokens, which the servicer adds."""
 
@@ -208,6 +215,22 @@ _SETTERS.update(
 _SETTERS[RunField.RUN_TYPE] = _set_run_type
 _SETTERS[RunField.STATUS] = _set_status
 _SETTERS[RunField.ATTACHMENTS] = _set_nothing
+_SETTERS[RunField.FEEDBACK_STATS] = _set_feedback_stats
+
+
+def feedback_stats_message(stats: FeedbackStats) -> run_pb2.FeedbackStats:
+    """Statistics of one key."""
+    return run_pb2.FeedbackStats(
+        n=stats.n,
+        avg=stats.avg,
+        min=stats.min,
+        max=stats.max,
+        stdev=stats.stdev,
+        values=stats.values,
+        comments=stats.comments,
+        errors=stats.errors,
+        sources=stats.sources,
+    )
 
 
 def decimal_text(value: Decimal) -> str:

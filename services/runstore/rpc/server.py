@@ -9,6 +9,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 
 from runstore.rpc.admin import AdminServicer
 from runstore.rpc.blobs import BlobServicer
+from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.otlp import OtlpServicer
 from runstore.rpc.projects import ProjectServicer
@@ -19,6 +20,7 @@ from runstore.rpc.trace_query import TraceQueryServicer
 from runstore.v1 import (
     admin_service_pb2_grpc,
     blob_service_pb2_grpc,
+    feedback_service_pb2_grpc,
     project_service_pb2_grpc,
     run_ingest_service_pb2_grpc,
     run_query_service_pb2_grpc,
@@ -32,6 +34,7 @@ SERVICES = (
     "runstore.v1.RunQueryService",
     "runstore.v1.TraceQueryService",
     "runstore.v1.ThreadQueryService",
+    "runstore.v1.FeedbackService",
     "runstore.v1.ProjectService",
     "opentelemetry.proto.collector.trace.v1.TraceService",
     "runstore.v1.BlobService",
@@ -48,6 +51,7 @@ class StoreServer:
         query: RunQueryServicer,
         traces: TraceQueryServicer,
         threads: ThreadQueryServicer,
+        feedback: FeedbackServicer,
         projects: ProjectServicer,
         admin: AdminServicer,
         blobs: BlobServicer,
@@ -69,6 +73,7 @@ class StoreServer:
         run_query_service_pb2_grpc.add_RunQueryServiceServicer_to_server(query, self._server)
         trace_query_service_pb2_grpc.add_TraceQueryServiceServicer_to_server(traces, self._server)
         thread_query_service_pb2_grpc.add_ThreadQueryServiceServicer_to_server(threads, self._server)
+        feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, self._server)
         project_service_pb2_grpc.add_ProjectServiceServicer_to_server(projects, self._server)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(blobs, self._server)

@@ -97,6 +97,8 @@ class FlusherProcess:
             "parked": store.parked,
             "unpark": store.unpark,
             "bury": store.bury,
+            "append_feedback": store.append_feedback,
+            "bury_feedback": store.bury_feedback,
         }
         self._link = StoreEnd(methods, on_stored=on_stored, on_retry=on_retry)
         self._task = asyncio.create_task(self._run(self._link, log, visibility))

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from runstore.catalog.catalog import Catalog, open_catalog
 from runstore.gateway.metrics import GatewayCollector
 from runstore.ingest.dead_letters import DeadLetters
+from runstore.ingest.ingest_feedback import IngestFeedback
 from runstore.ingest.ingest_runs import IngestRuns
 from runstore.ingest.log import Log
 from runstore.ingest.sequence import Sequence
@@ -20,10 +21,12 @@ from runstore.query.cursors import PageTokens
 from runstore.query.list_runs import ListRuns
 from runstore.query.list_threads import ListThreads
 from runstore.query.list_traces import ListTraces
+from runstore.query.read_feedback import ReadFeedback
 from runstore.query.read_tokens import ReadTokens
 from runstore.rpc.admin import AdminServicer
 from runstore.rpc.authentication import Authenticator, KeyAuthentication, NoAuthentication
 from runstore.rpc.blobs import BlobServicer
+from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.run_ingest import RunIngestServicer
@@ -152,6 +155,10 @@ async def _server(
         RunQueryServicer(runs, messages),
         TraceQueryServicer(traces, messages),
         ThreadQueryServicer(threads, messages),
+        FeedbackServicer(
+            IngestFeedback(catalog.projects, ingest, store.feedback, visibility, clock),
+            ReadFeedback(store.feedback, store, visibility),
+        ),
         ProjectServicer(catalog.projects, store, visibility, unused, clock),
         AdminServicer(dead_letters, status, metrics.exposition),
         BlobServicer(uploads, blobs, store, read_tokens),

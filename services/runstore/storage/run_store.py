@@ -7,6 +7,7 @@ from typing import Protocol
 import msgspec
 
 from runstore.domain.dead_letters import DeadLetter
+from runstore.domain.feedback import Feedback, FeedbackByKey, FeedbackPatch, FeedbackQuery
 from runstore.domain.runs import (
     Attachment,
     AttachmentRef,
@@ -82,6 +83,41 @@ class DeadLetterStore(Protocol):
         ...
 
 
+class FeedbackStore(Protocol):
+    """Keeps feedback. Every method raises StoreUnavailable.
+
+    Writes are durable when they return and safe to repeat; they may come in any order.
+    """
+
+    async def append(self, patches: Sequence[FeedbackPatch], /) -> None:
+        """Insert operations. Raises BlockRefused."""
+        ...
+
+    async def get(self, tenant_id: str, feedback_id: str, /) -> Feedback | None:
+        """A record; None when there is none."""
+        ...
+
+    async def page(self, query: FeedbackQuery, /) -> list[Feedback]:
+        """Records, the last created first."""
+        ...
+
+    async def stats(self, query: FeedbackQuery, /) -> FeedbackByKey:
+        """All records of a query summed up, whatever its offset and limit."""
+        ...
+
+    async def stats_of_runs(self, tenant_id: str, run_ids: Collection[str], /) -> Mapping[str, FeedbackByKey]:
+        """The feedback of each of the runs summed up; runs without any are left out."""
+        ...
+
+    async def delete_of_runs(self, tenant_id: str, run_ids: Collection[str], /) -> None:
+        """Delete all feedback on the runs."""
+        ...
+
+    async def delete_of_project(self, tenant_id: str, project_id: str, /) -> None:
+        """Delete all feedback on the project and its runs; to be called while the runs are still there."""
+        ...
+
+
 class RunWriter(Protocol):
     """Takes runs as partial rows that merge when they are read.
 
@@ -129,6 +165,14 @@ class RunWriter(Protocol):
 
     async def bury(self, patches: Sequence[RunPatch], reason: str, /) -> None:
         """Keep patches that the engine refuses as dead letters."""
+        ...
+
+    async def append_feedback(self, patches: Sequence[FeedbackPatch], /) -> None:
+        """Insert operations on feedback, which may come in any order. Raises BlockRefused."""
+        ...
+
+    async def bury_feedback(self, patches: Sequence[FeedbackPatch], reason: str, /) -> None:
+        """As `bury`."""
         ...
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from runstore.domain.dead_letters import DeadLetter, Replayed, ReplayOutcome
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.domain.feedback import FeedbackAction, FeedbackPatch
 from runstore.domain.runs import RunKey, RunPatch, RunPlace
 from runstore.ingest.dead_letters import MAX_LETTERS, DeadLetters
 from runstore.storage.run_store import StoreUnavailable
@@ -21,15 +22,15 @@ class Store:
     def __init__(self) -> None:
         self.letters: dict[str, DeadLetter] = {}
         self.places_of: dict[str, RunPlace] = {}
-        self.stored: list[RunPatch] = []
+        self.stored: list[RunPatch | FeedbackPatch] = []
         self.poison: set[str] = set()
         self.is_away = False
-        self._written: list[RunPatch] = []
+        self._written: list[RunPatch | FeedbackPatch] = []
 
-    def bury(self, patch: RunPatch, reason: str = "no") -> str:
+    def bury(self, patch: RunPatch | FeedbackPatch, reason: str = "no") -> str:
         letter = DeadLetter(
             tenant_id=patch.tenant_id,
-            run_id=patch.run_id,
+            run_id=patch.run_id or str(uuid.UUID(int=0)),
             sequence=patch.sequence,
             reason=reason,
             size_bytes=1,
@@ -71,6 +72,11 @@ class Store:
         }
 
     async def write(self, patches: Sequence[RunPatch], *, keep_sequence: bool) -> int:
+        assert keep_sequence
+        self._written += patches
+        return 1_000 + len(self._written)
+
+    async def write_feedback(self, patches: Sequence[FeedbackPatch], *, keep_sequence: bool) -> int:
         assert keep_sequence
         self._written += patches
         return 1_000 + len(self._written)
@@ -136,6 +142,8 @@ async def test_replay_does_not_move_a_run_that_is_there(store: Store, letters: D
     store.places_of[known.run_id] = RunPlace(RunKey(PROJECT, 7, known.run_id), known.run_id, "", ())
     await letters.replay([store.bury(known), store.bury(new)])
     first, second = store.stored
+    assert isinstance(first, RunPatch)
+    assert isinstance(second, RunPatch)
     assert (first.project_id, first.start_time_us, first.name) == (None, None, "n")
     assert (second.project_id, second.start_time_us) == (PROJECT, 5)
 
@@ -173,3 +181,14 @@ async def test_strange_ids_are_refused(letters: DeadLetters, call: str) -> None:
     with pytest.raises(RunstoreError) as refused:
         await letters.page("no token", 1)
     assert refused.value.reason is ErrorReason.INVALID_CURSOR
+
+
+async def test_feedback_is_replayed_like_a_run(store: Store, letters: DeadLetters) -> None:
+    """An operation on feedback, on a project too, goes back the way it came, whatever project it names."""
+    feedback = FeedbackPatch(
+        TENANT, str(uuid.UUID(int=7)), None, FeedbackAction.CREATE, sequence=9, project_id=TENANT, key="k"
+    )
+    letter_id = store.bury(feedback)
+    assert await letters.replay([letter_id]) == [Replayed(letter_id, ReplayOutcome.STORED)]
+    assert store.stored == [feedback]
+    assert store.letters == {}

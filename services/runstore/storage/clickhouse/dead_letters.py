@@ -3,15 +3,18 @@
 import uuid
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from runstore.domain.dead_letters import DeadLetter
+from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.runs import RunPatch
+from runstore.storage.clickhouse.columns import NIL_UUID
 from runstore.storage.clickhouse.engine import Engine
 
-_PATCH = msgspec.msgpack.Decoder(RunPatch)
+# An operation on feedback stands in a list, which tells it from one on a run.
+_OPERATION: Final = msgspec.msgpack.Decoder(RunPatch | list[FeedbackPatch])
 
 # A letter that was refused again has a row for each time, until the engine merges them.
 _LETTER = (
@@ -29,15 +32,15 @@ class ClickHouseDeadLetters:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def bury(self, patches: Sequence[RunPatch], reason: str, /) -> None:
+    async def bury(self, patches: Sequence[RunPatch | FeedbackPatch], reason: str, /) -> None:
         now = datetime.now(UTC)
         values = [
             [
                 patch.tenant_id,
-                patch.run_id,
+                patch.run_id or NIL_UUID,
                 patch.sequence,
                 reason,
-                msgspec.msgpack.encode(patch),
+                msgspec.msgpack.encode([patch] if isinstance(patch, FeedbackPatch) else patch),
                 uuid.uuid4(),
                 now,
             ]
@@ -84,7 +87,7 @@ class ClickHouseDeadLetters:
         )
 
 
-def _letter(row: Sequence[Any], patch: RunPatch | None = None) -> DeadLetter:
+def _letter(row: Sequence[Any], patch: RunPatch | FeedbackPatch | None = None) -> DeadLetter:
     tenant_id, run_id, sequence, reason, size_bytes, buried_at_us, burials = row
     return DeadLetter(
         tenant_id=_text(tenant_id),
@@ -98,11 +101,12 @@ def _letter(row: Sequence[Any], patch: RunPatch | None = None) -> DeadLetter:
     )
 
 
-def _patch(operation: bytes) -> RunPatch | None:
+def _patch(operation: bytes) -> RunPatch | FeedbackPatch | None:
     try:
-        return _PATCH.decode(operation)
+        decoded: RunPatch | list[FeedbackPatch] = _OPERATION.decode(operation)
     except msgspec.DecodeError:  # Of another version.
         return None
+    return decoded[0] if isinstance(decoded, list) else decoded
 
 
 def _text(value: bytes | str) -> str:

@@ -14,6 +14,7 @@ import structlog
 
 from runstore.domain.blob_refs import BlobRef, is_reference, unpack
 from runstore.domain.extra import merge_extra, metadata_of
+from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.previews import error_preview, preview
 from runstore.domain.runs import (
     Attachment,
@@ -34,6 +35,7 @@ from runstore.storage.clickhouse.blocks import BlockBuilder
 from runstore.storage.clickhouse.columns import Present, sql_time
 from runstore.storage.clickhouse.dead_letters import ClickHouseDeadLetters
 from runstore.storage.clickhouse.engine import Engine
+from runstore.storage.clickhouse.feedback import ClickHouseFeedback
 from runstore.storage.clickhouse.figures import engine_figures
 from runstore.storage.clickhouse.list_sql import (
     PAYLOAD_FIELDS,
@@ -95,6 +97,7 @@ class ClickHouseRunStore:
         self.dead_letters = ClickHouseDeadLetters(engine)
         self.traces = ClickHouseTraces(engine)
         self.threads = ClickHouseThreads(engine, self)
+        self.feedback = ClickHouseFeedback(engine)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -126,9 +129,16 @@ class ClickHouseRunStore:
     async def bury(self, patches: Sequence[RunPatch], reason: str, /) -> None:
         await self.dead_letters.bury(patches, reason)
 
+    async def append_feedback(self, patches: Sequence[FeedbackPatch], /) -> None:
+        await self.feedback.append(patches)
+
+    async def bury_feedback(self, patches: Sequence[FeedbackPatch], reason: str, /) -> None:
+        await self.dead_letters.bury(patches, reason)
+
     async def delete_project(self, tenant_id: str, project_id: str, /) -> None:
         parameters = {"tenant": tenant_id, "project": project_id}
         where = "tenant_id = {tenant:UUID} AND project_id = {project:UUID}"
+        await self.feedback.delete_of_project(tenant_id, project_id)
 
         def delete(client: Any) -> None:
             for table in ("runs", "run_keys", "trace_keys", "run_payloads", "run_attachments"):
@@ -322,7 +332,11 @@ class ClickHouseRunStore:
     async def _with_payloads(self, query: RunQuery, page: "list[_Found]") -> list[StoredRun]:
         """Add the selected payloads and attachments, read for the page's keys only."""
         if page:
-            await asyncio.gather(self._add_payloads(query, page), self._add_attachments(query, page))
+            await asyncio.gather(
+                self._add_payloads(query, page),
+                self._add_attachments(query, page),
+                self._add_feedback_stats(query, page),
+            )
         return [run for _, run in page]
 
     async def _add_payloads(self, query: RunQuery, page: "list[_Found]") -> None:
@@ -352,6 +366,14 @@ class ClickHouseRunStore:
         for key, run in page:
             if key.run_id in files:
                 run.values[RunField.ATTACHMENTS] = (key, files[key.run_id])
+
+    async def _add_feedback_stats(self, query: RunQuery, page: "list[_Found]") -> None:
+        if RunField.FEEDBACK_STATS not in query.fields:
+            return
+        stats = await self.feedback.stats_of_runs(query.tenant_id, [key.run_id for key, _ in page])
+        for key, run in page:
+            if key.run_id in stats:
+                run.values[RunField.FEEDBACK_STATS] = stats[key.run_id]
 
     async def attachment(self, ref: AttachmentRef, /) -> Attachment | None:
         parameters: dict[str, Any] = {"tenant": ref.tenant_id, "name": ref.name}

@@ -11,6 +11,7 @@ import structlog
 
 from runstore.domain.blob_refs import MAX_HEADER_BYTES, OFFLOADED_FIELDS
 from runstore.storage.clickhouse.columns import PAYLOAD_COLUMNS, RUN_COLUMNS, Column, Present
+from runstore.storage.clickhouse.feedback_sql import FEEDBACK_COLUMNS, FeedbackPresent
 
 logger = structlog.get_logger()
 
@@ -165,10 +166,34 @@ def _wider_merges() -> list[str]:
     return [f"ALTER TABLE {table} MODIFY SETTING merge_selector_base = 16" for table in tables]
 
 
+def _feedback() -> list[str]:
+    columns = ", ".join(f"{name} {sql_type}" for name, sql_type in FEEDBACK_COLUMNS.items())
+    return [
+        (
+            f"CREATE TABLE IF NOT EXISTS feedback ({columns}) ENGINE = ReplacingMergeTree "
+            "ORDER BY (tenant_id, run_id, feedback_id, seq, present) "
+            f"SETTINGS index_granularity = 512, {_DURABLE}"
+        ),
+        # What a record is about, by the record's id alone.
+        (
+            "CREATE TABLE IF NOT EXISTS feedback_keys (tenant_id UUID, feedback_id UUID, run_id UUID, "
+            "seq SimpleAggregateFunction(max, UInt64)) ENGINE = AggregatingMergeTree "
+            f"ORDER BY (tenant_id, feedback_id, run_id) SETTINGS index_granularity = 512, {_DURABLE}"
+        ),
+        (
+            "CREATE MATERIALIZED VIEW IF NOT EXISTS feedback_keys_feed TO feedback_keys AS SELECT "
+            "tenant_id, feedback_id, run_id, max(seq) AS seq FROM feedback "
+            f"WHERE bitAnd(present, {FeedbackPresent.CREATED.value}) != 0 "
+            "GROUP BY tenant_id, feedback_id, run_id"
+        ),
+    ]
+
+
 MIGRATIONS = (
     Migration(1, "first tables", _first_tables),
     Migration(2, "burials", _burials),
     Migration(3, "wider merges", _wider_merges),
+    Migration(4, "feedback", _feedback),
 )
 
 
