@@ -24,6 +24,8 @@ from runstore.v1 import admin_service_pb2_grpc as admin_grpc
 from runstore.v1 import blob_service_pb2 as blobs
 from runstore.v1 import blob_service_pb2_grpc as blobs_grpc
 from runstore.v1 import error_pb2
+from runstore.v1 import feedback_service_pb2 as feedback
+from runstore.v1 import feedback_service_pb2_grpc as feedback_grpc
 from runstore.v1 import project_service_pb2 as projects
 from runstore.v1 import project_service_pb2_grpc as projects_grpc
 from runstore.v1 import run_ingest_service_pb2 as ingest
@@ -115,6 +117,20 @@ class _Queries(queries_grpc.RunQueryServiceServicer):
     async def GetRun(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
         missing = Refuse(ErrorReason.NOT_FOUND, "no such run")
         return await self._store.answer("GetRun", request, context, missing)
+
+
+class _Feedback(feedback_grpc.FeedbackServiceServicer):
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+
+    async def WriteFeedback(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
+        return await self._store.answer("WriteFeedback", request, context, feedback.WriteFeedbackResponse())
+
+    def _by_contract_tests(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError  # a real store is better company
+
+    UpdateFeedback = GetFeedback = ListFeedback = _by_contract_tests
+    DeleteFeedback = GetFeedbackStats = _by_contract_tests
 
 
 class _Blobs(blobs_grpc.BlobServiceServicer):
@@ -292,6 +308,7 @@ def store_and_target(
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", 66 * 1024 * 1024)])
         ingest_grpc.add_RunIngestServiceServicer_to_server(_Ingest(store), server)
         queries_grpc.add_RunQueryServiceServicer_to_server(_Queries(store), server)
+        feedback_grpc.add_FeedbackServiceServicer_to_server(_Feedback(store), server)
         projects_grpc.add_ProjectServiceServicer_to_server(_Projects(store), server)
         blobs_grpc.add_BlobServiceServicer_to_server(_Blobs(store), server)
         admin_grpc.add_AdminServiceServicer_to_server(_Admin(store), server)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import uuid
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,9 @@ import structlog
 import zstandard
 
 from runstore.domain.errors import ErrorReason
+from runstore.gateway.operations import Operations
 from runstore.v1 import error_pb2, run_pb2
+from runstore.v1 import feedback_service_pb2 as feedback
 from runstore.v1 import run_ingest_service_pb2 as ingest
 
 from .conftest import MAX_BODY_BYTES, MAX_DECOMPRESSED_BYTES, BackgroundLoop, FakeStore, Refuse
@@ -457,15 +460,36 @@ def test_memory_is_given_back(http: httpx.Client, store: FakeStore) -> None:
         assert post(http, content, content_encoding="zstd").status_code == 400
 
 
-def test_feedback_is_accepted_but_said_not_to_be_stored(http: httpx.Client, store: FakeStore) -> None:
-    """202, and the answer does not pretend."""
-    with structlog.testing.capture_logs() as logs:
-        for _ in range(2):
-            answer = post(http, body(part(f"feedback.{OTHER_ID}", {"key": "k", "trace_id": RUN_ID})))
-            assert answer.status_code == 202
-            assert "1 feedback parts are not stored" in answer.json()["message"]
-    assert len([each for each in logs if each["event"] == "feedback_not_stored"]) <= 1
-    assert store.operations == []
+def test_feedback_parts_are_sent_behind_the_runs(http: httpx.Client, store: FakeStore) -> None:
+    """Records of a body go to the store in one call, once its runs are there."""
+    parts = [part(f"feedback.{OTHER_ID}", {"key": "k", "trace_id": RUN_ID}), part(f"post.{RUN_ID}", run())]
+    answer = post(http, body(*parts))
+    assert (answer.status_code, answer.json()["message"]) == (202, "2 operations accepted")
+    assert [name for name, _, _ in store.requests] == ["WriteRuns", "WriteFeedback"]
+    [request] = store.of("WriteFeedback")
+    [record] = request.feedback
+    assert (record.id, record.key, record.trace_id) == (OTHER_ID, "k", RUN_ID)
+
+
+def test_refused_feedback_is_listed(http: httpx.Client, store: FakeStore) -> None:
+    """What the store refuses of a body's records is named like every other part."""
+    error = ingest.OperationError(
+        index=1, reason=error_pb2.ERROR_REASON_INVALID_ARGUMENT, field="key", message="missing"
+    )
+    store.answers["WriteFeedback"] = feedback.WriteFeedbackResponse(errors=[error])
+    parts = [part(f"feedback.{each}", {"trace_id": RUN_ID}) for each in (RUN_ID, OTHER_ID)]
+    answer = post(http, body(*parts))
+    assert answer.status_code == 422
+    [refused] = answer.json()["refused"]
+    assert refused == {"source": f"feedback.{OTHER_ID}", "field": "key", "message": "missing"}
+
+
+def test_much_feedback_goes_in_several_messages() -> None:
+    """No message has more records than the protocol allows, and none is lost."""
+    records = [feedback.Feedback(id=str(uuid.UUID(int=number))) for number in range(10_001)]
+    messages = list(Operations(feedback=records).feedback_messages())
+    assert [len(message.feedback) for message in messages] == [10_000, 1]
+    assert [record for message in messages for record in message.feedback] == records
 
 
 def test_empty_request_is_for_those_who_may_ask(http: httpx.Client, store: FakeStore) -> None:

@@ -72,7 +72,7 @@ def test_openapi_shows_each_route_once(http: httpx.Client) -> None:
     assert set(schema["paths"]) == {
         *("/runs", "/runs/{run_id}", "/runs/batch", "/runs/multipart", "/runs/query", "/v1/traces"),
         *("/api/v2/runs/query", "/api/v2/runs/{run_id}"),
-        *("/sessions", "/sessions/{session_id}"),
+        *("/sessions", "/sessions/{session_id}", "/feedback", "/feedback/{feedback_id}"),
         *("/info", "/metrics", "/ok", "/health", "/attachments/{read_token}"),
     }
     assert "multipart/form-data" in schema["paths"]["/runs/multipart"]["post"]["requestBody"]["content"]

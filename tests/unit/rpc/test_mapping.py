@@ -8,6 +8,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.domain.feedback import FeedbackStats
 from runstore.domain.runs import Attachment, Position, RunField, RunPatch, RunType, StoredRun
 from runstore.rpc import mapping
 from runstore.v1 import error_pb2, run_pb2
@@ -62,8 +63,24 @@ VALUES: dict[RunField, tuple[Any, Any]] = {
     RunField.IS_IN_DATASET: (False, False),
     RunField.SHARE_URL: ("s", "s"),
     RunField.LS_USER_ID: ("u", "u"),
+    RunField.FEEDBACK_STATS: (
+        {"k": FeedbackStats(2, 0.5, 0.0, 1.0, 0.7, {"good": 3}, ("c",), 1, ("api",))},
+        {
+            "k": run_pb2.FeedbackStats(
+                n=2,
+                avg=0.5,
+                min=0,
+                max=1,
+                stdev=0.7,
+                values={"good": 3},
+                comments=["c"],
+                errors=1,
+                sources=["api"],
+            )
+        },
+    ),
 }
-NOT_STORED_YET = {RunField.THREAD_EVALUATION_TIME, RunField.LAST_QUEUED_AT, RunField.FEEDBACK_STATS}
+NOT_STORED_YET = {RunField.THREAD_EVALUATION_TIME, RunField.LAST_QUEUED_AT}
 BY_THE_SERVICER = {RunField.ATTACHMENTS}
 
 
