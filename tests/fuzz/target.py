@@ -52,6 +52,8 @@ from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_query import RunQueryServicer
 from runstore.rpc.server import StoreServer
+from runstore.rpc.thread_query import ThreadQueryServicer
+from runstore.rpc.trace_query import TraceQueryServicer
 from runstore.runtime.clock import SystemClock
 from runstore.storage.blobs import BlobStore, open_blob_store
 from runstore.storage.clickhouse.blocks import BlockBuilder
@@ -301,6 +303,8 @@ async def open_target() -> AsyncIterator[Target]:
             server = StoreServer(
                 RunIngestServicer(ingest, visibility, uploads, metrics),
                 cast("RunQueryServicer", _Absent()),
+                cast("TraceQueryServicer", _Absent()),
+                cast("ThreadQueryServicer", _Absent()),
                 FeedbackServicer(
                     IngestFeedback(
                         catalog.projects, ingest, cast("FeedbackStore", _Absent()), visibility, clock
