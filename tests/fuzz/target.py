@@ -51,6 +51,7 @@ from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_query import RunQueryServicer
+from runstore.rpc.run_stats import RunStatsServicer
 from runstore.rpc.server import StoreServer
 from runstore.rpc.thread_query import ThreadQueryServicer
 from runstore.rpc.trace_query import TraceQueryServicer
@@ -311,6 +312,7 @@ async def open_target() -> AsyncIterator[Target]:
                     ),
                     cast("ReadFeedback", _Absent()),
                 ),
+                cast("RunStatsServicer", _Absent()),
                 cast("ProjectServicer", _Absent()),
                 cast("AdminServicer", _Absent()),
                 BlobServicer(uploads, blobs, cast("Any", engine), read_tokens),

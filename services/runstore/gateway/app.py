@@ -23,6 +23,7 @@ from runstore.gateway.routes_runs_v1 import run_routes_v1
 from runstore.gateway.routes_runs_v2 import run_routes_v2
 from runstore.gateway.routes_server import server_routes
 from runstore.gateway.routes_sessions import session_routes
+from runstore.gateway.routes_stats_v1 import stats_routes_v1
 from runstore.gateway.store_client import StoreClient
 
 _TITLE: Final = "runstore"
@@ -52,6 +53,7 @@ def create_app(
     bodies = BodyReader(limits)
     app.include_router(ingest_routes(store, bodies))
     app.include_router(otlp_routes(store, bodies))
+    app.include_router(stats_routes_v1(store))
     app.include_router(run_routes_v1(store))
     app.include_router(run_routes_v2(store, now_us))
     app.include_router(feedback_routes(store, bodies))

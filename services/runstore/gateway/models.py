@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from runstore.gateway import run_v1, run_v2
+from runstore.gateway import run_stats, run_v1, run_v2
 from runstore.gateway.time_fields import TimeUs
 
 
@@ -52,8 +52,8 @@ SelectV2 = Annotated[
 Order = Annotated[Literal["asc", "desc"], BeforeValidator(_lower)]
 
 
-class RunsQueryV1(BaseModel):
-    """Which runs to list. Conditions hold together; `id` switches all others off."""
+class RunConditionsV1(BaseModel):
+    """Which runs are meant. Conditions hold together; `id` switches all others off."""
 
     session: list[UUID] | None = Field(None, description="Projects.")
     id: list[UUID] | None = Field(None, description="Runs, whatever the other conditions say.")
@@ -73,12 +73,33 @@ class RunsQueryV1(BaseModel):
     search_filter: str | None = Field(None, description="Not offered.")
     use_experimental_search: bool | None = None
     data_source_type: str | None = Field(None, description="Ignored.")
+
+
+class RunsQueryV1(RunConditionsV1):
+    """Which runs to list, and how."""
+
     select: list[SelectV1] | None = None
     order: Order = "desc"
     limit: int | None = Field(None, description="1 to 100; what is outside is moved to the nearest.")
     cursor: str | None = Field(None, description="`cursors.next` of the previous page.")
     skip_pagination: bool | None = Field(None, description="Answer one page without cursors.")
     skip_prev_cursor: bool | None = None
+
+
+class RunGroupByV1(BaseModel):
+    """How to group runs."""
+
+    attribute: Literal["name", "run_type", "tag", "metadata"]
+    path: str | None = Field(None, description="Of the metadata value; dotted.")
+    max_groups: int = Field(5, ge=1, le=1_000, description="The largest groups.")
+
+
+class RunStatsQueryV1(RunConditionsV1):
+    """Which runs to sum up, and what of them. Keys of paging are without effect."""
+
+    group_by: RunGroupByV1 | None = None
+    groups: list[str] | None = Field(None, description="Only these groups.")
+    select: list[run_stats.StatsName] | None = Field(None, description="Everything when absent.")
 
 
 class RunsQueryV2(BaseModel):
@@ -172,7 +193,7 @@ class ProjectUpdate(BaseModel):
 
 
 class TracerSession(BaseModel):
-    """A project. The statistics are null."""
+    """A project. The statistics are null unless asked for."""
 
     id: UUID
     tenant_id: UUID
@@ -200,6 +221,43 @@ class TracerSession(BaseModel):
     error_rate: float | None = None
     streaming_rate: float | None = None
     test_run_number: int | None = None
+
+
+class RunStatsV1(BaseModel):
+    """Statistics of runs. A key is null when it was not selected, or when no run has such a value."""
+
+    model_config = ConfigDict(extra="allow")
+
+    run_count: int | None
+    latency_p50: float | None = Field(description="Seconds, as `latency_p99`, of the runs that have ended.")
+    latency_p99: float | None
+    first_token_p50: float | None = Field(description="Seconds, of the runs that streamed.")
+    first_token_p99: float | None
+    total_tokens: int | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    median_tokens: int | None
+    completion_tokens_p50: int | None
+    prompt_tokens_p50: int | None
+    tokens_p99: int | None
+    completion_tokens_p99: int | None
+    prompt_tokens_p99: int | None
+    last_run_start_time: str | None
+    feedback_stats: dict[str, Any] | None
+    run_facets: list[dict[str, Any]] | None = Field(
+        description="The commonest names, types, states and tags: `key`, `value`, `n`, the `query` for them."
+    )
+    error_rate: float | None = Field(description="0 to 1, as `streaming_rate`.")
+    streaming_rate: float | None
+    total_cost: float | None = Field(description="Dollars, as all costs.")
+    prompt_cost: float | None
+    completion_cost: float | None
+    cost_p50: float | None
+    cost_p99: float | None
+    prompt_token_details: dict[str, int] | None
+    completion_token_details: dict[str, int] | None
+    prompt_cost_details: dict[str, float] | None
+    completion_cost_details: dict[str, float] | None
 
 
 class RunV1(BaseModel):

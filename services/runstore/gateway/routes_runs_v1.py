@@ -3,17 +3,17 @@
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.gateway.call_log import add_call_facts
+from runstore.gateway.conditions_v1 import run_conditions
 from runstore.gateway.large_answers import runs_response
 from runstore.gateway.models import Detail, RunPageV1, RunsQueryV1, RunV1
-from runstore.gateway.run_json import RUN_TYPES
 from runstore.gateway.run_v1 import DEFAULT_SELECTION, SELECTABLE, Selection
 from runstore.gateway.store_client import StoreClient, credentials_of
-from runstore.gateway.time_fields import TimeUs, to_timestamp
+from runstore.gateway.time_fields import TimeUs
 from runstore.v1 import run_pb2
 from runstore.v1 import run_query_service_pb2 as pb
 
@@ -80,43 +80,9 @@ def _list_request(body: RunsQueryV1, selection: Selection) -> pb.ListRunsRequest
     if body.query or body.search_filter:
         raise RunstoreError(ErrorReason.UNIMPLEMENTED, "Queries in natural language are not offered.")
     limit = _MAX_LIMIT if body.limit is None else min(max(body.limit, 1), _MAX_LIMIT)
-    request = pb.ListRunsRequest(
-        fields=selection.fields,
-        sort_order=run_pb2.SORT_ORDER_ASC if body.order == "asc" else run_pb2.SORT_ORDER_DESC,
-        page_size=limit,
-        page_token=body.cursor or "",
-    )
-    if body.id:
-        request.ids.extend(map(str, body.id))  # The contract: ids switch every condition off.
-        return request
-    _add_conditions(request, body)
+    request = run_conditions(body)
+    request.fields.extend(selection.fields)
+    request.sort_order = run_pb2.SORT_ORDER_ASC if body.order == "asc" else run_pb2.SORT_ORDER_DESC
+    request.page_size = limit
+    request.page_token = body.cursor or ""
     return request
-
-
-def _add_conditions(request: pb.ListRunsRequest, body: RunsQueryV1) -> None:
-    if not (body.session or body.parent_run or body.trace or body.reference_example):
-        raise HTTPException(
-            400,
-            "At least one of 'session', 'id', 'parent_run', 'trace' or 'reference_example' must be specified",
-        )
-    request.project_ids.extend(map(str, body.session or ()))
-    request.reference_example_ids.extend(map(str, body.reference_example or ()))
-    if body.trace is not None:
-        request.trace_id = str(body.trace)
-    if body.parent_run is not None:
-        request.parent_run_id = str(body.parent_run)
-    if body.run_type is not None:
-        request.run_type = RUN_TYPES[body.run_type]
-    if body.is_root is not None:
-        request.is_root = body.is_root
-    elif body.execution_order == 1:
-        request.is_root = True
-    if body.error is not None:
-        request.has_error = body.error
-    if body.start_time is not None:
-        request.min_start_time.CopyFrom(to_timestamp(body.start_time))
-    if body.end_time is not None:
-        request.max_start_time.CopyFrom(to_timestamp(body.end_time))
-    request.filter = body.filter or ""
-    request.trace_filter = body.trace_filter or ""
-    request.tree_filter = body.tree_filter or ""

@@ -1,5 +1,6 @@
 """The project routes, which v1 calls sessions (contract resources, section 1)."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -12,24 +13,27 @@ from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.times import format_naive
 from runstore.gateway.dialects import json_response
 from runstore.gateway.models import Detail, ProjectCreate, ProjectUpdate, TracerSession
-from runstore.gateway.store_client import StoreClient, credentials_of
-from runstore.gateway.time_fields import to_time_us, to_timestamp
+from runstore.gateway.run_stats import NO_SESSION_STATS, SessionStatsSelection, StatsName
+from runstore.gateway.store_client import Credentials, StoreClient, credentials_of
+from runstore.gateway.time_fields import TimeUs, to_time_us, to_timestamp
 from runstore.v1 import project_service_pb2 as pb
+from runstore.v1 import run_stats_service_pb2 as stats_pb
+from runstore.v1.run_query_service_pb2 import ListRunsRequest
 
-# Statistics come with a later version; the keys are there, as SDKs expect.
-_STATISTICS: Final = dict.fromkeys(
-    (
-        *("run_count", "latency_p50", "latency_p99", "first_token_p50", "first_token_p99"),
-        *("total_tokens", "prompt_tokens", "completion_tokens"),
-        *("total_cost", "prompt_cost", "completion_cost"),
-        *("last_run_start_time", "feedback_stats", "session_feedback_stats", "run_facets"),
-        *("error_rate", "streaming_rate", "test_run_number"),
-    )
-)
 _NO_EXTRA: Final = msgspec.Raw(b"{}")
 
 
-class _ListQuery(BaseModel):
+class _StatsQuery(BaseModel):
+    """Query parameters about statistics."""
+
+    include_stats: bool = Field(default=False, description="With statistics of the runs; null otherwise.")
+    stats_start_time: TimeUs | None = Field(None, description="Of runs that started then or later.")
+    stats_filter: str | None = Field(None, description="Of runs that satisfy this filter.")
+    stats_select: list[StatsName] = Field(default=[], description="Only these; all when absent.")
+    use_approx_stats: bool = Field(default=False, description="Without effect: statistics are exact.")
+
+
+class _ListQuery(_StatsQuery):
     """Query parameters of the list."""
 
     id: list[UUID] = Field(default=[])
@@ -38,7 +42,6 @@ class _ListQuery(BaseModel):
     reference_dataset: list[UUID] = Field(default=[], description="Experiments on these datasets.")
     reference_free: bool | None = Field(None, description="No experiments (true), or only those (false).")
     metadata: str | None = Field(None, description="JSON object that the metadata contains.")
-    include_stats: bool = Field(default=True, description="Statistics are null in this version.")
     dataset_version: str | None = Field(None, description="Without effect.")
     sort_by: Literal["start_time"] = "start_time"
     sort_by_desc: bool = True
@@ -76,15 +79,21 @@ def session_routes(store: StoreClient) -> APIRouter:
     @router.get("", response_model=list[TracerSession])
     async def list_sessions(request: Request, query: Annotated[_ListQuery, Query()]) -> Response:
         """Lists projects, the last started first."""
-        answer = await store.list_projects(_list_request(query), credentials_of(request.headers))
-        return json_response([_show(project) for project in answer.projects])
+        credentials = credentials_of(request.headers)
+        answer = await store.list_projects(_list_request(query), credentials)
+        shown = await _show_with_stats(store, credentials, answer.projects, query)
+        return json_response(shown)
 
     @router.get("/{session_id}", response_model=TracerSession, responses=not_found)
-    async def read_session(request: Request, session_id: UUID) -> Response:
+    async def read_session(
+        request: Request, session_id: UUID, query: Annotated[_StatsQuery, Query()]
+    ) -> Response:
         """Reads a project."""
         message = pb.GetProjectRequest(id=str(session_id))
-        answer = await store.get_project(message, credentials_of(request.headers))
-        return json_response(_show(answer.project))
+        credentials = credentials_of(request.headers)
+        answer = await store.get_project(message, credentials)
+        [shown] = await _show_with_stats(store, credentials, [answer.project], query)
+        return json_response(shown)
 
     @router.patch("/{session_id}", response_model=TracerSession, responses={**not_found, **taken})
     async def update_session(request: Request, session_id: UUID, body: ProjectUpdate) -> Response:
@@ -129,6 +138,28 @@ def _list_request(query: _ListQuery) -> pb.ListProjectsRequest:
     )
 
 
+async def _show_with_stats(
+    store: StoreClient, credentials: Credentials, projects: Sequence[pb.Project], query: _StatsQuery
+) -> list[dict[str, Any]]:
+    """The projects, with the statistics of all of them from one call if asked for."""
+    if not query.include_stats or not projects:
+        return [_show(project) for project in projects]
+    selection = SessionStatsSelection(query.stats_select)
+    start_time = query.stats_start_time
+    runs = ListRunsRequest(
+        project_ids=[project.id for project in projects],
+        filter=query.stats_filter or "",
+        min_start_time=None if start_time is None else to_timestamp(start_time),
+    )
+    grouping = stats_pb.RunGrouping(attribute=stats_pb.RUN_GROUP_ATTRIBUTE_PROJECT, max_groups=len(projects))
+    answer = await store.run_stats(
+        stats_pb.RunStatsRequest(runs=runs, fields=selection.fields, grouping=grouping), credentials
+    )
+    by_project = {group.group: group.stats for group in answer.groups}
+    nothing = stats_pb.RunStats(run_count=0)
+    return [{**_show(project), **selection.show(by_project.get(project.id, nothing))} for project in projects]
+
+
 def _show(project: pb.Project) -> dict[str, Any]:
     return {
         "id": project.id,
@@ -141,7 +172,7 @@ def _show(project: pb.Project) -> dict[str, Any]:
         "reference_dataset_id": (
             project.reference_dataset_id if project.HasField("reference_dataset_id") else None
         ),
-        **_STATISTICS,
+        **NO_SESSION_STATS,
     }
 
 

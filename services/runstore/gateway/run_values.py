@@ -4,7 +4,7 @@ Each maker returns a function from the run to what JSON shall say, None (null) w
 such value. Payloads come as `msgspec.Raw`: stored JSON, written as it stands.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -66,6 +66,11 @@ def attachment_path(attachment: run_pb2.Attachment) -> str:
 
 def feedback_stats(run: run_pb2.Run) -> dict[str, Any] | None:
     """Feedback by key, summed up; None when there is none."""
+    return feedback_by_key(run.feedback_stats) or None
+
+
+def feedback_by_key(feedback: Mapping[str, run_pb2.FeedbackStats]) -> dict[str, Any]:
+    """Feedback of each key, summed up."""
     return {
         key: {
             "n": stats.n,
@@ -80,5 +85,5 @@ def feedback_stats(run: run_pb2.Run) -> dict[str, Any] | None:
             # The contract knows no way to give feedback on a thread.
             "contains_thread_feedback": False,
         }
-        for key, stats in run.feedback_stats.items()
-    } or None
+        for key, stats in feedback.items()
+    }

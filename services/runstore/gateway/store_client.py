@@ -26,6 +26,8 @@ from runstore.v1 import run_ingest_service_pb2 as ingest
 from runstore.v1 import run_ingest_service_pb2_grpc as ingest_grpc
 from runstore.v1 import run_query_service_pb2 as queries
 from runstore.v1 import run_query_service_pb2_grpc as queries_grpc
+from runstore.v1 import run_stats_service_pb2 as stats
+from runstore.v1 import run_stats_service_pb2_grpc as stats_grpc
 
 MAX_WRITE_BYTES: Final = 64 * 1024 * 1024
 """Most bytes of one WriteRuns message (`run_ingest_service.proto`)."""
@@ -129,6 +131,7 @@ class StoreClient:
         self._ingest = ingest_grpc.RunIngestServiceStub(channel)
         self._feedback = feedback_grpc.FeedbackServiceStub(channel)
         self._queries = queries_grpc.RunQueryServiceStub(channel)
+        self._stats = stats_grpc.RunStatsServiceStub(channel)
         self._projects = projects_grpc.ProjectServiceStub(channel)
         self._blobs = blobs_grpc.BlobServiceStub(channel)
         self._health = health_pb2_grpc.HealthStub(channel)
@@ -180,6 +183,12 @@ class StoreClient:
     ) -> feedback.DeleteFeedbackResponse:
         """Deletes a record; NOT_FOUND when the tenant has none of that id."""
         return await self._answer(self._feedback.DeleteFeedback, request, credentials, _WRITE_TIMEOUT_S)
+
+    async def run_stats(
+        self, request: stats.RunStatsRequest, credentials: Credentials
+    ) -> stats.RunStatsResponse:
+        """Statistics of runs, together or by group."""
+        return await self._answer(self._stats.RunStats, request, credentials, _READ_TIMEOUT_S)
 
     def upload_blob(self, kind: "blobs.BlobKind.ValueType", credentials: Credentials) -> "BlobUpload":
         """Begins to upload a payload or file. It is not repeated when the store goes away meanwhile."""

@@ -41,7 +41,7 @@ class ListRuns:
 
     async def page(self, query: RunQuery, page_size: int, page_token: str) -> Page:
         """One page. Raises INVALID_ARGUMENT and INVALID_CURSOR."""
-        _check(query)
+        check_query(query)
         if page_size < 0:
             raise invalid("page_size", "must not be negative")
         # What is selected may change from page to page, which runs they are may not.
@@ -66,7 +66,8 @@ class ListRuns:
         return found.runs[0]
 
 
-def _check(query: RunQuery) -> None:
+def check_query(query: RunQuery) -> None:
+    """Raises INVALID_ARGUMENT for a query without a bound, or above a limit."""
     if not (
         query.project_ids
         or query.run_ids

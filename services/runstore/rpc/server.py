@@ -15,6 +15,7 @@ from runstore.rpc.otlp import OtlpServicer
 from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_query import RunQueryServicer
+from runstore.rpc.run_stats import RunStatsServicer
 from runstore.rpc.thread_query import ThreadQueryServicer
 from runstore.rpc.trace_query import TraceQueryServicer
 from runstore.v1 import (
@@ -24,6 +25,7 @@ from runstore.v1 import (
     project_service_pb2_grpc,
     run_ingest_service_pb2_grpc,
     run_query_service_pb2_grpc,
+    run_stats_service_pb2_grpc,
     thread_query_service_pb2_grpc,
     trace_query_service_pb2_grpc,
 )
@@ -35,6 +37,7 @@ SERVICES = (
     "runstore.v1.TraceQueryService",
     "runstore.v1.ThreadQueryService",
     "runstore.v1.FeedbackService",
+    "runstore.v1.RunStatsService",
     "runstore.v1.ProjectService",
     "opentelemetry.proto.collector.trace.v1.TraceService",
     "runstore.v1.BlobService",
@@ -52,6 +55,7 @@ class StoreServer:
         traces: TraceQueryServicer,
         threads: ThreadQueryServicer,
         feedback: FeedbackServicer,
+        stats: RunStatsServicer,
         projects: ProjectServicer,
         admin: AdminServicer,
         blobs: BlobServicer,
@@ -74,6 +78,7 @@ class StoreServer:
         trace_query_service_pb2_grpc.add_TraceQueryServiceServicer_to_server(traces, self._server)
         thread_query_service_pb2_grpc.add_ThreadQueryServiceServicer_to_server(threads, self._server)
         feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, self._server)
+        run_stats_service_pb2_grpc.add_RunStatsServiceServicer_to_server(stats, self._server)
         project_service_pb2_grpc.add_ProjectServiceServicer_to_server(projects, self._server)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(blobs, self._server)

@@ -23,6 +23,7 @@ from runstore.query.list_threads import ListThreads
 from runstore.query.list_traces import ListTraces
 from runstore.query.read_feedback import ReadFeedback
 from runstore.query.read_tokens import ReadTokens
+from runstore.query.run_stats import RunStatistics
 from runstore.rpc.admin import AdminServicer
 from runstore.rpc.authentication import Authenticator, KeyAuthentication, NoAuthentication
 from runstore.rpc.blobs import BlobServicer
@@ -32,6 +33,7 @@ from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_messages import RunMessages
 from runstore.rpc.run_query import RunQueryServicer
+from runstore.rpc.run_stats import RunStatsServicer
 from runstore.rpc.server import StoreServer
 from runstore.rpc.thread_query import ThreadQueryServicer
 from runstore.rpc.trace_query import TraceQueryServicer
@@ -159,6 +161,7 @@ async def _server(
             IngestFeedback(catalog.projects, ingest, store.feedback, visibility, clock),
             ReadFeedback(store.feedback, store, visibility),
         ),
+        RunStatsServicer(RunStatistics(store.stats, visibility)),
         ProjectServicer(catalog.projects, store, visibility, unused, clock),
         AdminServicer(dead_letters, status, metrics.exposition),
         BlobServicer(uploads, blobs, store, read_tokens),

@@ -8,6 +8,7 @@ import msgspec
 
 from runstore.domain.dead_letters import DeadLetter
 from runstore.domain.feedback import Feedback, FeedbackByKey, FeedbackPatch, FeedbackQuery
+from runstore.domain.run_stats import GroupStats, StatsQuery
 from runstore.domain.runs import (
     Attachment,
     AttachmentRef,
@@ -235,6 +236,13 @@ class ThreadReader(Protocol):
         self, tenant_id: str, project_id: str, thread_id: str, trace_ids: Collection[str], /
     ) -> Mapping[str, int]:
         """Places of some traces among all of a thread by (start time, id), from 1."""
+
+
+class RunStatsReader(Protocol):
+    """Sums runs up. Every method raises StoreUnavailable."""
+
+    async def run_stats(self, query: StatsQuery, /) -> list[GroupStats]:
+        """The groups, the largest first; without grouping one, of all runs, even when there are none."""
         ...
 
 

@@ -32,6 +32,8 @@ from runstore.v1 import run_ingest_service_pb2 as ingest
 from runstore.v1 import run_ingest_service_pb2_grpc as ingest_grpc
 from runstore.v1 import run_query_service_pb2 as queries
 from runstore.v1 import run_query_service_pb2_grpc as queries_grpc
+from runstore.v1 import run_stats_service_pb2 as stats
+from runstore.v1 import run_stats_service_pb2_grpc as stats_grpc
 
 _Result = TypeVar("_Result")
 
@@ -131,6 +133,14 @@ class _Feedback(feedback_grpc.FeedbackServiceServicer):
 
     UpdateFeedback = GetFeedback = ListFeedback = _by_contract_tests
     DeleteFeedback = GetFeedbackStats = _by_contract_tests
+
+
+class _Stats(stats_grpc.RunStatsServiceServicer):
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+
+    async def RunStats(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
+        return await self._store.answer("RunStats", request, context, stats.RunStatsResponse())
 
 
 class _Blobs(blobs_grpc.BlobServiceServicer):
@@ -309,6 +319,7 @@ def store_and_target(
         ingest_grpc.add_RunIngestServiceServicer_to_server(_Ingest(store), server)
         queries_grpc.add_RunQueryServiceServicer_to_server(_Queries(store), server)
         feedback_grpc.add_FeedbackServiceServicer_to_server(_Feedback(store), server)
+        stats_grpc.add_RunStatsServiceServicer_to_server(_Stats(store), server)
         projects_grpc.add_ProjectServiceServicer_to_server(_Projects(store), server)
         blobs_grpc.add_BlobServiceServicer_to_server(_Blobs(store), server)
         admin_grpc.add_AdminServiceServicer_to_server(_Admin(store), server)

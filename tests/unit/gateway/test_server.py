@@ -70,7 +70,15 @@ def test_openapi_shows_each_route_once(http: httpx.Client) -> None:
     """The OpenAPI holds canonical forms only, with bodies and security."""
     schema = http.get("/openapi.json").json()
     assert set(schema["paths"]) == {
-        *("/runs", "/runs/{run_id}", "/runs/batch", "/runs/multipart", "/runs/query", "/v1/traces"),
+        *(
+            "/runs",
+            "/runs/{run_id}",
+            "/runs/batch",
+            "/runs/multipart",
+            "/runs/query",
+            "/runs/stats",
+            "/v1/traces",
+        ),
         *("/api/v2/runs/query", "/api/v2/runs/{run_id}"),
         *("/sessions", "/sessions/{session_id}", "/feedback", "/feedback/{feedback_id}"),
         *("/info", "/metrics", "/ok", "/health", "/attachments/{read_token}"),

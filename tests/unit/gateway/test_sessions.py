@@ -8,6 +8,7 @@ import pytest
 
 from runstore.domain.errors import ErrorReason
 from runstore.v1 import project_service_pb2 as pb
+from runstore.v1 import run_stats_service_pb2 as stats
 
 from .conftest import FakeStore, Refuse
 from .wire import OTHER_ID, RUN_ID
@@ -120,6 +121,31 @@ def test_read_update_delete(http: httpx.Client, store: FakeStore) -> None:
     assert [descriptor.name for descriptor, _ in asked.ListFields()] == ["id", "description", "end_time"]
     assert http.delete(f"/sessions/{RUN_ID}").status_code == 200
     assert store.of("DeleteProject")[0].id == RUN_ID
+
+
+def test_statistics_of_a_page_are_one_question(http: httpx.Client, store: FakeStore) -> None:
+    """Of all its projects at once, by project, with the parameters; a project without runs has none."""
+    projects = [project(), pb.Project(id=OTHER_ID, name="q")]
+    store.answers["ListProjects"] = pb.ListProjectsResponse(projects=projects)
+    of_first = stats.RunStats(run_count=3, latency_p50=1.5, total_cost="0.1")
+    store.answers["RunStats"] = stats.RunStatsResponse(
+        groups=[stats.RunGroupStats(group=RUN_ID, stats=of_first)]
+    )
+    params = {
+        "include_stats": "true",
+        "stats_select": ["run_count", "all_token_stats"],
+        "stats_filter": "eq(is_root, true)",
+        "stats_start_time": "2026-01-01T00:00:00",
+    }
+    first, second = http.get("/sessions", params=params).json()
+    assert (first["run_count"], first["total_cost"], first["latency_p50"]) == (3, "0.1", None)
+    assert (second["run_count"], second["total_cost"]) == (0, None)
+    (asked,) = store.of("RunStats")
+    assert list(asked.runs.project_ids) == [RUN_ID, OTHER_ID]
+    assert (asked.runs.filter, asked.runs.min_start_time.seconds) == ("eq(is_root, true)", 1767225600)
+    assert asked.grouping.attribute == stats.RUN_GROUP_ATTRIBUTE_PROJECT
+    assert asked.grouping.max_groups == 2
+    assert stats.RUN_STATS_FIELD_LATENCY_P50 not in asked.fields
 
 
 def test_unknown_project_is_404(http: httpx.Client) -> None:

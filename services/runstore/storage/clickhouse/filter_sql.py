@@ -65,6 +65,14 @@ def render(condition: Condition, prefix: str = "p") -> SqlCondition:
     return SqlCondition(text, writer.parameters, frozenset(writer.columns))
 
 
+def metadata_texts(path: tuple[str, ...], prefix: str) -> SqlCondition:
+    """An array: the text of the metadata value at a path (see `MetadataPath`); empty where there is none."""
+    writer = _Writer(prefix)
+    value = writer.metadata_at(path)
+    text = f"arrayMap(v -> {_JSON_TEXT}, arrayFilter(v -> v NOT IN ('', 'null'), [{value}]))"
+    return SqlCondition(text, writer.parameters, frozenset(writer.columns))
+
+
 @dataclass(frozen=True, slots=True)
 class _Column:
     """How a scalar is read from the merged row."""
@@ -210,7 +218,7 @@ class _Writer:
             case MetadataPath(path):
                 # The lambda names the value, which the test mentions more than once.
                 test = self._json_test(condition)
-                return f"arrayExists(v -> v NOT IN ('', 'null') AND {test}, [{self._metadata_at(path)}])"
+                return f"arrayExists(v -> v NOT IN ('', 'null') AND {test}, [{self.metadata_at(path)}])"
             case RowPart.VALUE:
                 return self._json_test(condition)
             case operand:
@@ -283,7 +291,7 @@ class _Writer:
         self.columns.add("metadata")
         return "metadata"
 
-    def _metadata_at(self, path: tuple[str, ...]) -> str:
+    def metadata_at(self, path: tuple[str, ...]) -> str:
         """The JSON at a path; '' where there is none."""
         top = f"{self._metadata()}[{self._parameter('String', path[0])}]"
         if len(path) == 1:

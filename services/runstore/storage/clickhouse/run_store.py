@@ -47,6 +47,7 @@ from runstore.storage.clickhouse.list_sql import (
     payloads,
 )
 from runstore.storage.clickhouse.merged_run import COST_FIELDS, MergedRun, Prices
+from runstore.storage.clickhouse.run_stats import ClickHouseRunStats
 from runstore.storage.clickhouse.threads import ClickHouseThreads
 from runstore.storage.clickhouse.traces import ClickHouseTraces
 from runstore.storage.run_store import Block, BlockRefused, EngineFigures, StoreUnavailable
@@ -98,6 +99,7 @@ class ClickHouseRunStore:
         self.traces = ClickHouseTraces(engine)
         self.threads = ClickHouseThreads(engine, self)
         self.feedback = ClickHouseFeedback(engine)
+        self.stats = ClickHouseRunStats(engine, self)
 
     # -- writing ---------------------------------------------------------------------------------
 
