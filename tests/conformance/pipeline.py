@@ -36,10 +36,9 @@ DERIVED_ELSEWHERE = frozenset(
         RunField.IS_IN_DATASET,
         RunField.LAST_QUEUED_AT,
         RunField.SHARE_URL,
-        RunField.FEEDBACK_STATS,
     }
 )
-"""Fields that nothing fills yet: they need datasets, queues, shares and feedback."""
+"""Fields that nothing fills yet: they need datasets, queues and shares."""
 ALL_FIELDS = frozenset(RunField)
 
 

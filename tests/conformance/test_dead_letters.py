@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.engine_front.front import engine_front
 
+from runstore.domain.feedback import FeedbackAction, FeedbackPatch
 from runstore.domain.runs import RunPatch
 from runstore.storage.clickhouse.dead_letters import ClickHouseDeadLetters
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore, open_run_store
@@ -58,6 +59,27 @@ async def test_operation_comes_back_whole(store: ClickHouseRunStore, table: Clic
     assert letter is not None
     assert (letter.patch, letter.reason) == (patch(7), "last")
     assert await table.open(f"{8:016x}-{8:08x}") is None
+
+
+@pytest.mark.parametrize("run_id", [None, str(uuid.UUID(int=9))])
+async def test_operation_on_feedback_comes_back_whole(
+    store: ClickHouseRunStore, table: ClickHouseDeadLetters, run_id: str | None
+) -> None:
+    """Between letters of runs, and told from them."""
+    feedback = FeedbackPatch(
+        TENANTS[0],
+        str(uuid.UUID(int=8)),
+        run_id,
+        FeedbackAction.UPDATE,
+        sequence=8,
+        value=b'"\xc3\xbc"',
+        score=0.0,
+    )
+    await store.bury([patch(7)], "no")
+    await store.bury_feedback([feedback], "no")
+    run_letter, letter = await table.page("", 10)
+    assert (await table.open(run_letter.id) or letter).patch == patch(7)
+    assert (await table.open(letter.id) or run_letter).patch == feedback
 
 
 async def test_letter_that_is_refused_again_outlives_its_removal(

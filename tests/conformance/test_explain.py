@@ -153,3 +153,19 @@ async def test_payloads_are_read_for_the_page_alone(table: Table) -> None:
     """The payload table is pruned to the keys of the page."""
     query = RunQuery(table.tenant_id, frozenset({RunField.OUTPUTS}), (table.project_id,), limit=10)
     assert (await table.explain(query)).largest_read("run_payloads") <= 2
+
+
+async def test_feedback_is_read_for_the_page_alone(table: Table, pipeline: Pipeline) -> None:
+    """Statistics of a page's runs prune the table of feedback by its key, and read no column for nothing."""
+    await pipeline.command(
+        "INSERT INTO feedback (tenant_id, run_id, feedback_id, seq, present, key) "
+        f"SELECT '{table.tenant_id}', generateUUIDv4(), generateUUIDv4(), number, 31, 'k' "
+        f"FROM numbers({RUNS})"
+    )
+    await pipeline.command("OPTIMIZE TABLE feedback FINAL")
+    fields = frozenset({RunField.FEEDBACK_STATS})
+    plans = await table.explain(RunQuery(table.tenant_id, fields, (table.project_id,), limit=10))
+    assert plans.largest_read("feedback") <= 10 * 2
+    [plan] = plans.of("feedback")
+    for column in ("correction", "source_metadata", "feedback_group_id"):
+        assert column not in plan

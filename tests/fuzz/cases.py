@@ -54,6 +54,27 @@ def run_json(chance: random.Random, **more: Any) -> dict[str, Any]:
     return run | more
 
 
+def feedback_json(chance: random.Random) -> dict[str, Any]:
+    """A record of feedback with every key, as SDKs send it."""
+    return {
+        "id": str(uuid.UUID(int=chance.getrandbits(128), version=4)),
+        "run_id": mutations.RUN_ID,
+        "trace_id": mutations.RUN_ID,
+        "key": "correctness",
+        "score": 0.5,
+        "value": "good",
+        "comment": "because",
+        "correction": {"answer": 42},
+        "feedback_source": {"type": "api", "metadata": {"a": 1}, "user_id": None},
+        "extra": {},
+        "error": False,
+        "feedback_group_id": None,
+        "start_time": "2026-01-01T00:00:00+00:00",
+        "created_at": "2026-01-01T00:00:00+00:00",
+        "modified_at": "2026-01-01T00:00:00+00:00",
+    }
+
+
 # -- JSON --------------------------------------------------------------------------------------------
 
 
@@ -67,6 +88,14 @@ def _single(chance: random.Random) -> Case:
         own_id = run.get("id")
         path_id = own_id if isinstance(own_id, str) and own_id.isalnum() else mutations.RUN_ID
         made.method, made.path = "PATCH", f"/runs/{path_id}"
+    return encoded(chance, made)
+
+
+def _feedback(chance: random.Random) -> Case:
+    body = json_text(broken_run(chance, feedback_json(chance)), ascii_only=chance.random() < 0.5)
+    if chance.random() < 0.3:
+        body = broken_bytes(chance, body)
+    made = Case("feedback", path="/feedback", body=body, headers=[("content-type", "application/json")])
     return encoded(chance, made)
 
 
@@ -132,9 +161,9 @@ def _multipart(chance: random.Random) -> Case:
         run = broken_run(chance, run)
     parts = _parts(chance, run, chance.choice(("post", "patch")))
     if chance.random() < 0.1:
-        parts.append(
-            _part(f"feedback.{uuid.UUID(int=chance.getrandbits(128))}", b'{"key":"k","trace_id":null}')
-        )
+        record = feedback_json(chance)
+        content = json_text(broken_run(chance, record), ascii_only=True)
+        parts.append(_part(f"feedback.{record['id']}", content))
     if not is_broken_inside or chance.random() < 0.3:
         parts = _broken_parts(chance, parts)
     made.witness = witness["id"]
@@ -331,6 +360,7 @@ _KINDS: Final[dict[Callable[[random.Random], Case], float]] = {
     _multipart: 40,
     _batch: 20,
     _single: 10,
+    _feedback: 5,
     _protobuf: 20,
     _stream: 5,
     _whole: 5,

@@ -92,6 +92,17 @@ def _http(case: Case, answer: Answer, accepted: list[RunPatch]) -> Iterator[str]
         yield f"a request without a fault got {answer.status}: {answer.body[:300]!r}"
 
 
+def _feedback(case: Case, answer: Answer, accepted: list[RunPatch]) -> Iterator[str]:
+    if answer.status not in (0, 499, 200, *_REFUSALS):
+        yield f"status {answer.status}: {answer.body[:500]!r}"
+    if any(inside in answer.body for inside in _INSIDES):
+        yield f"the answer shows the server's inside: {answer.body[:500]!r}"
+    if answer.status not in (0, 499):
+        keys = {200: {"id", "key"}}.get(answer.status, {"detail"})
+        if not keys <= json.loads(answer.body).keys():
+            yield f"{answer.status} without {keys}: {answer.body[:300]!r}"
+
+
 def _accepted_status(case: Case) -> int:
     return 200 if case.kind == "otlp" else 202
 
@@ -180,5 +191,6 @@ _CHECKS: Final[dict[str, Callable[[Case, Answer, list[RunPatch]], Iterator[str]]
     **dict.fromkeys(("multipart", "batch", "single", "whole", "otlp"), _http),
     "protobuf": _write_runs,
     "stream": _grpc,
+    "feedback": _feedback,
     "otlp grpc": _export,
 }

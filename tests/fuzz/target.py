@@ -8,9 +8,11 @@ import asyncio
 import logging
 import shutil
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,6 +60,7 @@ from runstore.rpc.trace_query import TraceQueryServicer
 from runstore.runtime.clock import SystemClock
 from runstore.storage.blobs import BlobStore, open_blob_store
 from runstore.storage.clickhouse.blocks import BlockBuilder
+from runstore.storage.clickhouse.feedback import feedback_row
 from runstore.storage.run_store import Block, FeedbackStore
 
 _MIB = 1024 * 1024
@@ -135,18 +138,14 @@ class Target:
         self._engine.buried.clear()
         return found
 
-    def take_accepted_feedback(self) -> list[FeedbackPatch]:
-        """As `take_accepted`, of feedback."""
-        accepted, self._log.accepted_feedback = self._log.accepted_feedback, []
-        return accepted
-
     async def store(self, patches: Sequence[RunPatch], *, at_once: bool = False) -> None:
         """Build what the engine would get, when there is enough of it."""
         self._unflushed += patches
         if self._unflushed and (at_once or len(self._unflushed) >= _FLUSHED_OPERATIONS):
             patches, self._unflushed = self._unflushed, []
+            feedback, self._log.accepted_feedback = self._log.accepted_feedback, []
             report = FlushReport(last_sequence=patches[-1].sequence, operations=len(patches))
-            await self._flusher.insert(await self._flusher.prepare(patches, report))
+            await self._flusher.insert(await self._flusher.prepare(patches, report, feedback))
 
     async def _http(self, case: Case) -> Answer:
         chunks = [case.body[at : at + _CHUNK_BYTES] for at in range(0, len(case.body), _CHUNK_BYTES)] or [b""]
@@ -254,12 +253,17 @@ class _Engine:
         """Nothing was kept."""
 
     async def append_feedback(self, patches: Sequence[FeedbackPatch], /) -> None:
-        msgspec.msgpack.encode(patches)
+        for patch in patches:
+            row = feedback_row(patch)
+            assert all(isinstance(value, str | bytes | int | float | datetime | None) for value in row)
+            # As the engine reads them.
+            uuid.UUID(patch.feedback_id)
+            uuid.UUID(patch.run_id or patch.project_id)
 
     async def bury_feedback(self, patches: Sequence[FeedbackPatch], reason: str, /) -> None:
-        raise AssertionError("the engine refuses nothing")
+        await self.bury(patches, reason)
 
-    async def bury(self, patches: Sequence[RunPatch], reason: str, /) -> None:
+    async def bury(self, patches: Sequence[RunPatch | FeedbackPatch], reason: str, /) -> None:
         self.buried += [f"accepted, but cannot be stored: {reason}: {patch!r:.2000}" for patch in patches]
 
 

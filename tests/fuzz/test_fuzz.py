@@ -13,7 +13,9 @@ async def test_broken_requests_are_refused_decently() -> None:
     assert findings.failures == [], f"repeat with: python tests/fuzz --seed {SEED} --index …"
     assert findings.bodies == BODIES
     kinds = {answer.rsplit(" ", 1)[0] for answer in findings.answers}
-    assert kinds == {"multipart", "batch", "single", "protobuf", "stream", "otlp", "otlp grpc", "whole"}
+    assert kinds == {
+        *("multipart", "batch", "single", "feedback", "protobuf", "stream", "otlp", "otlp grpc", "whole"),
+    }
     assert findings.answers["whole 202"] == sum(
         count for answer, count in findings.answers.items() if answer.startswith("whole")
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from runstore.domain.blob_refs import BlobRef, pack, unpack
+from runstore.domain.feedback import FeedbackAction, FeedbackPatch
 from runstore.domain.prices import PriceBook
 from runstore.domain.runs import Attachment, RunMove, RunPatch, RunPlace, RunRow
 from runstore.ingest.flusher import Flusher, FlushReport, merge_by_run
@@ -35,6 +36,7 @@ class FakeStore:
         self.defect: type[Exception] = BlockRefused
         self.attempted = asyncio.Event()
         self.is_full = False
+        self.feedback: list[str] = []
 
     def block(self, rows: Sequence[RunRow], /) -> Block:
         if self.is_full:
@@ -74,6 +76,17 @@ class FakeStore:
         self.parked_patches = [
             each for each in self.parked_patches if (each[0], each[1].run_id, each[1].sequence) not in gone
         ]
+
+    async def append_feedback(self, patches: Sequence[FeedbackPatch], /) -> None:
+        self.attempted.set()
+        if self.is_away:
+            raise StoreUnavailable("away")
+        if any(patch.key == "poison" for patch in patches):
+            raise self.defect("poison")
+        self.feedback += [patch.feedback_id for patch in patches]
+
+    async def bury_feedback(self, patches: Sequence[FeedbackPatch], reason: str, /) -> None:
+        self.buried += [(patch.feedback_id, reason) for patch in patches]
 
     async def bury(self, patches: Sequence[RunPatch], reason: str, /) -> None:
         self.buried += [(patch.run_id, reason) for patch in patches]
@@ -293,3 +306,33 @@ async def test_defects_hold_nobody_up(
     report = await flush(flusher, create(4), create(5))
     assert (report.dead_letters, store.buried) == (1, [(create(4).run_id, "ZeroDivisionError: place")])
     assert store.rows[-1].patch.sequence == 5
+
+
+def feedback(number: int, key: str = "k") -> FeedbackPatch:
+    return FeedbackPatch(TENANT, f"feedback {number}", None, FeedbackAction.CREATE, sequence=number, key=key)
+
+
+@pytest.mark.parametrize("defect", [BlockRefused, ValueError])
+async def test_refused_feedback_is_buried_alone(
+    store: FakeStore, flusher: Flusher, defect: type[Exception]
+) -> None:
+    """A record that the engine refuses, or a defect in storing it, costs neither the others nor the runs."""
+    store.defect = defect
+    given = [feedback(number, "poison" if number == 3 else "k") for number in range(7)]
+    report = FlushReport(7, 8)
+    await flusher.insert(await flusher.prepare([create(1)], report, given))
+    assert len(store.rows) == 1
+    assert store.feedback == [f"feedback {number}" for number in (0, 1, 2, 4, 5, 6)]
+    [(feedback_id, reason)] = store.buried
+    assert (feedback_id, "poison" in reason, report.dead_letters) == ("feedback 3", True, 1)
+
+
+async def test_feedback_waits_for_the_engine(store: FakeStore, flusher: Flusher, retries: list[str]) -> None:
+    """An engine that is away gets the records when it is back, and nothing is buried."""
+    store.is_away = True
+    prepared = await flusher.prepare([], FlushReport(1, 1), [feedback(1)])
+    inserting = asyncio.create_task(flusher.insert(prepared))
+    await store.attempted.wait()
+    store.is_away = False
+    await inserting
+    assert (store.feedback, store.buried, retries) == (["feedback 1"], [], ["away"])

@@ -50,8 +50,8 @@ class ClickHouseFeedback:
 
     async def append(self, patches: Sequence[FeedbackPatch], /) -> None:
         def insert(client: Any) -> None:
-            rows = [_row(patch) for patch in patches]
-            rows += [_row(patch) for patch in _departures(client, patches)]
+            rows = [feedback_row(patch) for patch in patches]
+            rows += [feedback_row(patch) for patch in _departures(client, patches)]
             try:
                 client.insert("feedback", rows, list(FEEDBACK_COLUMNS))
             except (DataError, ValueError, TypeError, OverflowError) as error:
@@ -130,7 +130,7 @@ class ClickHouseFeedback:
 # -- records to rows and back ------------------------------------------------------------------------
 
 
-def _row(patch: FeedbackPatch) -> list[Any]:
+def feedback_row(patch: FeedbackPatch) -> list[Any]:
     """The row of an operation, in the order of FEEDBACK_COLUMNS."""
     values = {
         "tenant_id": patch.tenant_id,
