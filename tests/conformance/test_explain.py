@@ -28,8 +28,10 @@ class Spy:
         self._engine = engine
         self.statements: list[tuple[str, dict[str, Any]]] = []
 
-    async def read(self, call: Callable[[Any], Any]) -> Any:
-        return await self._engine.read(lambda client: call(_SpiedClient(client, self.statements)))
+    async def read(self, call: Callable[[Any], Any], *, is_limited: bool = True) -> Any:
+        return await self._engine.read(
+            lambda client: call(_SpiedClient(client, self.statements)), is_limited=is_limited
+        )
 
 
 class _SpiedClient:

@@ -53,6 +53,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The caller's deadline passed."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 14
     """A defect of the server."""
+    ERROR_REASON_QUERY_TOO_LONG: _ErrorReason.ValueType  # 15
+    """The query takes longer than one may; ask for less."""
+    ERROR_REASON_QUERY_TOO_LARGE: _ErrorReason.ValueType  # 16
+    """The query needs more memory than one may; ask for less."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of a refusal; stable, for programs. The message beside it is for people."""
@@ -87,6 +91,10 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 13
 """The caller's deadline passed."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 14
 """A defect of the server."""
+ERROR_REASON_QUERY_TOO_LONG: ErrorReason.ValueType  # 15
+"""The query takes longer than one may; ask for less."""
+ERROR_REASON_QUERY_TOO_LARGE: ErrorReason.ValueType  # 16
+"""The query needs more memory than one may; ask for less."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -48,6 +48,11 @@ class RunQueryServiceStub:
                 request_serializer=runstore_dot_v1_dot_run__query__service__pb2.GetRunRequest.SerializeToString,
                 response_deserializer=runstore_dot_v1_dot_run__query__service__pb2.GetRunResponse.FromString,
                 _registered_method=True)
+        self.ExportRuns = channel.unary_stream(
+                '/runstore.v1.RunQueryService/ExportRuns',
+                request_serializer=runstore_dot_v1_dot_run__query__service__pb2.ExportRunsRequest.SerializeToString,
+                response_deserializer=runstore_dot_v1_dot_run__query__service__pb2.ExportRunsResponse.FromString,
+                _registered_method=True)
 
 
 class RunQueryServiceServicer:
@@ -72,6 +77,15 @@ class RunQueryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportRuns(self, request, context):
+        """Reads every run that a list would walk through, in its order: those that existed at the start exactly
+        once. The server reads on as fast as messages are taken, and stops when the call is cancelled or its
+        deadline passes; go on with the last `resume_token` then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunQueryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -84,6 +98,11 @@ def add_RunQueryServiceServicer_to_server(servicer, server):
                     servicer.GetRun,
                     request_deserializer=runstore_dot_v1_dot_run__query__service__pb2.GetRunRequest.FromString,
                     response_serializer=runstore_dot_v1_dot_run__query__service__pb2.GetRunResponse.SerializeToString,
+            ),
+            'ExportRuns': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportRuns,
+                    request_deserializer=runstore_dot_v1_dot_run__query__service__pb2.ExportRunsRequest.FromString,
+                    response_serializer=runstore_dot_v1_dot_run__query__service__pb2.ExportRunsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -144,6 +163,33 @@ class RunQueryService:
             '/runstore.v1.RunQueryService/GetRun',
             runstore_dot_v1_dot_run__query__service__pb2.GetRunRequest.SerializeToString,
             runstore_dot_v1_dot_run__query__service__pb2.GetRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/runstore.v1.RunQueryService/ExportRuns',
+            runstore_dot_v1_dot_run__query__service__pb2.ExportRunsRequest.SerializeToString,
+            runstore_dot_v1_dot_run__query__service__pb2.ExportRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,11 @@ class RunQueryServiceStub:
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_query_service_pb2.GetRunRequest, _run_query_service_pb2.GetRunResponse]
     """Reads one run. NOT_FOUND when the tenant has no such run."""
+    ExportRuns: _grpc.UnaryStreamMultiCallable[_run_query_service_pb2.ExportRunsRequest, _run_query_service_pb2.ExportRunsResponse]
+    """Reads every run that a list would walk through, in its order: those that existed at the start exactly
+    once. The server reads on as fast as messages are taken, and stops when the call is cancelled or its
+    deadline passes; go on with the last `resume_token` then.
+    """
 
 @_typing.type_check_only
 class RunQueryServiceAsyncStub(RunQueryServiceStub):
@@ -59,6 +64,11 @@ class RunQueryServiceAsyncStub(RunQueryServiceStub):
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_query_service_pb2.GetRunRequest, _run_query_service_pb2.GetRunResponse]  # type: ignore[assignment]
     """Reads one run. NOT_FOUND when the tenant has no such run."""
+    ExportRuns: _aio.UnaryStreamMultiCallable[_run_query_service_pb2.ExportRunsRequest, _run_query_service_pb2.ExportRunsResponse]  # type: ignore[assignment]
+    """Reads every run that a list would walk through, in its order: those that existed at the start exactly
+    once. The server reads on as fast as messages are taken, and stops when the call is cancelled or its
+    deadline passes; go on with the last `resume_token` then.
+    """
 
 class RunQueryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Finds and reads runs.
@@ -84,5 +94,16 @@ class RunQueryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_query_service_pb2.GetRunResponse, _abc.Awaitable[_run_query_service_pb2.GetRunResponse]]:
         """Reads one run. NOT_FOUND when the tenant has no such run."""
+
+    @_abc_1.abstractmethod
+    def ExportRuns(
+        self,
+        request: _run_query_service_pb2.ExportRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_run_query_service_pb2.ExportRunsResponse], _abc.AsyncIterator[_run_query_service_pb2.ExportRunsResponse]]:
+        """Reads every run that a list would walk through, in its order: those that existed at the start exactly
+        once. The server reads on as fast as messages are taken, and stops when the call is cancelled or its
+        deadline passes; go on with the last `resume_token` then.
+        """
 
 def add_RunQueryServiceServicer_to_server(servicer: RunQueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

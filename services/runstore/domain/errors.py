@@ -41,6 +41,10 @@ class ErrorReason(Enum):
     """A unique name or id is taken."""
     TOO_LARGE = _Meaning("OUT_OF_RANGE", 413, False)
     """A body or a field is above its limit, before or after decompression."""
+    QUERY_TOO_LONG = _Meaning("DEADLINE_EXCEEDED", 504, False)
+    """A question takes longer than one may."""
+    QUERY_TOO_LARGE = _Meaning("RESOURCE_EXHAUSTED", 400, False)
+    """A question needs more memory than one may."""
     OVERLOADED = _Meaning("RESOURCE_EXHAUSTED", 429, True, _RETRY_AFTER_S)
     """A bounded queue is full; nothing of the call was accepted."""
     UNIMPLEMENTED = _Meaning("UNIMPLEMENTED", 501, False)

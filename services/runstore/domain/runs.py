@@ -248,6 +248,8 @@ class RunQuery:
     tree_filter: Condition | None = None
     descending: bool = True
     limit: int = 100
+    max_payload_bytes: int | None = None
+    """End the page before its payloads take more than this, but not before its first run."""
     after: Position | None = None
     """Start behind this position."""
 

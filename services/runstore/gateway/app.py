@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
+from runstore.gateway.abandoned import AbandonedQuestions
 from runstore.gateway.bodies import BodyLimits, BodyReader, JsonBodyLimit
 from runstore.gateway.call_log import CallLog
 from runstore.gateway.documents import DESCRIPTION, SECURITY_SCHEMES
@@ -61,7 +62,7 @@ def create_app(
     app.include_router(server_routes(store))
     app.include_router(metrics_routes(store, metrics, needs_keys=needs_keys))
     _document_security(app)
-    return CallLog(CanonicalPaths(JsonBodyLimit(app)), metrics)
+    return CallLog(CanonicalPaths(AbandonedQuestions(JsonBodyLimit(app))), metrics)
 
 
 def _document_security(app: FastAPI) -> None:

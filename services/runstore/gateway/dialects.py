@@ -68,8 +68,8 @@ def headers_of(error: RunstoreError) -> dict[str, str]:
     headers = {}
     if error.reason.retry_after_s:
         headers["Retry-After"] = str(error.reason.retry_after_s)
-    if error.reason is ErrorReason.UNIMPLEMENTED:
-        # The generated client retries 501 otherwise.
+    if error.reason.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR and not error.reason.retryable:
+        # The generated client retries every 5xx otherwise.
         headers["x-should-retry"] = "false"
     return headers
 

@@ -14,7 +14,7 @@ from runstore.rpc.authentication import Authenticator, current_principal
 from runstore.rpc.call_line import CallLine, current_call
 from runstore.rpc.call_metrics import CallMetrics
 from runstore.rpc.mapping import error_reason
-from runstore.storage.run_store import StoreUnavailable
+from runstore.storage.run_store import QueryTooLarge, QueryTooLong, StoreUnavailable
 from runstore.v1 import error_pb2
 
 ERROR_METADATA_KEY = "runstore-error-bin"
@@ -40,6 +40,8 @@ _SHAPES: dict[tuple[bool, bool], tuple[Callable[..., Any], str]] = {
     (True, False): (grpc.stream_unary_rpc_method_handler, "stream_unary"),
     (True, True): (grpc.stream_stream_rpc_method_handler, "stream_stream"),
 }
+
+_ASK_FOR_LESS = "ask for less, by a shorter time, fewer projects, smaller pages or fewer fields"
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -138,7 +140,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         if not isinstance(error, Exception):
             line.end("CANCELLED")
             return
-        if isinstance(error, StoreUnavailable):
+        if isinstance(error, QueryTooLong):
+            refusal = RunstoreError(ErrorReason.QUERY_TOO_LONG, f"the query takes too long: {_ASK_FOR_LESS}")
+        elif isinstance(error, QueryTooLarge):
+            refusal = RunstoreError(
+                ErrorReason.QUERY_TOO_LARGE, f"the query needs too much memory: {_ASK_FOR_LESS}"
+            )
+        elif isinstance(error, StoreUnavailable):
             logger.warning("engine_unavailable", error=str(error))
             refusal = RunstoreError(ErrorReason.UNAVAILABLE, "the engine cannot answer now")
         elif isinstance(error, RunstoreError):

@@ -1,5 +1,6 @@
 """Serves `RunQueryService`."""
 
+from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
 import grpc
@@ -35,3 +36,12 @@ class RunQueryServicer(run_query_service_pb2_grpc.RunQueryServiceServicer):
         project_id = uuid_text("project_id", request.project_id) if request.HasField("project_id") else None
         run = await self._runs.get(tenant_id, uuid_text("id", request.id), project_id, fields)
         return pb.GetRunResponse(run=self._message(tenant_id, run, fields))
+
+    async def ExportRuns(
+        self, request: pb.ExportRunsRequest, context: _Context
+    ) -> AsyncIterator[pb.ExportRunsResponse]:
+        tenant_id = current_principal.get().tenant_id
+        query = run_query(request.query, tenant_id)
+        async for page in self._runs.export(query, request.query.page_size, request.query.page_token):
+            messages = [self._message(tenant_id, run, query.fields) for run in page.runs]
+            yield pb.ExportRunsResponse(runs=messages, resume_token=page.next_page_token)

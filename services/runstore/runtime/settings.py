@@ -142,6 +142,12 @@ class Settings(BaseSettings):
         ByteSize(256 * _MIB),
         description="Operations that wait for their insert while the engine works; then writers are slowed.",
     )
+    query_timeout_s: float = Field(
+        30.0, gt=0, le=3_600, description="Time that one statement of a query may take in the engine."
+    )
+    query_memory_bytes: _Bytes = Field(
+        ByteSize(1 * _GIB), description="Memory that one statement of a query may take in the engine."
+    )
     max_body_bytes: _Bytes = Field(ByteSize(2 * _GIB), description="Largest HTTP body as it travels.")
     max_decompressed_bytes: _Bytes = Field(ByteSize(2 * _GIB), description="Largest body once decompressed.")
     body_memory_bytes: _Bytes = Field(

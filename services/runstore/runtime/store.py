@@ -44,6 +44,7 @@ from runstore.runtime.process import spare_the_collector
 from runstore.runtime.settings import AuthMode, Settings
 from runstore.runtime.status import Observer, Status
 from runstore.storage.blobs import BlobStore, open_blob_store
+from runstore.storage.clickhouse.engine import ReadLimits
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore, open_run_store
 
 logger = structlog.get_logger()
@@ -56,7 +57,11 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
         catalog = await stack.enter_async_context(open_catalog(settings.catalog_location, clock))
         # Without its engine the store accepts writes all the same: the log keeps them.
         store = await stack.enter_async_context(
-            open_run_store(settings.clickhouse_location, may_be_away=True)
+            open_run_store(
+                settings.clickhouse_location,
+                limits=ReadLimits(settings.query_timeout_s, settings.query_memory_bytes),
+                may_be_away=True,
+            )
         )
         metrics = StoreMetrics()
         flusher = FlusherProcess(settings, metrics.ingest)

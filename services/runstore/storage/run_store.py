@@ -28,6 +28,14 @@ class StoreUnavailable(Exception):
     """The engine cannot be reached or is out of resources; the same call may succeed later."""
 
 
+class QueryTooLong(StoreUnavailable):
+    """The engine gave a question up that takes longer than one may; so it will again."""
+
+
+class QueryTooLarge(StoreUnavailable):
+    """The engine gave a question up that needs more memory than one may; so it will again."""
+
+
 class BlockRefused(Exception):
     """The engine refuses the content of a block and will again; split it and retry the halves."""
 
@@ -181,7 +189,10 @@ class RunReader(Protocol):
     """Answers questions about runs. Every method raises StoreUnavailable."""
 
     async def list_runs(self, query: RunQuery, /) -> RunPage:
-        """A page of merged runs by (start time, id); never empty while more match."""
+        """A page of merged runs by (start time, id); never empty while more match.
+
+        It may be shorter than the query's limit only at the end, or when the query limits its bytes.
+        """
         ...
 
     async def attachment(self, ref: AttachmentRef, /) -> Attachment | None:

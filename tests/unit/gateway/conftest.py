@@ -120,6 +120,9 @@ class _Queries(queries_grpc.RunQueryServiceServicer):
         missing = Refuse(ErrorReason.NOT_FOUND, "no such run")
         return await self._store.answer("GetRun", request, context, missing)
 
+    def ExportRuns(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
+        raise NotImplementedError  # the gateway never exports; a call would be a defect
+
 
 class _Feedback(feedback_grpc.FeedbackServiceServicer):
     def __init__(self, store: FakeStore) -> None:

@@ -2,17 +2,19 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from runstore.storage.run_store import BlockRefused, StoreUnavailable
+from runstore.storage.run_store import BlockRefused, QueryTooLarge, QueryTooLong, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -37,6 +39,11 @@ _CONTENT_CODES = frozenset(
     }
 )
 
+_TIMEOUT_EXCEEDED = 159
+_MEMORY_LIMIT_EXCEEDED = 241
+# The query's own limit, which it would meet again; the engine's as a whole is a matter of the moment.
+_OWN_MEMORY_LIMIT = "Query memory limit exceeded"
+
 SETTINGS = {
     # Start times may lie in many months at once; a client's old data is no reason to refuse a block.
     "max_partitions_per_insert_block": 0,
@@ -47,6 +54,9 @@ SETTINGS = {
 """Of every connection."""
 
 
+_NO_LIMITS = {"max_execution_time": 0, "max_memory_usage": 0}
+_KILL_PAUSE_S = 0.05
+
 _SERVER_OPTIONS = {
     "autogenerate_session_id": False,
     "connect_timeout": 5,
@@ -55,11 +65,24 @@ _SERVER_OPTIONS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """What one statement that answers a question may take."""
+
+    max_seconds: float = 30.0
+    max_memory_bytes: int = 1024 * 1024 * 1024
+
+
 class Engine:
     """Runs calls on pooled clients, off the event loop: several readers and one writer at a time."""
 
     def __init__(
-        self, dsn: str, *, readers: int = 4, prepare: Callable[[Any], None] = lambda _client: None
+        self,
+        dsn: str,
+        *,
+        limits: ReadLimits,
+        readers: int = 4,
+        prepare: Callable[[Any], None] = lambda _client: None,
     ) -> None:
         """`dsn` is `chdb://…` or `http(s)://…`. Nothing is opened yet.
 
@@ -72,7 +95,12 @@ class Engine:
         self._preparing = threading.Lock()
         self._local = threading.local()
         self._clients: list[Any] = []
+        self._limits = {
+            "max_execution_time": limits.max_seconds,
+            "max_memory_usage": limits.max_memory_bytes,
+        }
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="engine-read")
+        self._stoppers = ThreadPoolExecutor(readers, thread_name_prefix="engine-stop")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="engine-write")
 
     @property
@@ -80,12 +108,25 @@ class Engine:
         """Whether the engine is in this process: then it is never merely away."""
         return self._dsn.startswith("chdb:")
 
-    async def read(self, call: Callable[[Any], T]) -> T:
-        """Result of `call` with a client of this driver. Raises StoreUnavailable, BlockRefused."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._call, call)
+    async def read(self, call: Callable[[Any], T], *, is_limited: bool = True) -> T:
+        """Result of `call` with a client of this driver, whose statements are held to the limits.
+
+        Cancelled, it stops what the engine does for it, so that the next reader need not wait.
+        Raises QueryTooLong, QueryTooLarge, StoreUnavailable.
+        """
+        # By this name statements are found in `system.processes`; chDB chooses their ids itself.
+        name = uuid4().hex
+        settings = {"log_comment": name, **(self._limits if is_limited else _NO_LIMITS)}
+        running = self._readers.submit(self._call, call, settings)
+        try:
+            return await asyncio.wrap_future(running)
+        except asyncio.CancelledError:
+            if not running.done() and not running.cancel():
+                self._stoppers.submit(self._stop, name, running)
+            raise
 
     async def write(self, call: Callable[[Any], T]) -> T:
-        """As `read`, one call at a time in the order of the calls."""
+        """Result of `call`, one at a time in the order given. Raises StoreUnavailable, BlockRefused."""
         return await asyncio.get_running_loop().run_in_executor(self._writer, self._call, call)
 
     async def insert_file(self, table: str, path: str) -> None:
@@ -96,11 +137,20 @@ class Engine:
     def close(self) -> None:
         """Wait for calls under way and disconnect."""
         self._readers.shutdown()
+        self._stoppers.shutdown()
         self._writer.shutdown()
         for client in self._clients:
             client.close()
 
-    def _call(self, call: Callable[[Any], T]) -> T:
+    def _stop(self, name: str, running: Future[Any]) -> None:
+        """Kill statements of this name until their reader is free: the next one may just be on its way."""
+        statement = "KILL QUERY WHERE Settings['log_comment'] = {name:String} ASYNC"
+        while not running.done():
+            with suppress(StoreUnavailable):
+                self._call(lambda client: client.command(statement, parameters={"name": name}))
+            wait([running], timeout=_KILL_PAUSE_S)
+
+    def _call(self, call: Callable[[Any], T], settings: Mapping[str, Any] | None = None) -> T:
         with _translated():
             client = getattr(self._local, "client", None)
             if client is None:
@@ -114,6 +164,8 @@ class Engine:
                     if not self._is_prepared:
                         self._prepare(client)
                         self._is_prepared = True
+            for name, value in (settings or {}).items():
+                client.set_client_setting(name, value)
             return call(client)
 
 
@@ -133,8 +185,13 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except ClickHouseError as error:
-        if getattr(error, "code", None) in _CONTENT_CODES:
+        code = getattr(error, "code", None)
+        if code in _CONTENT_CODES:
             raise BlockRefused(str(error)) from error
+        if code == _TIMEOUT_EXCEEDED:
+            raise QueryTooLong(str(error)) from error
+        if code == _MEMORY_LIMIT_EXCEEDED and _OWN_MEMORY_LIMIT in str(error):
+            raise QueryTooLarge(str(error)) from error
         raise StoreUnavailable(str(error)) from error
     except OSError as error:
         raise StoreUnavailable(str(error)) from error

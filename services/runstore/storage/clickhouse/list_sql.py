@@ -6,7 +6,7 @@ window on until its page is full.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -293,6 +293,23 @@ def payloads(tenant_id: str, keys: list[RunKey], columns: Mapping[str, bool]) ->
         outputs.append(f"if(bitAnd(groupBitOr(present), {bit.value}) != 0, {value}, NULL)")
     text = (
         f"SELECT toString(project_id), toString(run_id), {', '.join(outputs)} FROM run_payloads "
+        f"WHERE tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, keys)} "
+        "GROUP BY project_id, start_time, run_id"
+    )
+    return Statement(text, parameters)
+
+
+def payload_sizes(tenant_id: str, keys: list[RunKey], columns: Collection[str]) -> Statement:
+    """How much `payloads` reads of these columns, at most: project id, run id, bytes of all partial rows."""
+    parameters: dict[str, Any] = {"tenant": tenant_id}
+    sizes = [
+        f"if(startsWith({column}, '\\0'), {_REFERENCE_BYTES}, length({column}))"
+        if column in OFFLOADED_FIELDS
+        else f"length({column})"
+        for column in sorted(columns)
+    ]
+    text = (
+        f"SELECT toString(project_id), toString(run_id), sum({' + '.join(sizes)}) FROM run_payloads "
         f"WHERE tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, keys)} "
         "GROUP BY project_id, start_time, run_id"
     )

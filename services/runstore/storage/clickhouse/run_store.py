@@ -34,7 +34,7 @@ from runstore.storage.clickhouse import schema
 from runstore.storage.clickhouse.blocks import BlockBuilder
 from runstore.storage.clickhouse.columns import Present, sql_time
 from runstore.storage.clickhouse.dead_letters import ClickHouseDeadLetters
-from runstore.storage.clickhouse.engine import Engine
+from runstore.storage.clickhouse.engine import Engine, ReadLimits
 from runstore.storage.clickhouse.feedback import ClickHouseFeedback
 from runstore.storage.clickhouse.figures import engine_figures
 from runstore.storage.clickhouse.list_sql import (
@@ -44,6 +44,7 @@ from runstore.storage.clickhouse.list_sql import (
     RunListSql,
     Statement,
     bind_keys,
+    payload_sizes,
     payloads,
 )
 from runstore.storage.clickhouse.merged_run import COST_FIELDS, MergedRun, Prices
@@ -67,7 +68,11 @@ _PATCH = msgspec.msgpack.Decoder(RunPatch)
 
 @asynccontextmanager
 async def open_run_store(
-    dsn: str, block_folder: Path | None = None, *, may_be_away: bool = False
+    dsn: str,
+    block_folder: Path | None = None,
+    *,
+    limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
+    may_be_away: bool = False,
 ) -> AsyncIterator["ClickHouseRunStore"]:
     """Connect to `chdb://…` or `http(s)://…` and bring its schema up to date.
 
@@ -75,7 +80,7 @@ async def open_run_store(
     `may_be_away` gets its schema when it comes; every call raises StoreUnavailable until then.
     Raises StoreUnavailable, SchemaTooNew.
     """
-    engine = Engine(dsn, prepare=schema.migrate)
+    engine = Engine(dsn, limits=limits, prepare=schema.migrate)
     with TemporaryDirectory() as temporary:
         try:
             try:
@@ -151,8 +156,8 @@ class ClickHouseRunStore:
     async def project_blobs(self, tenant_id: str, project_id: str, /) -> Sequence[str]:
         # Rows of a run that has moved are still in its old project, and so a blob may be in two.
         text = f"SELECT key FROM ({_BLOB_KEYS}) GROUP BY key HAVING min(project_id = {{project:UUID}})"
-        rows = await self._rows(Statement(text, {"tenant": tenant_id, "project": project_id}))
-        return [key for (key,) in rows]
+        statement = Statement(text, {"tenant": tenant_id, "project": project_id})
+        return [key for (key,) in await self._rows(statement, is_limited=False)]
 
     async def blobs_in_use(self, tenant_id: str, keys: Collection[str], /) -> set[str]:
         parameters = {"tenant": tenant_id, "keys": list(keys)}
@@ -164,7 +169,7 @@ class ClickHouseRunStore:
         text = (
             f"SELECT DISTINCT key FROM (SELECT key FROM ({_BLOB_KEYS}) WHERE key IN {{keys:Array(String)}} "
         )
-        rows = await self._rows(Statement(f"{text} UNION ALL {waiting})", parameters))
+        rows = await self._rows(Statement(f"{text} UNION ALL {waiting})", parameters), is_limited=False)
         return {key for (key,) in rows}
 
     async def figures(self) -> EngineFigures:
@@ -210,7 +215,8 @@ class ClickHouseRunStore:
 
     async def moved_runs(self) -> set[tuple[str, str]]:
         text = "SELECT DISTINCT toString(tenant_id), toString(run_id) FROM run_keys WHERE gone"
-        return {(tenant_id, run_id) for tenant_id, run_id in await self._rows(Statement(text, {}))}
+        rows = await self._rows(Statement(text, {}), is_limited=False)
+        return {(tenant_id, run_id) for tenant_id, run_id in rows}
 
     async def awaited_runs(self) -> Mapping[tuple[str, str], int]:
         text = (
@@ -219,9 +225,8 @@ class ClickHouseRunStore:
             "FROM parked_operations GROUP BY tenant_id, awaited_run_id, run_id, seq HAVING NOT max(done)) "
             "GROUP BY tenant_id, awaited_run_id"
         )
-        return {
-            (tenant_id, run_id): count for tenant_id, run_id, count in await self._rows(Statement(text, {}))
-        }
+        rows = await self._rows(Statement(text, {}), is_limited=False)
+        return {(tenant_id, run_id): count for tenant_id, run_id, count in rows}
 
     async def parked(self, awaited: Collection[tuple[str, str]], /) -> Sequence[tuple[str, RunPatch]]:
         found: list[tuple[str, RunPatch]] = []
@@ -243,8 +248,8 @@ class ClickHouseRunStore:
             found = await self._by_ids(query)
         else:
             found = await self._by_windows(query)
-        page = found[: query.limit]
-        return RunPage(tuple(await self._with_payloads(query, page)), has_more=len(found) > query.limit)
+        page = await self._fitting(query, found[: query.limit])
+        return RunPage(tuple(await self._with_payloads(query, page)), has_more=len(found) > len(page))
 
     async def _by_ids(self, query: RunQuery) -> "list[_Found]":
         keys = await self._keys(query.tenant_id, query.run_ids)
@@ -331,6 +336,20 @@ class ClickHouseRunStore:
         )
         return {row[0]: (row[1], row[2]) for row in await self._rows(Statement(text, {}))}
 
+    async def _fitting(self, query: RunQuery, page: "list[_Found]") -> "list[_Found]":
+        """The beginning of a page whose payloads take no more than the query allows; one run at least."""
+        columns = {PAYLOAD_FIELDS[field] for field in query.fields if field in PAYLOAD_FIELDS}
+        if query.max_payload_bytes is None or not columns or not page:
+            return page
+        rows = await self._rows(payload_sizes(query.tenant_id, [key for key, _ in page], columns))
+        sizes = {(project_id, run_id): size for project_id, run_id, size in rows}
+        left = query.max_payload_bytes
+        for index, (key, _) in enumerate(page):
+            left -= sizes.get((key.project_id, key.run_id), 0)
+            if left < 0:
+                return page[: max(1, index)]
+        return page
+
     async def _with_payloads(self, query: RunQuery, page: "list[_Found]") -> list[StoredRun]:
         """Add the selected payloads and attachments, read for the page's keys only."""
         if page:
@@ -393,16 +412,18 @@ class ClickHouseRunStore:
         blob = BlobRef(_text(key), size_bytes) if key else None
         return Attachment(_text(mime_type), bytes(content), blob)
 
-    async def _rows(self, statement: Statement, *, bytes_columns: bool = False) -> Sequence[Sequence[Any]]:
+    async def _rows(
+        self, statement: Statement, *, bytes_columns: bool = False, is_limited: bool = True
+    ) -> Sequence[Sequence[Any]]:
         """Result rows; strings as bytes if asked, so that payloads are not decoded to be encoded again."""
         formats = {"String": "bytes"} if bytes_columns else None
-        return await self._engine.read(
-            lambda client: (
-                client.query(
-                    statement.text, parameters=statement.parameters, query_formats=formats
-                ).result_rows
-            )
-        )
+
+        def query(client: Any) -> Sequence[Sequence[Any]]:
+            found = client.query(statement.text, parameters=statement.parameters, query_formats=formats)
+            rows: Sequence[Sequence[Any]] = found.result_rows
+            return rows
+
+        return await self._engine.read(query, is_limited=is_limited)
 
 
 _Found = tuple[RunKey, StoredRun]
