@@ -25,6 +25,8 @@ from runstore.gateway.routes_runs_v2 import run_routes_v2
 from runstore.gateway.routes_server import server_routes
 from runstore.gateway.routes_sessions import session_routes
 from runstore.gateway.routes_stats_v1 import stats_routes_v1
+from runstore.gateway.routes_threads import thread_routes
+from runstore.gateway.routes_traces import trace_routes
 from runstore.gateway.store_client import StoreClient
 
 _TITLE: Final = "runstore"
@@ -58,6 +60,8 @@ def create_app(
     app.include_router(run_routes_v1(store))
     app.include_router(run_routes_v2(store, now_us))
     app.include_router(feedback_routes(store, bodies))
+    app.include_router(trace_routes(store, now_us))
+    app.include_router(thread_routes(store, now_us))
     app.include_router(session_routes(store))
     app.include_router(server_routes(store))
     app.include_router(metrics_routes(store, metrics, needs_keys=needs_keys))

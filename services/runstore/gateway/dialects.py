@@ -55,8 +55,7 @@ def error_response(dialect: Dialect, path: str, error: RunstoreError) -> Respons
     headers = headers_of(error)
     message = INTERNAL_TEXT if error.reason is ErrorReason.INTERNAL else error.message
     if dialect is Dialect.PROBLEM:
-        detail = f"{error.field}: {message}" if error.field else message
-        return problem_response(status, detail, path, headers)
+        return problem_response(status, _problem_detail(error), path, headers)
     if dialect is Dialect.GO:
         body = {"error": f"{error.field}: {message}" if error.field else message}
         return json_response(body, status, headers)
@@ -76,9 +75,23 @@ def headers_of(error: RunstoreError) -> dict[str, str]:
 
 def problem_response(status: int, detail: str, path: str, headers: dict[str, str] | None = None) -> Response:
     """An RFC 7807 answer."""
+    body = msgspec.json.encode(_problem(status, detail, path))
+    return Response(body, status, headers, media_type="application/problem+json")
+
+
+def problem_of(error: RunstoreError, path: str) -> dict[str, Any]:
+    """A refusal in RFC 7807's words, for where no status can be sent any more."""
+    return _problem(error.reason.http_status, _problem_detail(error), path)
+
+
+def _problem(status: int, detail: str, path: str) -> dict[str, Any]:
     title = HTTPStatus(status).phrase
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "instance": path}
-    return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail, "instance": path}
+
+
+def _problem_detail(error: RunstoreError) -> str:
+    message = INTERNAL_TEXT if error.reason is ErrorReason.INTERNAL else error.message
+    return f"{error.field}: {message}" if error.field else message
 
 
 def _fastapi_detail(status: int, message: str, field: str) -> object:

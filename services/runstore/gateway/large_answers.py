@@ -25,20 +25,24 @@ def runs_response(content: Any, store: StoreClient) -> Response:
     body = msgspec.json.encode(content)
     if _EDGE not in body:
         return Response(body, media_type=_JSON)
-    pieces = body.split(_EDGE)
-    holes = [(int(size), token.decode()) for size, token in (piece.split(b" ") for piece in pieces[1::2])]
-    length = sum(map(len, pieces[::2])) + sum(size for size, _ in holes)
-    return StreamingResponse(
-        _filled(pieces[::2], [token for _, token in holes], store),
-        headers={"Content-Length": str(length)},
-        media_type=_JSON,
-    )
+    pieces, holes = _parted(body)
+    length = sum(map(len, pieces)) + sum(size for size, _ in holes)
+    return StreamingResponse(filled(body, store), headers={"Content-Length": str(length)}, media_type=_JSON)
 
 
-async def _filled(pieces: list[bytes], tokens: list[str], store: StoreClient) -> AsyncIterator[bytes]:
-    for piece, token in zip(pieces, tokens, strict=False):
+async def filled(body: bytes, store: StoreClient) -> AsyncIterator[bytes]:
+    """JSON with its holes filled, in chunks. Raises `RunstoreError` when the store goes away."""
+    pieces, holes = _parted(body)
+    for piece, (_, token) in zip(pieces, holes, strict=False):
         yield piece
         blob = await store.read_blob(blobs.ReadBlobRequest(read_token=token))
         async for chunk in blob.chunks():
             yield chunk
     yield pieces[-1]
+
+
+def _parted(body: bytes) -> tuple[list[bytes], list[tuple[int, str]]]:
+    """What is around the holes, and the size and token of what belongs into each."""
+    pieces = body.split(_EDGE)
+    holes = [(int(size), token.decode()) for size, token in (piece.split(b" ") for piece in pieces[1::2])]
+    return pieces[::2], holes

@@ -28,6 +28,10 @@ from runstore.v1 import run_query_service_pb2 as queries
 from runstore.v1 import run_query_service_pb2_grpc as queries_grpc
 from runstore.v1 import run_stats_service_pb2 as stats
 from runstore.v1 import run_stats_service_pb2_grpc as stats_grpc
+from runstore.v1 import thread_query_service_pb2 as threads
+from runstore.v1 import thread_query_service_pb2_grpc as threads_grpc
+from runstore.v1 import trace_query_service_pb2 as traces
+from runstore.v1 import trace_query_service_pb2_grpc as traces_grpc
 
 MAX_WRITE_BYTES: Final = 64 * 1024 * 1024
 """Most bytes of one WriteRuns message (`run_ingest_service.proto`)."""
@@ -132,6 +136,8 @@ class StoreClient:
         self._feedback = feedback_grpc.FeedbackServiceStub(channel)
         self._queries = queries_grpc.RunQueryServiceStub(channel)
         self._stats = stats_grpc.RunStatsServiceStub(channel)
+        self._traces = traces_grpc.TraceQueryServiceStub(channel)
+        self._threads = threads_grpc.ThreadQueryServiceStub(channel)
         self._projects = projects_grpc.ProjectServiceStub(channel)
         self._blobs = blobs_grpc.BlobServiceStub(channel)
         self._health = health_pb2_grpc.HealthStub(channel)
@@ -189,6 +195,42 @@ class StoreClient:
     ) -> stats.RunStatsResponse:
         """Statistics of runs, together or by group."""
         return await self._answer(self._stats.RunStats, request, credentials, _READ_TIMEOUT_S)
+
+    async def list_traces(
+        self, request: traces.ListTracesRequest, credentials: Credentials
+    ) -> traces.ListTracesResponse:
+        """One page of traces; NOT_FOUND without the project."""
+        return await self._answer(self._traces.ListTraces, request, credentials, _READ_TIMEOUT_S)
+
+    async def list_trace_runs(
+        self, request: traces.ListTraceRunsRequest, credentials: Credentials
+    ) -> traces.ListTraceRunsResponse:
+        """One page of the runs of a trace; NOT_FOUND without it."""
+        return await self._answer(self._traces.ListTraceRuns, request, credentials, _READ_TIMEOUT_S)
+
+    async def list_threads(
+        self, request: threads.ListThreadsRequest, credentials: Credentials
+    ) -> threads.ListThreadsResponse:
+        """One page of threads; NOT_FOUND without the project."""
+        return await self._answer(self._threads.ListThreads, request, credentials, _READ_TIMEOUT_S)
+
+    async def aggregate_thread_stats(
+        self, request: threads.AggregateThreadStatsRequest, credentials: Credentials
+    ) -> threads.AggregateThreadStatsResponse:
+        """Many threads summed up; NOT_FOUND without the project."""
+        return await self._answer(self._threads.AggregateThreadStats, request, credentials, _READ_TIMEOUT_S)
+
+    async def get_thread_stats(
+        self, request: threads.GetThreadStatsRequest, credentials: Credentials
+    ) -> threads.GetThreadStatsResponse:
+        """One thread summed up; NOT_FOUND without it."""
+        return await self._answer(self._threads.GetThreadStats, request, credentials, _READ_TIMEOUT_S)
+
+    async def list_thread_traces(
+        self, request: threads.ListThreadTracesRequest, credentials: Credentials
+    ) -> threads.ListThreadTracesResponse:
+        """One page of the traces of a thread; NOT_FOUND without it."""
+        return await self._answer(self._threads.ListThreadTraces, request, credentials, _READ_TIMEOUT_S)
 
     def upload_blob(self, kind: "blobs.BlobKind.ValueType", credentials: Credentials) -> "BlobUpload":
         """Begins to upload a payload or file. It is not repeated when the store goes away meanwhile."""

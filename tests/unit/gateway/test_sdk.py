@@ -187,7 +187,8 @@ def test_what_is_not_offered_is_asked_once(client: Client, store: FakeStore, url
     """501 is not retried by the generated client."""
 
     async def use() -> None:
-        await client.runs.query(project_ids=[PROJECT_ID], ai_search="slow ones")
+        streaming = client.runs.streaming
+        await streaming.query_v2(project_ids=[PROJECT_ID], ai_search="slow ones")
 
     with pytest.raises(Exception, match="501"):
         asyncio.run(use())

@@ -1,0 +1,50 @@
+"""The windows of start times that v2 lists look in, the last day unless told otherwise, and their cursors."""
+
+import re
+from typing import Final, NamedTuple, Protocol
+
+from runstore.domain.errors import ErrorReason, RunstoreError
+
+_DAY_US: Final = 24 * 3600 * 1_000_000
+_CURSOR: Final = re.compile(r"w(-?\d{1,17})\.(-?\d{1,17})\.(.+)", re.ASCII)
+
+
+class Windowed(Protocol):
+    """A body with a window."""
+
+    min_start_time: int | None
+    max_start_time: int | None
+
+
+class Window(NamedTuple):
+    """A window of start times and a place in it.
+
+    The store refuses a page token that comes with other bounds, but a client that relies on the
+    default window repeats no bounds, and "now" has moved on. So the window travels in the cursor;
+    the store's own signature covers it.
+    """
+
+    min_start_time_us: int
+    max_start_time_us: int
+    page_token: str
+
+    def next_cursor(self, next_page_token: str) -> str | None:
+        """What the client sends for the next page; None at the end."""
+        if not next_page_token:
+            return None
+        return f"w{self.min_start_time_us}.{self.max_start_time_us}.{next_page_token}"
+
+
+def window_of(body: Windowed, now_us: int, cursor: str | None = None) -> Window:
+    """The window of a list, and where it is to go on. Raises INVALID_CURSOR."""
+    first, last, token = now_us - _DAY_US, now_us, ""
+    if cursor:
+        parsed = _CURSOR.fullmatch(cursor)
+        if parsed is None:
+            raise RunstoreError(ErrorReason.INVALID_CURSOR, "not a cursor of this server", field="cursor")
+        first, last, token = int(parsed[1]), int(parsed[2]), parsed[3]
+    return Window(
+        first if body.min_start_time is None else body.min_start_time,
+        last if body.max_start_time is None else body.max_start_time,
+        token,
+    )
