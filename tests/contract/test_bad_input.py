@@ -489,7 +489,7 @@ def test_v1_query_needs_a_bound(http: httpx.Client) -> None:
         ({"sort_order": "SIDEWAYS"}, 400, "sort_order"),
         ({"filter": "eq("}, 400, "filter"),
         ({"reference_dataset_id": str(OTHER)}, 400, "project_ids"),
-        ({"ai_search": "slow ones"}, 501, "ai_search"),
+        ({"ai_search": "slow ones"}, 406, "ai_search"),
         ({"unknown_key": 1}, 200, ""),
     ],
     ids=str,

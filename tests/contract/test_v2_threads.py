@@ -155,7 +155,7 @@ async def test_traces(sdk: Any, talk: Talk) -> None:
         ({"min_start_time": STARTED, "max_start_time": STARTED + timedelta(minutes=2)}, [1, 0]),
         ({"max_start_time": STARTED}, []),
     ],
-    ids=str,
+    ids=["on the root", "not on a child", "ids", "both bounds", "upper bound"],
 )
 async def test_conditions_on_traces(
     server: Server, talk: Talk, condition: dict[str, Any], expected: list[int]

@@ -84,6 +84,11 @@ def run_routes_v2(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
         answer = await store.get_run(query, credentials_of(request.headers))
         return runs_response(selection.show(answer.run), store)
 
+    _add_url(router, store)
+    return router
+
+
+def _add_url(router: APIRouter, store: StoreClient) -> None:
     @router.get(
         "/api/v2/runs/{run_id}/url",
         response_model=RunUrl,
@@ -104,8 +109,6 @@ def run_routes_v2(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
                 ErrorReason.NOT_FOUND, f"there is no run {run_id} in the trace", field="trace_id"
             )
         return json_response({"url": str(request.base_url).rstrip("/") + run.app_path})
-
-    return router
 
 
 def _refuse_what_is_missing(request: Request, body: RunsQueryV2) -> None:

@@ -42,7 +42,13 @@ _DEFAULT_PAGE_SIZE: Final = 20
 def thread_routes(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
     """The routes, reading from `store`; `now_us` gives the time that the default window ends at."""
     router = APIRouter(prefix="/api/v2/threads", tags=["Threads (v2)"])
+    _add_query(router, store, now_us)
+    _add_stats(router, store, now_us)
+    _add_traces(router, store)
+    return router
 
+
+def _add_query(router: APIRouter, store: StoreClient, now_us: Callable[[], int]) -> None:
     @router.post("/query", response_model=ThreadPage, responses=LIST_PROBLEMS)
     async def query_threads(request: Request, body: ThreadsQuery) -> Response:
         """Lists the threads of a project by their latest trace, newest first, a page at a time.
@@ -62,6 +68,8 @@ def thread_routes(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
         size = body.page_size or _DEFAULT_PAGE_SIZE
         return await list_response(request, store, read, size, window.page_token, window.next_cursor)
 
+
+def _add_stats(router: APIRouter, store: StoreClient, now_us: Callable[[], int]) -> None:
     @router.post("/stats", responses=PROBLEMS)
     async def aggregate_thread_stats(request: Request, body: ThreadStatsQuery) -> Response:
         """Sums up the traces of all threads that match; exactly the selected keys."""
@@ -90,6 +98,8 @@ def thread_routes(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
         answer = await store.get_thread_stats(query, credentials_of(request.headers))
         return json_response(show_stats(THREAD_STATS, selects, answer.stats))
 
+
+def _add_traces(router: APIRouter, store: StoreClient) -> None:
     @router.get("/{thread_id:path}/traces", response_model=ThreadTracePage, responses=PROBLEMS)
     async def list_thread_traces(
         request: Request,
@@ -122,8 +132,6 @@ def thread_routes(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
             return Part([selection.show(turn) for turn in page.traces], page.next_page_token)
 
         return await list_response(request, store, read, page_size, cursor or "", lambda token: token or None)
-
-    return router
 
 
 def _conditions(body: ThreadConditions, window: Window) -> dict[str, Any]:

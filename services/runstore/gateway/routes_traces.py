@@ -18,7 +18,7 @@ from runstore.gateway.models import Problem, SelectV2
 from runstore.gateway.models_threads import RunsV2, TracePage, TracesQuery
 from runstore.gateway.patch_streams import Part, list_response
 from runstore.gateway.run_v2 import Selection
-from runstore.gateway.store_client import StoreClient, credentials_of
+from runstore.gateway.store_client import Credentials, StoreClient, credentials_of
 from runstore.gateway.thread_json import TraceSelection
 from runstore.gateway.time_fields import TimeUs, to_timestamp
 from runstore.gateway.windows import window_of
@@ -42,7 +42,12 @@ LIST_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 def trace_routes(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
     """The routes, reading from `store`; `now_us` gives the time that the default window ends at."""
     router = APIRouter(tags=["Traces (v2)"])
+    _add_query(router, store, now_us)
+    _add_runs(router, store)
+    return router
 
+
+def _add_query(router: APIRouter, store: StoreClient, now_us: Callable[[], int]) -> None:
     @router.post("/api/v2/traces/query", response_model=TracePage, responses=LIST_PROBLEMS)
     async def query_traces(request: Request, body: TracesQuery) -> Response:
         """Lists the traces of a project, newest first, a page at a time.
@@ -76,6 +81,8 @@ def trace_routes(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
         size = body.page_size or _DEFAULT_PAGE_SIZE
         return await list_response(request, store, read, size, window.page_token, window.next_cursor)
 
+
+def _add_runs(router: APIRouter, store: StoreClient) -> None:
     @router.get("/api/v2/traces/{trace_id}/runs", response_model=RunsV2, responses=PROBLEMS)
     async def list_trace_runs(
         request: Request,
@@ -105,20 +112,27 @@ def trace_routes(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
         if not page.next_page_token:
             return runs_response({"items": [selection.show(run) for run in page.runs]}, store)
 
-        async def content() -> AsyncIterator[bytes]:
-            part, separator = page, b'{"items":['
-            while True:
-                for run in part.runs:
-                    yield separator
-                    async for chunk in filled(msgspec.json.encode(selection.show(run)), store):
-                        yield chunk
-                    separator = b","
-                if not part.next_page_token:
-                    break
-                query.page_token = part.next_page_token
-                part = await store.list_trace_runs(query, credentials)
-            yield b"]}"
+        content = _all_runs(store, query, credentials, page, selection)
+        return StreamingResponse(content, media_type="application/json")
 
-        return StreamingResponse(content(), media_type="application/json")
 
-    return router
+async def _all_runs(
+    store: StoreClient,
+    query: pb.ListTraceRunsRequest,
+    credentials: Credentials,
+    page: pb.ListTraceRunsResponse,
+    selection: Selection,
+) -> AsyncIterator[bytes]:
+    """The whole answer, from its first page on, with one page at a time in memory."""
+    separator = b'{"items":['
+    while True:
+        for run in page.runs:
+            yield separator
+            async for chunk in filled(msgspec.json.encode(selection.show(run)), store):
+                yield chunk
+            separator = b","
+        if not page.next_page_token:
+            break
+        query.page_token = page.next_page_token
+        page = await store.list_trace_runs(query, credentials)
+    yield b"]}"

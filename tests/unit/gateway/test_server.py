@@ -70,16 +70,11 @@ def test_openapi_shows_each_route_once(http: httpx.Client) -> None:
     """The OpenAPI holds canonical forms only, with bodies and security."""
     schema = http.get("/openapi.json").json()
     assert set(schema["paths"]) == {
-        *(
-            "/runs",
-            "/runs/{run_id}",
-            "/runs/batch",
-            "/runs/multipart",
-            "/runs/query",
-            "/runs/stats",
-            "/v1/traces",
-        ),
-        *("/api/v2/runs/query", "/api/v2/runs/{run_id}"),
+        *("/runs", "/runs/{run_id}", "/runs/batch", "/runs/multipart", "/runs/query", "/runs/stats"),
+        *("/v1/traces", "/api/v2/runs/query", "/api/v2/runs/{run_id}", "/api/v2/runs/{run_id}/url"),
+        *("/api/v2/traces/query", "/api/v2/traces/{trace_id}/runs", "/api/v2/threads/query"),
+        *("/api/v2/threads/stats", "/api/v2/threads/{thread_id}/stats"),
+        "/api/v2/threads/{thread_id}/traces",
         *("/sessions", "/sessions/{session_id}", "/feedback", "/feedback/{feedback_id}"),
         *("/info", "/metrics", "/ok", "/health", "/attachments/{read_token}"),
     }
