@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,7 @@ def main() -> int:
     from tests.soak.soak import Plan, soak
 
     options = _parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ends what it has started, as Ctrl-C does.
     seed = options.seed if options.seed is not None else secrets.randbits(32)
     engines = ("embedded", "front") if options.engine == "both" else (options.engine,)
     seconds = options.seconds / len(engines)
