@@ -36,7 +36,8 @@ from runstore.query.filters import (
     Text,
     parse,
 )
-from runstore.storage.clickhouse.filter_sql import SqlCondition, render
+from runstore.storage.clickhouse.filter_sql import render
+from runstore.storage.clickhouse.merged_sql import SqlCondition
 
 pytestmark = pytest.mark.engine
 

@@ -32,7 +32,6 @@ class ScalarField(StrEnum):
     """Lower case."""
     LS_USER_ID = "ls_user_id"
     IS_ROOT = "is_root"
-    HAS_ERROR = "has_error"
     START_TIME = "start_time"
     END_TIME = "end_time"
     FIRST_TOKEN_TIME = "first_token_time"  # noqa: S105 - a time, no secret
@@ -46,6 +45,17 @@ class ScalarField(StrEnum):
     TOTAL_COST = "total_cost"
     EXECUTION_ORDER = "execution_order"
     """Always 1; only old clients ask."""
+    APP_PATH = "app_path"
+
+
+class TextField(StrEnum):
+    """A large text of a run."""
+
+    INPUTS = "inputs"
+    """JSON, as the client sent it; of a payload in the blob store its beginning."""
+    OUTPUTS = "outputs"
+    """As the inputs."""
+    ERROR = "error"
 
 
 class DetailsField(StrEnum):
@@ -63,6 +73,8 @@ class ListField(StrEnum):
     TAGS = "tags"
     PARENT_RUN_IDS = "parent_run_ids"
     """All ancestors, the root first."""
+    ATTACHMENTS = "attachments"
+    """Names of the files that came with the run."""
 
 
 class RowFamily(StrEnum):
@@ -70,6 +82,13 @@ class RowFamily(StrEnum):
 
     METADATA = "metadata"
     """One row per top-level key whose value is not null."""
+    INPUTS = "inputs"
+    """One row per leaf of the JSON, but for nulls, empty texts and empty containers. Its key is the path of
+    object keys joined by dots; array positions are no part of it."""
+    OUTPUTS = "outputs"
+    """As the inputs."""
+    FEEDBACK = "feedback"
+    """One row per feedback record of the run."""
 
 
 class RowPart(StrEnum):
@@ -77,6 +96,14 @@ class RowPart(StrEnum):
 
     KEY = "key"
     VALUE = "value"
+    """JSON; of feedback absent when the record has none, or null."""
+    SCORE = "score"
+    """Of feedback alone, as all below; a number, absent when the record has none."""
+    COMMENT = "comment"
+    SOURCE = "source"
+    """Type of what gave the feedback: `api`, `model`, `app`, …"""
+    ERROR = "error"
+    """Whether the evaluator failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +125,11 @@ class MetadataPath:
     path: tuple[str, ...]
 
 
-Operand: TypeAlias = ScalarField | DetailsEntry | MetadataPath | RowPart
+Operand: TypeAlias = ScalarField | TextField | DetailsEntry | MetadataPath | RowPart
 """`RowPart` stands for the row under test and occurs below `SomeRow` only.
 
-Values of metadata (`MetadataPath`, `RowPart.VALUE`) are JSON. Compared with a str they are their
-text: the content of a string, the JSON of anything else. Compared with a Decimal they are the
+Values of rows and of metadata (`MetadataPath`, `RowPart.VALUE`) are JSON. Compared with a str they are
+their text: the content of a string, the JSON of anything else. Compared with a Decimal they are the
 number that this text is, and absent when it is none.
 """
 
@@ -194,6 +221,15 @@ class Like:
 
 
 @dataclass(frozen=True, slots=True)
+class Contains:
+    """At least one of the texts is present and contains the word, in any case of letters."""
+
+    texts: tuple[ScalarField | TextField, ...]
+    word: str
+    """Not empty, without white space."""
+
+
+@dataclass(frozen=True, slots=True)
 class Present:
     """The operand has a value; for text fields that are never null, other than ""."""
 
@@ -247,6 +283,23 @@ class SomeRow:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceRoot:
+    """The root of the run's trace is known, and satisfies the test.
+
+    The runs of a trace are those of one project that have its id.
+    """
+
+    test: "Condition"
+
+
+@dataclass(frozen=True, slots=True)
+class SomeRunOfTrace:
+    """At least one run of the run's trace, be it the run itself, satisfies the whole test."""
+
+    test: "Condition"
+
+
+@dataclass(frozen=True, slots=True)
 class AllOf:
     """Every one of the conditions; at least one is given."""
 
@@ -272,6 +325,7 @@ Condition: TypeAlias = (
     | Compare
     | OneOf
     | Like
+    | Contains
     | Present
     | ListNotEmpty
     | ListHas
@@ -279,6 +333,8 @@ Condition: TypeAlias = (
     | MetadataNotEmpty
     | MetadataContains
     | SomeRow
+    | TraceRoot
+    | SomeRunOfTrace
     | AllOf
     | AnyOf
     | Not

@@ -7,6 +7,7 @@ what is left of it are conditions on one row.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TypeVar
 
 from runstore.domain.conditions import (
@@ -15,6 +16,7 @@ from runstore.domain.conditions import (
     AnyOf,
     Compare,
     Condition,
+    Contains,
     DetailsEntry,
     DetailsField,
     Like,
@@ -35,10 +37,11 @@ from runstore.domain.conditions import (
     Scalar,
     ScalarField,
     SomeRow,
+    TextField,
 )
 from runstore.domain.errors import RunstoreError
 from runstore.query import filters
-from runstore.query.fields import FUNCTIONS, FUNCTIONS_NOT_YET, RUN_FIELDS, Field, Kind, Row
+from runstore.query.fields import FUNCTIONS, RUN_FIELDS, SEARCHED, Field, Kind, Row
 from runstore.query.filters import (
     And,
     Attribute,
@@ -84,8 +87,8 @@ def bind(tree: Filter, field: str = "filter") -> Condition:
     """Check a filter against the fields of a run and convert its literals.
 
     Raises RunstoreError INVALID_FILTER, with the offset of what is wrong, for an unknown field, a
-    function that the field does not have, a value that it cannot hold, what runstore does not
-    support yet, and more than `MAX_CONDITIONS` comparisons.
+    function that the field does not have, a value that it cannot hold, a field that runstore has no data
+    of, and more than `MAX_CONDITIONS` comparisons.
     """
     return _Binder(field).bind(tree)
 
@@ -138,13 +141,10 @@ class _Binder:
     def _comparison(self, comparison: Comparison) -> Condition | _RowTest:
         self._count(1, comparison.offset)
         if comparison.attribute is None:
-            # Only `search` has a form without a field.
-            raise self._refuse(f"{comparison.function} is not supported yet", comparison.offset)
+            return self._words(comparison, SEARCHED)  # Only `search` has a form without a field.
         attribute = comparison.attribute
         field, path = self._resolve(attribute)
         function = comparison.function
-        if function in FUNCTIONS_NOT_YET:
-            raise self._refuse(f"{function} is not supported yet", comparison.offset)
         if function not in FUNCTIONS[field.kind]:
             known = ", ".join(each for each in Function if each in FUNCTIONS[field.kind])
             raise self._refuse(f"{function} cannot be used with {attribute} (but {known})", comparison.offset)
@@ -168,8 +168,8 @@ class _Binder:
         field = RUN_FIELDS.get(name)
         if field is None:
             raise self._refuse(f"unknown field {shown(str(attribute))}", attribute.offset)
-        if field.kind is Kind.NOT_YET:
-            raise self._refuse(f"{name} is not supported yet", attribute.offset)
+        if field.kind is Kind.NO_DATA:
+            raise self._refuse(f"{name} cannot be filtered by: {field.reason},", attribute.offset)
         if field.kind is Kind.METADATA and below:
             return Field(Kind.METADATA_VALUE), tuple(below)
         if field.kind is Kind.NUMBER_MAP and not below:
@@ -191,8 +191,10 @@ class _Binder:
                 return self._list(comparison, field, target)
             case _, DetailsField() as target:
                 return self._scalar(comparison, field, DetailsEntry(target, ".".join(path)))
-            case Kind.PRESENCE, ScalarField() as target:
-                return self._presence(comparison, target)
+            case _, TextField() as target:
+                return self._large_text(comparison, field, target)
+            case _, ScalarField() as target if comparison.function is Function.SEARCH:
+                return self._words(comparison, (target,))
             case _, ScalarField() as target:
                 return self._scalar(comparison, field, target)
             case _:
@@ -247,15 +249,30 @@ class _Binder:
             case _, value:
                 raise self._mismatch(comparison, value, "a JSON object in quotes")
 
-    def _presence(self, comparison: Comparison, flag: ScalarField) -> Condition:
-        there = Compare(flag, Relation.EQ, value=True)
+    def _large_text(self, comparison: Comparison, field: Field, target: TextField) -> Condition:
         match comparison.function, comparison.value:
             case Function.EXISTS, _:
-                return there
-            case _, Null():
-                return Not(there)
-            case _, value:
+                return Present(target)
+            case Function.EQ, Null():
+                return Not(Present(target))
+            case Function.EQ, value:
                 raise self._mismatch(comparison, value, "null")
+            case Function.LIKE, Text(text) if field.kind is Kind.JSON_TEXT and "%" not in text:
+                return self._words(comparison, (target,))
+            case Function.LIKE, value:
+                return Like(target, self._pattern(comparison, value))
+            case _:
+                return self._words(comparison, (target,))
+
+    def _words(self, comparison: Comparison, texts: tuple[ScalarField | TextField, ...]) -> Condition:
+        """All words of a search, each in any of the texts."""
+        if not isinstance(comparison.value, Text):
+            raise self._mismatch(comparison, comparison.value, "text in quotes")
+        words = dict.fromkeys(comparison.value.value.split())
+        if not words:
+            raise self._refuse(f"{comparison.function} expects at least one word", comparison.value.offset)
+        self._count(len(words) - 1, comparison.offset)
+        return _all_of([Contains(texts, word) for word in words])
 
     # ------------------------------------------------------------ literals
 
@@ -267,7 +284,11 @@ class _Binder:
                 return number
             case Kind.NUMBER | Kind.NUMBER_MAP, Number(number):
                 return number
-            case Kind.BOOLEAN, Boolean(value):
+            case Kind.ROW_NUMBER, Number(number):
+                return number
+            case Kind.ROW_NUMBER, Boolean(value):
+                return Decimal(value)  # As scores are stored.
+            case Kind.BOOLEAN | Kind.ROW_BOOLEAN, Boolean(value):
                 return value
             case Kind.WORD, Text(text, offset):
                 return self._word(comparison, field, text, offset)
@@ -321,6 +342,8 @@ _FROM_TEXT: Mapping[Kind, Callable[[str], Scalar]] = {
     Kind.TEXT_LIST: str,
     Kind.ROW_KEY: str,
     Kind.ROW_VALUE: str,
+    Kind.ROW_TEXT: str,
+    Kind.ROW_BOOLEAN: parse_boolean,
     Kind.METADATA_VALUE: str,
     Kind.BOOLEAN: parse_boolean,
     Kind.TIME: parse_instant,
@@ -340,6 +363,9 @@ _EXPECTED: Mapping[Kind, str] = {
     Kind.METADATA_VALUE: "text in quotes, a number or a boolean",
     Kind.ROW_KEY: "text in quotes",
     Kind.ROW_VALUE: "text in quotes, a number or a boolean",
+    Kind.ROW_TEXT: "text in quotes",
+    Kind.ROW_NUMBER: "a number",
+    Kind.ROW_BOOLEAN: "true or false",
 }
 _DESCRIPTION: Mapping[type[Literal], str] = {
     Text: "text",

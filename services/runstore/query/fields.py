@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from runstore.domain.conditions import DetailsField, ListField, RowFamily, RowPart, ScalarField
+from runstore.domain.conditions import DetailsField, ListField, RowFamily, RowPart, ScalarField, TextField
 from runstore.domain.runs import RunType
 from runstore.query.filters import Function
 
@@ -17,6 +17,7 @@ _EXISTS = frozenset({Function.EXISTS})
 _MEMBER = _EQUAL | {Function.IN}
 _ORDER = _MEMBER | {Function.GT, Function.GTE, Function.LT, Function.LTE}
 _LIKE = frozenset({Function.LIKE, Function.NOTLIKE})
+_SEARCH = frozenset({Function.SEARCH})
 
 
 class Kind(Enum):
@@ -30,8 +31,10 @@ class Kind(Enum):
     TIME = auto()
     SECONDS = auto()
     NUMBER = auto()
-    PRESENCE = auto()
-    """Large text of which only its being there is asked."""
+    LARGE_TEXT = auto()
+    """Text that is matched, but never compared with a whole."""
+    JSON_TEXT = auto()
+    """As `LARGE_TEXT`; a pattern without `%` is words to look for."""
     NUMBER_MAP = auto()
     """Numbers by category; a filter names the category after a dot."""
     TEXT_LIST = auto()
@@ -42,19 +45,23 @@ class Kind(Enum):
     """A path into the metadata; no field of its own."""
     ROW_KEY = auto()
     ROW_VALUE = auto()
-    NOT_YET = auto()
-    """In the contract, not in runstore."""
+    ROW_TEXT = auto()
+    ROW_NUMBER = auto()
+    ROW_BOOLEAN = auto()
+    NO_DATA = auto()
+    """In the contract; runstore has nothing that it could be compared with."""
 
 
 FUNCTIONS: Mapping[Kind, frozenset[Function]] = {
     Kind.UUID: _MEMBER | _EXISTS,
-    Kind.TEXT: _MEMBER | _LIKE | _EXISTS,
+    Kind.TEXT: _MEMBER | _LIKE | _EXISTS | _SEARCH,
     Kind.WORD: _MEMBER | _EXISTS,
     Kind.BOOLEAN: _EQUAL | _EXISTS,
     Kind.TIME: _ORDER | _EXISTS,
     Kind.SECONDS: _ORDER | _EXISTS,
     Kind.NUMBER: _ORDER | _EXISTS,
-    Kind.PRESENCE: _EQUAL | _EXISTS,
+    Kind.LARGE_TEXT: _EQUAL | _LIKE | _EXISTS | _SEARCH,
+    Kind.JSON_TEXT: _EQUAL | _LIKE | _EXISTS | _SEARCH,
     Kind.NUMBER_MAP: _ORDER | _EXISTS,
     Kind.TEXT_LIST: _EQUAL | _LIKE | _EXISTS | {Function.HAS},
     Kind.UUID_LIST: _EQUAL | _EXISTS | {Function.HAS},
@@ -62,11 +69,14 @@ FUNCTIONS: Mapping[Kind, frozenset[Function]] = {
     Kind.METADATA_VALUE: _ORDER | _LIKE | _EXISTS,
     Kind.ROW_KEY: _MEMBER | _LIKE,
     Kind.ROW_VALUE: _ORDER | _LIKE,
+    Kind.ROW_TEXT: _MEMBER | _LIKE,
+    Kind.ROW_NUMBER: _ORDER,
+    Kind.ROW_BOOLEAN: _EQUAL,
 }
-"""What a filter may ask of a kind; `NOT_YET` is refused before this is looked up."""
+"""What a filter may ask of a kind; `NO_DATA` is refused before this is looked up."""
 
-FUNCTIONS_NOT_YET = frozenset({Function.SEARCH})
-"""In the contract, not in runstore, whatever the field."""
+SEARCHED = (ScalarField.NAME, TextField.INPUTS, TextField.OUTPUTS, TextField.ERROR)
+"""Where `search` without a field looks for each word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +92,24 @@ class Field:
     """One name that a filter may compare."""
 
     kind: Kind
-    target: ScalarField | DetailsField | ListField | Row | None = None
-    """What it is called in a condition; None for the metadata object and for `NOT_YET`."""
+    target: ScalarField | TextField | DetailsField | ListField | Row | None = None
+    """What it is called in a condition; None for the metadata object and for `NO_DATA`."""
     words: frozenset[str] = frozenset()
     """The values of a `WORD`, lower case."""
+    reason: str = ""
+    """Why there is `NO_DATA`."""
 
 
 RUN_TYPES = frozenset(str(run_type) for run_type in RunType)
 STATUSES = frozenset({"success", "error", "pending", "interrupted"})
 
-_NOT_YET = Field(Kind.NOT_YET)
+_INPUTS = Field(Kind.JSON_TEXT, TextField.INPUTS)
+_OUTPUTS = Field(Kind.JSON_TEXT, TextField.OUTPUTS)
+
+
+def _row(kind: Kind, family: RowFamily, part: RowPart) -> Field:
+    return Field(kind, Row(family, part))
+
 
 RUN_FIELDS: Mapping[str, Field] = {
     "id": Field(Kind.UUID, ScalarField.RUN_ID),
@@ -107,7 +125,7 @@ RUN_FIELDS: Mapping[str, Field] = {
     "run_type": Field(Kind.WORD, ScalarField.RUN_TYPE, RUN_TYPES),
     "status": Field(Kind.WORD, ScalarField.STATUS, STATUSES),
     "is_root": Field(Kind.BOOLEAN, ScalarField.IS_ROOT),
-    "error": Field(Kind.PRESENCE, ScalarField.HAS_ERROR),
+    "error": Field(Kind.LARGE_TEXT, TextField.ERROR),
     "start_time": Field(Kind.TIME, ScalarField.START_TIME),
     "end_time": Field(Kind.TIME, ScalarField.END_TIME),
     "first_token_time": Field(Kind.TIME, ScalarField.FIRST_TOKEN_TIME),
@@ -125,25 +143,25 @@ RUN_FIELDS: Mapping[str, Field] = {
     "completion_cost_details": Field(Kind.NUMBER_MAP, DetailsField.COMPLETION_COST_DETAILS),
     "tags": Field(Kind.TEXT_LIST, ListField.TAGS),
     "metadata": Field(Kind.METADATA),
-    "metadata_key": Field(Kind.ROW_KEY, Row(RowFamily.METADATA, RowPart.KEY)),
-    "metadata_value": Field(Kind.ROW_VALUE, Row(RowFamily.METADATA, RowPart.VALUE)),
-    "inputs": _NOT_YET,
-    "input": _NOT_YET,  # The UI's name of inputs.
-    "input_key": _NOT_YET,
-    "input_value": _NOT_YET,
-    "outputs": _NOT_YET,
-    "output": _NOT_YET,  # The UI's name of outputs.
-    "output_key": _NOT_YET,
-    "output_value": _NOT_YET,
-    "feedback_key": _NOT_YET,
-    "feedback_score": _NOT_YET,
-    "feedback_value": _NOT_YET,
-    "feedback_comment": _NOT_YET,
-    "feedback_source": _NOT_YET,
-    "feedback_error": _NOT_YET,
-    "reference_dataset_id": _NOT_YET,
-    "attachments": _NOT_YET,
-    "app_path": _NOT_YET,
-    "share_token": _NOT_YET,
+    "metadata_key": _row(Kind.ROW_KEY, RowFamily.METADATA, RowPart.KEY),
+    "metadata_value": _row(Kind.ROW_VALUE, RowFamily.METADATA, RowPart.VALUE),
+    "inputs": _INPUTS,
+    "input": _INPUTS,  # The name of the user interface.
+    "input_key": _row(Kind.ROW_KEY, RowFamily.INPUTS, RowPart.KEY),
+    "input_value": _row(Kind.ROW_VALUE, RowFamily.INPUTS, RowPart.VALUE),
+    "outputs": _OUTPUTS,
+    "output": _OUTPUTS,  # The name of the user interface.
+    "output_key": _row(Kind.ROW_KEY, RowFamily.OUTPUTS, RowPart.KEY),
+    "output_value": _row(Kind.ROW_VALUE, RowFamily.OUTPUTS, RowPart.VALUE),
+    "feedback_key": _row(Kind.ROW_KEY, RowFamily.FEEDBACK, RowPart.KEY),
+    "feedback_score": _row(Kind.ROW_NUMBER, RowFamily.FEEDBACK, RowPart.SCORE),
+    "feedback_value": _row(Kind.ROW_VALUE, RowFamily.FEEDBACK, RowPart.VALUE),
+    "feedback_comment": _row(Kind.ROW_TEXT, RowFamily.FEEDBACK, RowPart.COMMENT),
+    "feedback_source": _row(Kind.ROW_TEXT, RowFamily.FEEDBACK, RowPart.SOURCE),
+    "feedback_error": _row(Kind.ROW_BOOLEAN, RowFamily.FEEDBACK, RowPart.ERROR),
+    "attachments": Field(Kind.TEXT_LIST, ListField.ATTACHMENTS),
+    "app_path": Field(Kind.TEXT, ScalarField.APP_PATH),
+    "reference_dataset_id": Field(Kind.NO_DATA, reason="runs do not carry the dataset of their example"),
+    "share_token": Field(Kind.NO_DATA, reason="runs cannot be shared"),
 }
 """Every field of filter-language.md §3 by its name in a filter, but for those internal to cursors."""

@@ -109,6 +109,3 @@ def check_query(query: RunQuery) -> None:
     ):
         if len(values) > most:
             raise invalid(field, f"more than {most}")
-    for field, condition in (("trace_filter", query.trace_filter), ("tree_filter", query.tree_filter)):
-        if condition is not None:
-            raise RunstoreError(ErrorReason.INVALID_FILTER, f"{field} is not supported yet", field=field)

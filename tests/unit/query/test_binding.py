@@ -11,6 +11,7 @@ from runstore.domain.conditions import (
     AnyOf,
     Compare,
     Condition,
+    Contains,
     DetailsEntry,
     DetailsField,
     Instant,
@@ -32,10 +33,11 @@ from runstore.domain.conditions import (
     RowPart,
     ScalarField,
     SomeRow,
+    TextField,
 )
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.query.binding import MAX_CONDITIONS, parse_condition
-from runstore.query.fields import FUNCTIONS, RUN_FIELDS, Kind
+from runstore.query.fields import FUNCTIONS, RUN_FIELDS, SEARCHED, Kind
 
 EQ = Relation.EQ
 ID = UUID("a36092d2-4ad5-4fb4-9c0d-0dba9a2ed836")
@@ -57,7 +59,19 @@ NOON = Instant(1_689_424_496_000_000)
         ('gt(latency, "5s")', Compare(ScalarField.LATENCY, Relation.GT, Decimal(5))),
         ('lte(latency, "250ms")', Compare(ScalarField.LATENCY, Relation.LTE, Decimal("0.25"))),
         ('lt(latency, "1.5 m")', Compare(ScalarField.LATENCY, Relation.LT, Decimal(90))),
-        ("neq(error, null)", Not(Not(Compare(ScalarField.HAS_ERROR, EQ, value=True)))),
+        ("neq(error, null)", Not(Not(Present(TextField.ERROR)))),
+        ("eq(input, null)", Not(Present(TextField.INPUTS))),
+        ('like(error, "time%")', Like(TextField.ERROR, "time%")),
+        ('notlike(outputs, "%sorry%")', Not(Like(TextField.OUTPUTS, "%sorry%"))),
+        (
+            'notlike(inputs, "ping pong")',
+            Not(AllOf((Contains((TextField.INPUTS,), "ping"), Contains((TextField.INPUTS,), "pong")))),
+        ),
+        ('search(name, "ChatOpenAI")', Contains((ScalarField.NAME,), "ChatOpenAI")),
+        ('search("  a b\ta ")', AllOf((Contains(SEARCHED, "a"), Contains(SEARCHED, "b")))),
+        ('search(output, "a%")', Contains((TextField.OUTPUTS,), "a%")),
+        ('has(attachments, "a.png")', ListHas(ListField.ATTACHMENTS, "a.png")),
+        ('like(app_path, "%/r/%")', Like(ScalarField.APP_PATH, "%/r/%")),
         ("eq(thread_id, null)", Not(Present(ScalarField.THREAD_ID))),
         ('notlike(name, "%a\\\\")', Not(Like(ScalarField.NAME, "%a\\\\"))),
         ('has(tags, "x")', ListHas(ListField.TAGS, "x")),
@@ -101,6 +115,40 @@ def some_row(*tests: Condition) -> Condition:
     return SomeRow(RowFamily.METADATA, tests[0] if len(tests) == 1 else AllOf(tests))
 
 
+@pytest.mark.parametrize(
+    ("text", "condition"),
+    [
+        (
+            'and(eq(input_key, "a.b"), gt(input_value, 5))',
+            SomeRow(
+                RowFamily.INPUTS,
+                AllOf(
+                    (Compare(RowPart.KEY, EQ, "a.b"), Compare(RowPart.VALUE, Relation.GT, Decimal(5))),
+                ),
+            ),
+        ),
+        ('like(output_value, "%x%")', SomeRow(RowFamily.OUTPUTS, Like(RowPart.VALUE, "%x%"))),
+        ("eq(feedback_score, true)", SomeRow(RowFamily.FEEDBACK, Compare(RowPart.SCORE, EQ, Decimal(1)))),
+        ("neq(feedback_error, true)", Not(SomeRow(RowFamily.FEEDBACK, Compare(RowPart.ERROR, EQ, True)))),
+        (
+            'and(eq(feedback_key, "k"), in(feedback_source, ["api"]), eq(metadata_key, "k"))',
+            AllOf(
+                (
+                    SomeRow(
+                        RowFamily.FEEDBACK,
+                        AllOf((Compare(RowPart.KEY, EQ, "k"), OneOf(RowPart.SOURCE, ("api",)))),
+                    ),
+                    SomeRow(RowFamily.METADATA, Compare(RowPart.KEY, EQ, "k")),
+                )
+            ),
+        ),
+    ],
+)
+def test_rows_of_families(text: str, condition: Condition) -> None:
+    """Each family has its own rows, of its own parts; conditions on different families never pair."""
+    assert parse_condition(text) == condition
+
+
 KEY, VALUE = Compare(RowPart.KEY, EQ, "k"), Compare(RowPart.VALUE, EQ, "v")
 EQ_KEY, NEQ_KEY = 'eq(metadata_key, "k")', 'neq(metadata_key, "k")'
 EQ_VALUE, NEQ_VALUE = 'eq(metadata_value, "v")', 'neq(metadata_value, "v")'
@@ -139,7 +187,7 @@ def test_pairing(text: str, condition: Condition) -> None:
         ('eq(nme, "x")', "unknown field 'nme' at offset 3"),
         ("eq(run_count, 1)", "unknown field 'run_count' at offset 3"),
         ("eq(name.first, 1)", "unknown field 'name.first': name has no parts at offset 3"),
-        ("gt(name, 5)", "gt cannot be used with name (but eq, neq, in, like, notlike, exists) at offset 0"),
+        ("gt(name, 5)", "gt cannot be used with name (but eq, neq, in, like, notlike, exists, search) at"),
         ("eq(name, 5)", "name expects text in quotes, not a number at offset 9"),
         ('eq(name, ["x"])', "name expects text in quotes, not a list at offset 9"),
         ("in(name, ['x', null])", "name expects text in quotes, not null at offset 15"),
@@ -171,11 +219,20 @@ def test_pairing(text: str, condition: Condition) -> None:
             "eq(metadata_value, null)",
             "metadata_value expects text in quotes, a number or a boolean, not null",
         ),
-        ('search("x")', "search is not supported yet at offset 0"),
-        ('search(name, "x")', "search is not supported yet at offset 0"),
-        ("and(gt(latency, 1), eq(feedback_score, 1))", "feedback_score is not supported yet at offset 23"),
-        ('notlike(inputs, "ping")', "inputs is not supported yet at offset 8"),
-        ('like(output, "%x%")', "output is not supported yet at offset 5"),
+        ('search(" ")', "search expects at least one word at offset 7"),
+        ('like(inputs, "")', "like expects at least one word at offset 13"),
+        ('search(tags, "x")', "search cannot be used with tags (but eq, neq, like, notlike, has, exists) at"),
+        ("like(inputs, 5)", "inputs expects a pattern in quotes, not a number at offset 13"),
+        ('eq(inputs, "x")', "inputs expects null, not text at offset 11"),
+        ('gt(feedback_score, "high")', "feedback_score expects a number, not text at offset 19"),
+        ("eq(feedback_comment, 5)", "feedback_comment expects text in quotes, not a number at offset 21"),
+        ("eq(feedback_error, 1)", "feedback_error expects true or false, not a number at offset 19"),
+        ("eq(feedback_score, null)", "feedback_score expects a number, not null at offset 19"),
+        (
+            'and(gt(latency, 1), eq(share_token, "x"))',
+            "share_token cannot be filtered by: runs cannot be shared, at offset 23",
+        ),
+        ('search("' + "x " * (MAX_CONDITIONS // 2) + " ".join(map(str, range(501))) + '")', "more than 500"),
         ("or(" + ",".join(["exists(name)"] * (MAX_CONDITIONS + 1)) + ")", "more than 500 conditions"),
     ],
 )
@@ -199,15 +256,19 @@ _SAMPLES = {
     Kind.SECONDS: "5",
     Kind.NUMBER: "5",
     Kind.NUMBER_MAP: "5",
-    Kind.PRESENCE: "null",
+    Kind.LARGE_TEXT: "null",
+    Kind.JSON_TEXT: "null",
     Kind.METADATA: "'{}'",
     Kind.ROW_KEY: '"x"',
     Kind.ROW_VALUE: '"x"',
+    Kind.ROW_TEXT: '"x"',
+    Kind.ROW_NUMBER: "5",
+    Kind.ROW_BOOLEAN: "true",
 }
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, field in RUN_FIELDS.items() if field.kind is not Kind.NOT_YET]
+    "name", [name for name, field in RUN_FIELDS.items() if field.kind is not Kind.NO_DATA]
 )
 def test_every_function_of_every_field_binds(name: str) -> None:
     """The tables hold no entry that the binder does not know."""
@@ -215,7 +276,7 @@ def test_every_function_of_every_field_binds(name: str) -> None:
     attribute = f"{name}.x" if field.kind is Kind.NUMBER_MAP else name
     for function in FUNCTIONS[field.kind]:
         sample = f'"{min(field.words)}"' if field.words else _SAMPLES[field.kind]
-        if function.value in ("like", "notlike"):
+        if function.value in ("like", "notlike", "search"):
             sample = '"%"'
         argument = {"in": f", [{sample}]", "exists": ""}.get(function, f", {sample}")
         assert parse_condition(f"{function}({attribute}{argument})") is not None

@@ -343,6 +343,15 @@ AGGREGATES = {
 }
 """SQL by which the partial rows of one run merge."""
 
+METADATA_TERM_CHARS = 64
+METADATA_TERMS = (
+    "arrayConcat(mapKeys(metadata), arrayMap((key, value) -> "
+    f"concat(key, '=', substringUTF8(value, 1, {METADATA_TERM_CHARS})), "
+    "mapKeys(metadata), mapValues(metadata)))"
+)
+"""What a partial row is found by in the index on metadata: every key, and every key with the beginning of its
+value's JSON. Part of the schema; never edit."""
+
 # -- merged runs in SQL, for filters -----------------------------------------------------------------
 
 
@@ -418,6 +427,8 @@ MERGED = {
     "name": "m_name",
     "run_type": "m_run_type",
     "status": f"multiIf({_is(Present.ERROR)}, 'error', {_is(Present.END_TIME)}, 'success', 'pending')",
+    "has_inputs": _is(Present.INPUTS),
+    "has_outputs": _is(Present.OUTPUTS),
     "has_error": _is(Present.ERROR),
     "end_time": _where(Present.END_TIME, "m_end_time"),
     "latency": _where(Present.END_TIME, "date_diff('microsecond', start_time, m_end_time) / 1e6"),
@@ -441,6 +452,12 @@ MERGED = {
     "prompt_cost_details": _cost_details_of("prompt"),
     "completion_cost_details": _cost_details_of("completion"),
     "price_model_id": _PRICE_MODEL_ID,
+    # As `MergedRun.app_path`.
+    "app_path": (
+        "concat('/o/', toString({tenant:UUID}), '/projects/p/', toString(project_id), '/r/', "
+        f"toString(run_id), '?trace_id=', toString({_element('position', 'trace_id')}), "
+        "'&start_time=', replaceOne(toString(start_time), ' ', 'T'))"
+    ),
 }
 """The merged run as filters see it, over AGGREGATES and the key."""
 

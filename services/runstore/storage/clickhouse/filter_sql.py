@@ -3,12 +3,16 @@
 Every value that stems from a request is a server-side parameter; the text of an expression
 consists of the constants of this file and of parameter names alone. Expressions are true or false
 and never NULL, as the conditions are: a comparison with a nullable column is wrapped.
+
+What a run has in other tables is asked of those by sub-selects, which are as wide as the rows that
+the runs under test come from.
 """
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
+from typing import TypeAlias
 from uuid import UUID
 
 from runstore.domain.conditions import (
@@ -17,8 +21,8 @@ from runstore.domain.conditions import (
     AnyOf,
     Compare,
     Condition,
+    Contains,
     DetailsEntry,
-    DetailsField,
     Instant,
     JsonContainer,
     JsonLeaf,
@@ -35,147 +39,57 @@ from runstore.domain.conditions import (
     OneOf,
     Operand,
     Present,
-    Relation,
     RowFamily,
     RowPart,
     Scalar,
     ScalarField,
     SomeRow,
+    SomeRunOfTrace,
+    TextField,
+    TraceRoot,
 )
+from runstore.storage.clickhouse.feedback_sql import merged_feedback
+from runstore.storage.clickhouse.merged_sql import KEY, SqlCondition, matching_runs
+from runstore.storage.clickhouse.operands import (
+    DETAILS_NUMBER_TYPES,
+    JSON_NUMBER,
+    JSON_TEXT,
+    LISTS,
+    MONEY,
+    OPERATORS,
+    ROW_PARTS,
+    SCALARS,
+    WIDEST_DECIMAL,
+    Column,
+)
+from runstore.storage.clickhouse.payload_sql import leaves, merged_text, runs_with_payload
+from runstore.storage.clickhouse.trace_sql import root_rows, trace_rows
+
+TENANT_ROWS = "tenant_id = {tenant:UUID}"
+"""Rows of all runs of the tenant; every statement binds `tenant`."""
 
 
-@dataclass(frozen=True, slots=True)
-class SqlCondition:
-    """A boolean expression, the values of its parameters, and the merged columns that it reads."""
-
-    text: str
-    parameters: dict[str, object]
-    columns: frozenset[str]
-
-
-def render(condition: Condition, prefix: str = "p") -> SqlCondition:
+def render(condition: Condition, prefix: str = "p", rows: str = TENANT_ROWS) -> SqlCondition:
     """Render a condition; its parameters are `<prefix>0`, `<prefix>1` and so on.
 
-    Filters that share a statement need different prefixes, of lower-case letters and underscores.
+    Filters that share a statement need different prefixes, of lower-case letters and underscores. `rows` is
+    a condition on the columns of the key, tenant included, that admits every run under test.
     """
     if not re.fullmatch(r"[a-z_]+", prefix):
         raise ValueError(f"not a parameter prefix: {prefix!r}")
-    writer = _Writer(prefix)
+    writer = ConditionWriter(prefix, {}, rows)
     text = writer.condition(condition)
-    return SqlCondition(text, writer.parameters, frozenset(writer.columns))
+    return SqlCondition(text, writer.parameters, writer.columns)
 
 
 def metadata_texts(path: tuple[str, ...], prefix: str) -> SqlCondition:
     """An array: the text of the metadata value at a path (see `MetadataPath`); empty where there is none."""
-    writer = _Writer(prefix)
+    writer = ConditionWriter(prefix, {}, TENANT_ROWS)
     value = writer.metadata_at(path)
-    text = f"arrayMap(v -> {_JSON_TEXT}, arrayFilter(v -> v NOT IN ('', 'null'), [{value}]))"
-    return SqlCondition(text, writer.parameters, frozenset(writer.columns))
+    text = f"arrayMap(v -> {JSON_TEXT.expression}, arrayFilter(v -> v NOT IN ('', 'null'), [{value}]))"
+    return SqlCondition(text, writer.parameters, writer.columns)
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
-    """How a scalar is read from the merged row."""
-
-    expression: str
-    columns: frozenset[str]
-    nullable: bool = False
-    present: str = "true"
-    """Whether there is a value."""
-    number_type: str = "Int64"
-    """Type that a whole number is compared as, so that the engine widens as little as possible."""
-
-
-def _always(name: str) -> _Column:
-    return _Column(name, frozenset({name}))
-
-
-def _text(name: str) -> _Column:
-    return _Column(name, frozenset({name}), present=f"{name} != ''")
-
-
-def _nullable(name: str, number_type: str = "Int64") -> _Column:
-    return _Column(name, frozenset({name}), True, f"{name} IS NOT NULL", number_type)
-
-
-_MONEY = "Decimal(38, 18)"
-_WIDEST_DECIMAL = "Decimal(76, 38)"
-"""Holds every number that a filter can spell, exactly."""
-
-_SCALARS: Mapping[ScalarField, _Column] = {
-    ScalarField.RUN_ID: _always("run_id"),
-    ScalarField.PROJECT_ID: _always("project_id"),
-    ScalarField.TRACE_ID: _always("trace_id"),
-    ScalarField.PARENT_RUN_ID: _Column(
-        # Out of its bounds an array yields the zero UUID, which a client may well ask for.
-        "if(empty(parent_run_ids), NULL, parent_run_ids[-1])",
-        frozenset({"parent_run_ids"}),
-        nullable=True,
-        present="notEmpty(parent_run_ids)",
-    ),
-    ScalarField.REFERENCE_EXAMPLE_ID: _nullable("reference_example_id"),
-    ScalarField.PRICE_MODEL_ID: _nullable("price_model_id"),
-    ScalarField.THREAD_ID: _nullable("thread_id"),
-    ScalarField.NAME: _text("name"),
-    ScalarField.RUN_TYPE: _always("run_type"),
-    ScalarField.STATUS: _always("status"),
-    ScalarField.LS_USER_ID: _text("ls_user_id"),
-    ScalarField.IS_ROOT: _always("is_root"),
-    ScalarField.HAS_ERROR: _always("has_error"),
-    ScalarField.START_TIME: _always("start_time"),
-    ScalarField.END_TIME: _nullable("end_time"),
-    ScalarField.FIRST_TOKEN_TIME: _nullable("first_token_time"),
-    ScalarField.LATENCY: _nullable("latency", "Float64"),
-    ScalarField.PROMPT_TOKENS: _nullable("prompt_tokens"),
-    ScalarField.COMPLETION_TOKENS: _nullable("completion_tokens"),
-    ScalarField.TOTAL_TOKENS: _nullable("total_tokens"),
-    ScalarField.PROMPT_COST: _nullable("prompt_cost", _MONEY),
-    ScalarField.COMPLETION_COST: _nullable("completion_cost", _MONEY),
-    ScalarField.TOTAL_COST: _nullable("total_cost", _MONEY),
-    ScalarField.EXECUTION_ORDER: _Column("toInt64(1)", frozenset()),
-}
-
-_DETAILS_NUMBER_TYPES: Mapping[DetailsField, str] = {
-    DetailsField.PROMPT_TOKEN_DETAILS: "Int64",
-    DetailsField.COMPLETION_TOKEN_DETAILS: "Int64",
-    DetailsField.PROMPT_COST_DETAILS: _MONEY,
-    DetailsField.COMPLETION_COST_DETAILS: _MONEY,
-}
-
-_LISTS: Mapping[ListField, str] = {
-    ListField.TAGS: "tags",
-    ListField.PARENT_RUN_IDS: "parent_run_ids",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Where the rows of a family come from: two arrays that walk in step as `k` and `v`."""
-
-    keys: str
-    values: str
-    exists: str
-    """Whether `k` and `v` are a row at all."""
-    columns: frozenset[str]
-
-
-_ROWS: Mapping[RowFamily, _Rows] = {
-    RowFamily.METADATA: _Rows(
-        "mapKeys(metadata)", "mapValues(metadata)", "v != 'null'", frozenset({"metadata"})
-    ),
-}
-
-_OPERATORS: Mapping[Relation, str] = {
-    Relation.EQ: "=",
-    Relation.GT: ">",
-    Relation.GTE: ">=",
-    Relation.LT: "<",
-    Relation.LTE: "<=",
-}
-
-# Of a JSON value `v`: the content of a string, the JSON of anything else; and that as a number.
-_JSON_TEXT = "if(startsWith(v, '\"'), JSONExtractString(v), v)"
-_JSON_NUMBER = f"toDecimal256OrNull({_JSON_TEXT}, 38)"
 _JSON_TYPES: Mapping[JsonContainer, str] = {JsonContainer.OBJECT: "Object", JsonContainer.ARRAY: "Array"}
 
 _INT64 = range(-(2**63), 2**63)
@@ -183,23 +97,57 @@ _MONEY_SCALE = 18
 _MONEY_DIGITS_BEFORE_POINT = 20
 
 
-class _Writer:
+_OfRun: TypeAlias = (
+    SomeRow
+    | ListNotEmpty
+    | ListHas
+    | ListHasLike
+    | MetadataNotEmpty
+    | MetadataContains
+    | Contains
+    | Compare
+    | OneOf
+    | Like
+    | Present
+)
+
+
+class ConditionWriter:
     """Writes one expression, collecting its parameters and columns on the way."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        parameters: dict[str, object],
+        rows: str,
+        scalars: Mapping[ScalarField, Column] = SCALARS,
+    ) -> None:
         self._prefix = prefix
-        self.parameters: dict[str, object] = {}
-        self.columns: set[str] = set()
+        self._rows = rows
+        self._scalars = scalars
+        self._row_parts: Mapping[RowPart, Column] = {}
+        self.parameters = parameters
+        self.columns: frozenset[str] = frozenset()
 
     def condition(self, condition: Condition) -> str:
+        """The expression."""
+        if texts := _texts_of(condition):
+            return self._of_texts(condition, texts)
         match condition:
-            case AllOf(conditions) | AnyOf(conditions):
+            case AllOf() | AnyOf():
                 connective = " AND " if isinstance(condition, AllOf) else " OR "
-                return "(" + connective.join(self.condition(each) for each in conditions) + ")"
+                return "(" + connective.join(self.condition(each) for each in _gathered(condition)) + ")"
             case Not(negated):
                 return f"NOT ({self.condition(negated)})"
             case Always(value):
                 return "true" if value else "false"
+            case TraceRoot() | SomeRunOfTrace():
+                return self._in_trace(condition)
+            case _:
+                return self._of_run(condition)
+
+    def _of_run(self, condition: _OfRun) -> str:
+        match condition:
             case SomeRow(family, test):
                 return self._some_row(family, test)
             case ListNotEmpty() | ListHas() | ListHasLike():
@@ -208,6 +156,14 @@ class _Writer:
                 return f"notEmpty({self._metadata()})"
             case MetadataContains(leaves):
                 return "(" + " AND ".join(self._leaf(leaf) for leaf in leaves) + ")"
+            case Contains(texts, word):
+                large = tuple(text for text in texts if isinstance(text, TextField))
+                tests = [self._contains(text, word) for text in texts if text not in large]
+                return (
+                    "("
+                    + " OR ".join([*tests, *([self.condition(Contains(large, word))] if large else [])])
+                    + ")"
+                )
             case Compare() | OneOf() | Like() | Present():
                 return self._scalar(condition)
 
@@ -219,90 +175,161 @@ class _Writer:
                 # The lambda names the value, which the test mentions more than once.
                 test = self._json_test(condition)
                 return f"arrayExists(v -> v NOT IN ('', 'null') AND {test}, [{self.metadata_at(path)}])"
+            case RowPart.VALUE if RowPart.SCORE in self._row_parts:
+                test = self._json_test(condition)
+                return f"arrayExists(v -> v NOT IN ('', 'null') AND {test}, [value])"
             case RowPart.VALUE:
                 return self._json_test(condition)
+            case TextField() as field if isinstance(condition, Present):
+                self.columns |= {f"has_{field.value}"}
+                return f"has_{field.value}"
             case operand:
                 return self._test(condition, self._column(operand))
 
-    def _column(self, operand: Operand) -> _Column:
+    def _column(self, operand: Operand) -> Column:
         match operand:
             case ScalarField():
-                column = _SCALARS[operand]
+                column = self._scalars[operand]
             case DetailsEntry(details, category):
-                name, key = details.value, self._parameter("String", category)
-                column = _Column(
+                name, key = details.value, self.parameter("String", category)
+                column = Column(
                     f"if(mapContains({name}, {key}), {name}[{key}], NULL)",
                     frozenset({name}),
                     nullable=True,
                     present=f"mapContains({name}, {key})",
-                    number_type=_DETAILS_NUMBER_TYPES[details],
+                    number_type=DETAILS_NUMBER_TYPES[details],
                 )
-            case RowPart.KEY:
-                column = _Column("k", frozenset())
+            case RowPart():
+                column = self._row_parts[operand]
             case _:
                 raise AssertionError(f"{operand} is JSON, not a column")
         self.columns |= column.columns
         return column
 
-    def _test(self, condition: Compare | OneOf | Like | Present, column: _Column) -> str:
+    def _test(self, condition: Compare | OneOf | Like | Present, column: Column) -> str:
         if isinstance(condition, Present):
             return column.present
         text = self._relation(condition, column)
         return f"ifNull({text}, false)" if column.nullable else text
 
-    def _relation(self, condition: Compare | OneOf | Like, column: _Column) -> str:
+    def _relation(self, condition: Compare | OneOf | Like, column: Column) -> str:
         """NULL where the column is."""
         match condition:
             case Compare(_, relation, value):
-                return f"{column.expression} {_OPERATORS[relation]} {self._value(value, column.number_type)}"
+                return f"{column.expression} {OPERATORS[relation]} {self._value(value, column.number_type)}"
             case OneOf(_, values):
                 return self._membership(column, values)
             case Like(_, pattern):
-                return f"{column.expression} ILIKE {self._parameter('String', pattern)}"
+                return self._like(column.expression, pattern)
 
     def _json_test(self, condition: Compare | OneOf | Like | Present) -> str:
         """Test the JSON value `v`, which is there and not null."""
         match condition:
             case Compare(value=Decimal()) | OneOf(values=(Decimal(), *_)):
-                return self._test(condition, _JSON_NUMBER_COLUMN)
+                return self._test(condition, JSON_NUMBER)
             case _:
-                return self._test(condition, _JSON_TEXT_COLUMN)
+                return self._test(condition, JSON_TEXT)
 
     # ------------------------------------------------------------ lists, rows and JSON
 
     def _list(self, condition: ListNotEmpty | ListHas | ListHasLike) -> str:
-        name = _LISTS[condition.field]
-        self.columns.add(name)
+        if condition.field is ListField.ATTACHMENTS:
+            files = f"SELECT {KEY} FROM run_attachments WHERE {self._rows} AND {self.file_test(condition)}"
+            return f"({KEY}) IN ({files})"
+        name = LISTS[condition.field]
+        self.columns |= {name}
         match condition:
             case ListNotEmpty():
                 return f"notEmpty({name})"
             case ListHas(_, value):
                 return f"has({name}, {self._value(value)})"
             case ListHasLike(_, pattern):
-                return f"arrayExists(v -> v ILIKE {self._parameter('String', pattern)}, {name})"
+                return f"arrayExists(v -> {self._like('v', pattern)}, {name})"
+
+    def file_test(self, condition: ListNotEmpty | ListHas | ListHasLike) -> str:
+        """A condition on the attachments of a run as one on a row of their table."""
+        match condition:
+            case ListNotEmpty():
+                return "true"
+            case ListHas(_, value):
+                return f"name = {self._value(value)}"
+            case ListHasLike(_, pattern):
+                return self._like("name", pattern)
 
     def _some_row(self, family: RowFamily, test: Condition) -> str:
-        rows = _ROWS[family]
-        self.columns |= rows.columns
+        self._row_parts = ROW_PARTS[family]
         text = self.condition(test)
-        return f"arrayExists((k, v) -> {rows.exists} AND {text}, {rows.keys}, {rows.values})"
+        self._row_parts = {}
+        match family:
+            case RowFamily.METADATA:
+                name = self._metadata()
+                return f"arrayExists((k, v) -> v != 'null' AND {text}, mapKeys({name}), mapValues({name}))"
+            case RowFamily.INPUTS | RowFamily.OUTPUTS:
+                rows = leaves(merged_text(TextField(family.value)))
+                return f"arrayExists(row -> arrayExists((k, v) -> {text}, [row.1], [row.2]), {rows})"
+            case RowFamily.FEEDBACK:
+                runs = f"{TENANT_ROWS} AND run_id IN (SELECT run_id FROM runs WHERE {self._rows})"
+                return f"run_id IN (SELECT run_id FROM {merged_feedback(runs)} WHERE {text})"
+
+    # ------------------------------------------------------------ other tables
+
+    def _of_texts(self, condition: Condition, texts: frozenset[TextField]) -> str:
+        """A condition on large texts alone, which runs may have none of."""
+        test = self._text_test(condition)
+        if _holds_without(condition):
+            return f"({KEY}) NOT IN ({runs_with_payload(self._rows, texts, f'NOT {test}')})"
+        return f"({KEY}) IN ({runs_with_payload(self._rows, texts, test)})"
+
+    def _text_test(self, condition: Condition) -> str:
+        match condition:
+            case AllOf(conditions):
+                return "(" + " AND ".join(map(self._text_test, conditions)) + ")"
+            case AnyOf(conditions):
+                return "(" + " OR ".join(map(self._text_test, conditions)) + ")"
+            case Not(negated):
+                return f"NOT ({self._text_test(negated)})"
+            case SomeRow(family, test):
+                return self._some_row(family, test)
+            case Contains(texts, word):
+                return "(" + " OR ".join(self._contains(text, word) for text in texts) + ")"
+            case Like(TextField() as field, pattern):
+                return self._like(merged_text(field), pattern)
+            case _:
+                raise AssertionError(f"{condition} is not about large texts")
+
+    def _contains(self, text: ScalarField | TextField, word: str) -> str:
+        pattern = pattern_of(spelled(word, text))
+        if isinstance(text, ScalarField):
+            return self._scalar(Like(text, pattern))
+        return self._like(merged_text(text), pattern)
+
+    def _in_trace(self, condition: TraceRoot | SomeRunOfTrace) -> str:
+        self.columns |= {"trace_id"}
+        is_root = isinstance(condition, TraceRoot)
+        rows = root_rows(self._rows) if is_root else trace_rows(self._rows)
+        inner = ConditionWriter(self._prefix, self.parameters, rows)
+        text = inner.condition(condition.test)
+        needed = SqlCondition(f"is_root AND {text}" if is_root else text, {}, inner.columns | {"is_root"})
+        runs = matching_runs(rows, ["trace_id"], needed)
+        found = "run_id" if is_root else "trace_id"
+        return f"(project_id, trace_id) IN (SELECT project_id, {found} FROM ({runs}))"
 
     def _metadata(self) -> str:
-        self.columns.add("metadata")
+        self.columns |= {"metadata"}
         return "metadata"
 
     def metadata_at(self, path: tuple[str, ...]) -> str:
         """The JSON at a path; '' where there is none."""
-        top = f"{self._metadata()}[{self._parameter('String', path[0])}]"
+        top = f"{self._metadata()}[{self.parameter('String', path[0])}]"
         if len(path) == 1:
             return top
-        dotted = self._parameter("String", ".".join(path))
-        below = ", ".join(self._parameter("String", key) for key in path[1:])
+        dotted = self.parameter("String", ".".join(path))
+        below = ", ".join(self.parameter("String", key) for key in path[1:])
         return f"if(mapContains(metadata, {dotted}), metadata[{dotted}], JSONExtractRaw({top}, {below}))"
 
     def _leaf(self, leaf: JsonLeaf) -> str:
         key, *below = leaf.path
-        place = f"{self._metadata()}[{self._parameter('String', key)}]"
+        place = f"{self._metadata()}[{self.parameter('String', key)}]"
         if below:
             steps = ", ".join(self._json_step(step) for step in below)
             place = f"JSONExtractRaw({place}, {steps})"
@@ -311,78 +338,133 @@ class _Writer:
     def _json_step(self, step: str | int) -> str:
         # ClickHouse counts array positions from 1, and tells keys from positions by their type.
         if isinstance(step, str):
-            return self._parameter("String", step)
-        return self._parameter("Int64", step + 1)
+            return self.parameter("String", step)
+        return self.parameter("Int64", step + 1)
 
     def _leaf_test(self, leaf: JsonLeaf) -> str:
         match leaf.value:
             case str(text):
-                return f"startsWith(v, '\"') AND JSONExtractString(v) = {self._parameter('String', text)}"
+                return f"startsWith(v, '\"') AND JSONExtractString(v) = {self.parameter('String', text)}"
             case bool(value):
                 return f"v = '{'true' if value else 'false'}'"
             case Decimal() as number:
                 # A string is no number here, and does not parse for its quotes.
-                literal = self._parameter(_WIDEST_DECIMAL, number)
+                literal = self.parameter(WIDEST_DECIMAL, number)
                 return f"ifNull(toDecimal256OrNull(v, 38) = {literal}, false)"
             case None:
                 return "v = 'null'"
             case JsonShape(container, size):
-                count = self._parameter("UInt64", size)
+                count = self.parameter("UInt64", size)
                 return f"JSONType(v) = '{_JSON_TYPES[container]}' AND JSONLength(v) = {count}"
 
     # ------------------------------------------------------------ values
 
-    def _value(self, value: Scalar, number_type: str = _WIDEST_DECIMAL) -> str:
+    def _value(self, value: Scalar, number_type: str = WIDEST_DECIMAL) -> str:
         match value:
             case str():
-                return self._parameter("String", value)
+                return self.parameter("String", value)
             case UUID():
-                return self._parameter("UUID", str(value))
+                return self.parameter("UUID", str(value))
             case bool():
-                return self._parameter("Bool", value)
+                return self.parameter("Bool", value)
             case Instant(time_us):
-                return f"fromUnixTimestamp64Micro({self._parameter('Int64', time_us)}, 'UTC')"
+                return f"fromUnixTimestamp64Micro({self.parameter('Int64', time_us)}, 'UTC')"
             case Decimal():
                 return self._number(value, number_type)
 
     def _number(self, value: Decimal, number_type: str) -> str:
         if number_type == "Float64":
-            return self._parameter("Float64", float(value))
+            return self.parameter("Float64", float(value))
         if number_type == "Int64" and value == value.to_integral_value() and int(value) in _INT64:
-            return self._parameter("Int64", int(value))
-        if number_type == _MONEY and _is_money(value):
-            return self._parameter(_MONEY, value)
-        return self._parameter(_WIDEST_DECIMAL, value)
+            return self.parameter("Int64", int(value))
+        if number_type == MONEY and _is_money(value):
+            return self.parameter(MONEY, value)
+        return self.parameter(WIDEST_DECIMAL, value)
 
-    def _membership(self, column: _Column, values: tuple[Scalar, ...]) -> str:
+    def _membership(self, column: Column, values: tuple[Scalar, ...]) -> str:
         """Membership in a list of one type, as one parameter."""
         expression = column.expression
         match values[0]:
             case str():
-                return f"{expression} IN {self._parameter('Array(String)', list(values))}"
+                return f"{expression} IN {self.parameter('Array(String)', list(values))}"
             case UUID():
-                return f"{expression} IN {self._parameter('Array(UUID)', [str(each) for each in values])}"
+                return f"{expression} IN {self.parameter('Array(UUID)', [str(each) for each in values])}"
             case bool():
-                return f"{expression} IN {self._parameter('Array(Bool)', list(values))}"
+                return f"{expression} IN {self.parameter('Array(Bool)', list(values))}"
             case Instant():
                 times = [each.time_us for each in values if isinstance(each, Instant)]
-                return f"has({self._parameter('Array(Int64)', times)}, toUnixTimestamp64Micro({expression}))"
+                return f"has({self.parameter('Array(Int64)', times)}, toUnixTimestamp64Micro({expression}))"
             case Decimal() if column.number_type == "Float64":
                 floats = [float(each) for each in values if isinstance(each, Decimal)]
-                return f"{expression} IN {self._parameter('Array(Float64)', floats)}"
+                return f"{expression} IN {self.parameter('Array(Float64)', floats)}"
             case Decimal():
                 # `IN` would round the list to the column's type; `has` compares exactly.
-                array = self._parameter(f"Array({_WIDEST_DECIMAL})", list(values))
+                array = self.parameter(f"Array({WIDEST_DECIMAL})", list(values))
                 return f"has({array}, toDecimal256({expression}, 38))"
 
-    def _parameter(self, sql_type: str, value: object) -> str:
+    def _like(self, expression: str, pattern: str) -> str:
+        """Whatever the case of letters: of ASCII alone, as the index of words knows it, if the pattern is."""
+        if pattern.isascii():
+            return f"lower({expression}) LIKE {self.parameter('String', pattern.lower())}"
+        return f"{expression} ILIKE {self.parameter('String', pattern)}"
+
+    def parameter(self, sql_type: str, value: object) -> str:
+        """Bind a value; what stands for it in SQL."""
         name = f"{self._prefix}{len(self.parameters)}"
         self.parameters[name] = value
         return f"{{{name}:{sql_type}}}"
 
 
-_JSON_TEXT_COLUMN = _Column(_JSON_TEXT, frozenset())
-_JSON_NUMBER_COLUMN = _Column(_JSON_NUMBER, frozenset(), nullable=True, number_type=_WIDEST_DECIMAL)
+def _texts_of(condition: Condition) -> frozenset[TextField]:
+    """The large texts of a condition on nothing else, which one sub-select answers; none for any other."""
+    match condition:
+        case Like(TextField() as field):
+            return frozenset({field})
+        case Contains(texts):
+            fields = frozenset(text for text in texts if isinstance(text, TextField))
+            return fields if len(fields) == len(texts) else frozenset()
+        case SomeRow(RowFamily.INPUTS):
+            return frozenset({TextField.INPUTS})
+        case SomeRow(RowFamily.OUTPUTS):
+            return frozenset({TextField.OUTPUTS})
+        case Not(negated):
+            return _texts_of(negated)
+        case AllOf(conditions) | AnyOf(conditions):
+            each = [_texts_of(part) for part in conditions]
+            return frozenset().union(*each) if all(each) else frozenset()
+        case _:
+            return frozenset()
+
+
+def _gathered(condition: AllOf | AnyOf) -> list[Condition]:
+    """The parts, with those on large texts made one."""
+    on_texts = [part for part in condition.conditions if _texts_of(part)]
+    others = [part for part in condition.conditions if not _texts_of(part)]
+    return [*others, type(condition)(tuple(on_texts))] if on_texts else others
+
+
+def _holds_without(condition: Condition) -> bool:
+    """What a condition on large texts is for a run that has none of them."""
+    match condition:
+        case Not(negated):
+            return not _holds_without(negated)
+        case AllOf(conditions):
+            return all(map(_holds_without, conditions))
+        case AnyOf(conditions):
+            return any(map(_holds_without, conditions))
+        case _:
+            return False
+
+
+def spelled(word: str, text: ScalarField | TextField) -> str:
+    """The word as it stands in the text: payloads are searched as the JSON that they are."""
+    is_json = text in (TextField.INPUTS, TextField.OUTPUTS)
+    return json.dumps(word, ensure_ascii=False)[1:-1] if is_json else word
+
+
+def pattern_of(word: str) -> str:
+    """A pattern of all texts that contain the word."""
+    return "%" + re.sub(r"([%_\\])", r"\\\1", word) + "%"
 
 
 def _is_money(value: Decimal) -> bool:

@@ -1,30 +1,37 @@
-"""SQL that finds and merges runs.
+"""SQL that finds runs.
 
 A list reads a window: the newest (or oldest) rows of the key range, whose border is found by a
-reverse read in key order; the rows inside are grouped per run and filtered. The caller moves the
-window on until its page is full.
+reverse read in key order; the rows inside are grouped per run and filtered. Where the query's conditions
+have candidates (`candidates`), only these are counted and grouped. `run_finder` moves the window on until
+its page is full.
 """
 
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from runstore.domain.blob_refs import MAX_HEADER_BYTES, OFFLOADED_FIELDS
-from runstore.domain.runs import Position, RunField, RunKey, RunQuery
-from runstore.storage.clickhouse.columns import (
-    AGGREGATES,
-    EXISTS,
-    MERGED,
-    PAYLOAD_BITS,
-    Group,
+from runstore.domain.conditions import (
+    AllOf,
+    Compare,
+    Condition,
+    Not,
+    OneOf,
     Present,
-    sql_time,
+    Relation,
+    Scalar,
+    ScalarField,
+    SomeRunOfTrace,
+    TextField,
+    TraceRoot,
 )
+from runstore.domain.runs import Position, RunField, RunKey, RunQuery
+from runstore.storage.clickhouse.candidates import Candidate, CandidateWriter
+from runstore.storage.clickhouse.columns import PAYLOAD_BITS, Group, sql_time
 from runstore.storage.clickhouse.filter_sql import render
 from runstore.storage.clickhouse.merged_run import groups_of
-
-_AGGREGATE_NAME = re.compile(r"\bm_[a-z_]+\b")
+from runstore.storage.clickhouse.merged_sql import KEY, SqlCondition, matching_runs, merged_runs
 
 
 @dataclass(slots=True)
@@ -68,11 +75,51 @@ _HEAD_BYTES = (1 << 18) + 1
 _REFERENCE_BYTES = MAX_HEADER_BYTES + 4_096
 
 
-class RunListSql:
-    """Renders the statements of one query over one key range."""
+# Branches of a statement that reads every project and source in key order; more are read out of order.
+_MOST_BRANCHES = 100
+# More candidates than this would cost a window more than they save.
+_MOST_CANDIDATES = 3
 
-    def __init__(self, query: RunQuery, key_range: KeyRange) -> None:
+
+def condition_of(query: RunQuery) -> Condition | None:
+    """Everything that a query asks of a run but its id, its project and its time; None for nothing."""
+    conditions = [
+        *_equal(ScalarField.TRACE_ID, query.trace_id and UUID(query.trace_id)),
+        *_equal(ScalarField.PARENT_RUN_ID, query.parent_run_id and UUID(query.parent_run_id)),
+        *_equal(ScalarField.IS_ROOT, query.is_root),
+        *_equal(ScalarField.RUN_TYPE, query.run_type and query.run_type.value),
+    ]
+    if query.reference_example_ids:
+        examples = tuple(UUID(each) for each in query.reference_example_ids)
+        conditions.append(OneOf(ScalarField.REFERENCE_EXAMPLE_ID, examples))
+    if query.has_error is not None:
+        failed = Present(TextField.ERROR)
+        conditions.append(failed if query.has_error else Not(failed))
+    if query.filter is not None:
+        conditions.append(query.filter)
+    if query.trace_filter is not None:
+        conditions.append(TraceRoot(query.trace_filter))
+    if query.tree_filter is not None:
+        conditions.append(SomeRunOfTrace(query.tree_filter))
+    return AllOf(tuple(conditions)) if conditions else None
+
+
+def conjuncts(condition: Condition) -> tuple[Condition, ...]:
+    """Conditions that hold together."""
+    return condition.conditions if isinstance(condition, AllOf) else (condition,)
+
+
+def _equal(field: ScalarField, value: Scalar | None, /) -> list[Condition]:
+    return [] if value is None else [Compare(field, Relation.EQ, value)]
+
+
+class RunListSql:
+    """Renders the statements of one question over one key range."""
+
+    def __init__(self, query: RunQuery, key_range: KeyRange, condition: Condition | None) -> None:
+        """`condition` is what runs have to meet besides being in the range."""
         self._query = query
+        self.condition = condition
         self._parameters: dict[str, Any] = {
             "tenant": query.tenant_id,
             "projects": list(key_range.project_ids),
@@ -85,77 +132,82 @@ class RunListSql:
         ):
             if bound is not None:
                 self._range.append(f"start_time {operator} {self._bind(name, sql_time(bound), _TIME)}")
-        self._candidate = self._candidate_rows()
+        writer = CandidateWriter("candidate")
+        self.candidates = writer.candidates(condition)[:_MOST_CANDIDATES] if condition else []
+        """The first counts the rows of windows: it is that with the fewest, as a rule."""
+        self._parameters.update(writer.parameters)
+        self.descending = query.descending
         self._order = "DESC" if query.descending else "ASC"
         self.groups = groups_of(query.fields)
         """Merged groups in the order in which pages return them, behind the key and `present`."""
 
-    @property
-    def is_selective(self) -> bool:
-        """Whether runs inside a window can fail the query's conditions."""
-        return len(self._conditions()) > 0 or self._candidate != ""
+    def prefer(self, index: int) -> None:
+        """Put one of the candidates first."""
+        self.candidates.insert(0, self.candidates.pop(index))
 
     def border(self, after: Position | None, rows: int) -> Statement:
-        """The key of the `rows`-th candidate row behind `after`: no row when fewer are left."""
-        order = f"ORDER BY start_time {self._order}, run_id {self._order}"
-        branches = [
-            f"(SELECT start_time, run_id FROM runs WHERE {self._rows(after, None, project=index)} {order} "
-            f"LIMIT {rows})"
-            for index in range(len(self._projects))
-        ]
-        source = f"({' UNION ALL '.join(branches)})"
+        """The key of the `rows`-th row behind `after`, of the first candidate if there is one: no row when
+        fewer are left."""
+        text = self._nearest(self.candidates[0] if self.candidates else None, after, rows)
         return Statement(
-            f"SELECT toUnixTimestamp64Micro(start_time), toString(run_id) FROM {source} {order} "
+            f"SELECT toUnixTimestamp64Micro(start_time), toString(run_id) FROM ({text}) {self._by_position} "
             f"LIMIT 1 OFFSET {rows - 1}",
+            self._parameters,
+        )
+
+    def nearest(self, candidate: Candidate, after: Position | None, rows: int) -> Statement:
+        """The keys of the first `rows` rows of the candidate behind `after`, in order."""
+        text = self._nearest(candidate, after, rows)
+        return Statement(
+            "SELECT toString(project_id), toUnixTimestamp64Micro(start_time), toString(run_id) "
+            f"FROM ({text}) {self._by_position} LIMIT {rows}",
             self._parameters,
         )
 
     def page(self, after: Position | None, until: Position | None, limit: int) -> Statement:
         """Merged runs behind `after` up to and including `until`, in order, at most `limit`."""
-        rows = self._rows(after, until)
-        if self._candidate:
-            range_rows = self._rows(after, until, candidates_only=False)
-            rows = (
-                f"{range_rows} AND (project_id, start_time, run_id) IN "
-                f"(SELECT project_id, start_time, run_id FROM runs WHERE {rows})"
-            )
-        text = merged_runs(rows, self.groups, self._conditions(), self._order, limit)
-        return Statement(text, self._parameters)
+        return self._merged(self._rows_of_candidates(self._rows(after, until)), limit)
 
     def by_keys(self, keys: list[RunKey]) -> Statement:
-        """Merged runs with these keys that meet the query's conditions, in order."""
-        rows = " AND ".join([*self._range, bind_keys(self._parameters, keys)])
-        conditions = [*self._conditions(), *self._behind()]
-        text = merged_runs(rows, self.groups, conditions, self._order, self._query.limit + 1)
-        return Statement(text, self._parameters)
+        """Merged runs behind `query.after` with these keys that meet the query's conditions, in order, at
+        most one more than the query's limit."""
+        rows = f"{self._rows(self._query.after)} AND {bind_keys(self._parameters, keys)}"
+        return self._merged(rows, self._query.limit + 1)
 
     def matching(self, expressions: Iterable[str], keys: list[RunKey] | None = None) -> Statement:
         """All runs of the range, or those of them with these keys, that meet the query's conditions, in no
         order; see `matching_runs`."""
-        rows = self._rows(None, None, candidates_only=False)
+        rows = self._rows_of_candidates(self._rows(None))
         if keys is not None:
-            rows = f"{rows} AND {bind_keys(self._parameters, keys)}"
-        elif self._candidate:
-            candidates = self._rows(None, None)
-            rows = (
-                f"{rows} AND (project_id, start_time, run_id) IN "
-                f"(SELECT project_id, start_time, run_id FROM runs WHERE {candidates})"
-            )
-        return Statement(matching_runs(rows, expressions, self._conditions()), self._parameters)
+            rows = f"{self._rows(None)} AND {bind_keys(self._parameters, keys)}"
+        return Statement(matching_runs(rows, expressions, self._sql_condition(rows)), self._parameters)
 
     def _bind(self, name: str, value: Any, sql_type: str) -> str:
         self._parameters[name] = value
         return f"{{{name}:{sql_type}}}"
 
+    @property
+    def _by_position(self) -> str:
+        return f"ORDER BY start_time {self._order}, run_id {self._order}"
+
+    def _nearest(self, candidate: Candidate | None, after: Position | None, rows: int) -> str:
+        sources = [(each.table, each.where) for each in candidate.sources] if candidate else [("runs", "")]
+        projects: Iterable[int | None] = range(len(self._projects))
+        if len(sources) * len(self._projects) > _MOST_BRANCHES:
+            projects = [None]
+        branches = []
+        for table, where in sources:
+            for project in projects:
+                conditions = " AND ".join(filter(None, [self._rows(after, project=project), where]))
+                branches.append(
+                    f"(SELECT {KEY} FROM {table} WHERE {conditions} {self._by_position} LIMIT {rows})"
+                )
+        return " UNION ALL ".join(branches)
+
     def _rows(
-        self,
-        after: Position | None,
-        until: Position | None,
-        *,
-        project: int | None = None,
-        candidates_only: bool = True,
+        self, after: Position | None, until: Position | None = None, *, project: int | None = None
     ) -> str:
-        """Condition on partial rows: the range, between two positions, candidates only or all."""
+        """Condition on the key: the range, between two positions."""
         conditions = list(self._range)
         if project is not None:
             conditions[1] = f"project_id = {self._bind(f'project{project}', self._projects[project], 'UUID')}"
@@ -163,9 +215,29 @@ class RunListSql:
         for name, position, operator in (("after", after, behind), ("until", until, up_to)):
             if position is not None:
                 conditions.append(self._beside(name, position, operator))
-        if candidates_only and self._candidate:
-            conditions.append(self._candidate)
         return " AND ".join(conditions)
+
+    def _rows_of_candidates(self, rows: str) -> str:
+        """Condition on the key: runs with rows in `rows` that have a row in every candidate."""
+        found = [
+            " UNION ALL ".join(
+                f"SELECT {KEY} FROM {source.table} WHERE {rows} AND {source.where}"
+                for source in candidate.sources
+            )
+            for candidate in self.candidates
+        ]
+        return " AND ".join([rows, *(f"({KEY}) IN ({keys})" for keys in found)])
+
+    def _merged(self, rows: str, limit: int) -> Statement:
+        text = merged_runs(rows, self.groups, self._sql_condition(rows), self._order, limit)
+        return Statement(text, self._parameters)
+
+    def _sql_condition(self, rows: str) -> SqlCondition | None:
+        if self.condition is None:
+            return None
+        condition = render(self.condition, "filter", rows)
+        self._parameters.update(condition.parameters)
+        return condition
 
     def _beside(self, name: str, position: Position, operator: str) -> str:
         """Rows on one side of a position. The bare time bound is what the primary index understands."""
@@ -174,101 +246,8 @@ class RunListSql:
         loose = operator if operator.endswith("=") else operator + "="
         return f"start_time {loose} {time} AND (start_time, run_id) {operator} ({time}, {run_id})"
 
-    def _behind(self) -> list[str]:
-        if self._query.after is None:
-            return []
-        return [self._beside("after", self._query.after, "<" if self._query.descending else ">")]
-
-    def _candidate_rows(self) -> str:
-        """A condition that at least one partial row of every matching run meets; "" when none is known.
-
-        Conditions on the position in the trace stand on one row together; others need not.
-        """
-        query = self._query
-        if query.reference_example_ids:
-            examples = self._bind("examples", list(query.reference_example_ids), "Array(UUID)")
-            return f"reference_example_id IN {examples}"
-        position = self._position_conditions()
-        if position:
-            return " AND ".join(position)
-        if query.has_error:
-            return f"bitAnd(present, {Present.ERROR.value}) != 0"
-        return ""
-
-    def _position_conditions(self) -> list[str]:
-        query = self._query
-        conditions = []
-        if query.trace_id is not None:
-            conditions.append(f"trace_id = {self._bind('trace', query.trace_id, 'UUID')}")
-        if query.parent_run_id is not None:
-            conditions.append(f"parent_run_ids[-1] = {self._bind('parent', query.parent_run_id, 'UUID')}")
-        if query.is_root is not None:
-            conditions.append("empty(parent_run_ids)" if query.is_root else "notEmpty(parent_run_ids)")
-        return conditions
-
-    def _conditions(self) -> list[str]:
-        """Conditions on the merged run."""
-        query = self._query
-        conditions = self._position_conditions()
-        if query.reference_example_ids:
-            examples = self._bind("examples", list(query.reference_example_ids), "Array(UUID)")
-            conditions.append(f"reference_example_id IN {examples}")
-        if query.run_type is not None:
-            conditions.append(f"run_type = {self._bind('run_type', query.run_type.value, 'String')}")
-        if query.has_error is not None:
-            conditions.append("has_error" if query.has_error else "NOT has_error")
-        if query.filter is not None:
-            rendered = render(query.filter, prefix="filter_")
-            self._parameters.update(rendered.parameters)
-            conditions.append(f"({rendered.text})")
-        return conditions
-
 
 _TIME = "DateTime64(6, 'UTC')"
-
-
-def merged_runs(rows: str, groups: Sequence[str], conditions: list[str], order: str, limit: int) -> str:
-    """Select the merged runs among the partial rows that `rows` admits: project id, start time in
-    microseconds, run id, `present` and then the groups."""
-    where = " AND ".join(conditions) if conditions else "1"
-    merged = _merged(rows, _columns_in(where), groups)
-    outputs = "".join(f", m_{group}" for group in groups)
-    return (
-        f"SELECT toString(project_id), toUnixTimestamp64Micro(start_time), toString(run_id), m_present"
-        f"{outputs} FROM ({merged}) WHERE {where} "
-        f"ORDER BY start_time {order}, run_id {order} LIMIT {limit}"
-    )
-
-
-def matching_runs(rows: str, expressions: Iterable[str], conditions: list[str]) -> str:
-    """Select the merged runs among the partial rows that `rows` admits, for statistics: project_id,
-    start_time, run_id and the columns of MERGED that the expressions name."""
-    where = " AND ".join(conditions) if conditions else "1"
-    columns = _columns_in(" ".join(expressions))
-    merged = _merged(rows, {**columns, **_columns_in(where)}, ())
-    names = ", ".join(["project_id", "start_time", "run_id", *columns])
-    return f"SELECT {names} FROM ({merged}) WHERE {where}"
-
-
-def _columns_in(text: str) -> dict[str, str]:
-    """The columns of MERGED that SQL names."""
-    return {name: MERGED[name] for name in re.findall(r"\b[a-z_]+\b", text) if name in MERGED}
-
-
-def _merged(rows: str, columns: Mapping[str, str], groups: Sequence[str]) -> str:
-    """The runs that exist, with their key, these columns and groups."""
-    aggregates = {"m_present", *(f"m_{group}" for group in groups)}
-    aggregates.update(_AGGREGATE_NAME.findall(" ".join(columns.values())))
-    grouped = ", ".join(f"{AGGREGATES[name]} AS {name}" for name in sorted(aggregates))
-    gone = f"maxIf(seq, bitAnd(present, {Present.GONE.value}) != 0)"
-    merged = (
-        f"SELECT project_id, start_time, run_id, {grouped} FROM runs WHERE {rows} "
-        "GROUP BY project_id, start_time, run_id "
-        f"HAVING bitAnd(m_present, {EXISTS.value}) = {EXISTS.value} AND max(seq) > {gone}"
-    )
-    if not columns:
-        return merged
-    return f"SELECT *, {', '.join(f'{text} AS {name}' for name, text in columns.items())} FROM ({merged})"
 
 
 def payloads(tenant_id: str, keys: list[RunKey], columns: Mapping[str, bool]) -> Statement:

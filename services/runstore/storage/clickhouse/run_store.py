@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +18,6 @@ from runstore.domain.previews import error_preview, preview
 from runstore.domain.runs import (
     Attachment,
     AttachmentRef,
-    Position,
     RunField,
     RunKey,
     RunMove,
@@ -40,14 +38,12 @@ from runstore.storage.clickhouse.figures import engine_figures
 from runstore.storage.clickhouse.list_sql import (
     PAYLOAD_FIELDS,
     PREVIEWED,
-    KeyRange,
-    RunListSql,
     Statement,
     bind_keys,
     payload_sizes,
     payloads,
 )
-from runstore.storage.clickhouse.merged_run import COST_FIELDS, MergedRun, Prices
+from runstore.storage.clickhouse.run_finder import FoundRun, RunFinder
 from runstore.storage.clickhouse.run_stats import ClickHouseRunStats
 from runstore.storage.clickhouse.threads import ClickHouseThreads
 from runstore.storage.clickhouse.traces import ClickHouseTraces
@@ -55,7 +51,6 @@ from runstore.storage.run_store import Block, BlockRefused, EngineFigures, Store
 
 logger = structlog.get_logger()
 
-_WIDEST_WINDOW_ROWS = 1_000_000
 # Every blob of a tenant with the project of a row that refers to it.
 _BLOB_KEYS = (
     "SELECT arrayJoin(blob_keys) AS key, project_id FROM run_payloads "
@@ -105,6 +100,7 @@ class ClickHouseRunStore:
         self.threads = ClickHouseThreads(engine, self)
         self.feedback = ClickHouseFeedback(engine)
         self.stats = ClickHouseRunStats(engine, self)
+        self._finder = RunFinder(self._rows, self)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -179,7 +175,7 @@ class ClickHouseRunStore:
     # -- finding ---------------------------------------------------------------------------------
 
     async def places(self, tenant_id: str, run_ids: Collection[str], /) -> Mapping[str, RunPlace]:
-        keys = await self._keys(tenant_id, run_ids)
+        keys = await self.keys_of(tenant_id, run_ids)
         if not keys:
             return {}
         parameters: dict[str, Any] = {"tenant": tenant_id}
@@ -201,7 +197,7 @@ class ClickHouseRunStore:
             )
         }
 
-    async def _keys(self, tenant_id: str, run_ids: Collection[str]) -> list[RunKey]:
+    async def keys_of(self, tenant_id: str, run_ids: Collection[str]) -> list[RunKey]:
         """Current keys of the runs that are stored."""
         text = (
             "SELECT toString(run_id), "
@@ -244,99 +240,15 @@ class ClickHouseRunStore:
     # -- reading ---------------------------------------------------------------------------------
 
     async def list_runs(self, query: RunQuery, /) -> RunPage:
-        if query.run_ids:
-            found = await self._by_ids(query)
-        else:
-            found = await self._by_windows(query)
+        found = await self._finder.page(query)
         page = await self._fitting(query, found[: query.limit])
         return RunPage(tuple(await self._with_payloads(query, page)), has_more=len(found) > len(page))
 
-    async def _by_ids(self, query: RunQuery) -> "list[_Found]":
-        keys = await self._keys(query.tenant_id, query.run_ids)
-        if query.project_ids:
-            keys = [key for key in keys if key.project_id in query.project_ids]
-        if not keys:
-            return []
-        projects = tuple({key.project_id for key in keys})
-        sql = RunListSql(query, KeyRange(projects, query.min_start_time_us, query.max_start_time_us))
-        return _found(sql, await self._rows(sql.by_keys(keys)), query, await self._prices(query))
-
     async def matching(self, query: RunQuery, expressions: Iterable[str], /) -> Statement:
-        """SQL of the runs that a query means; see `list_sql.matching_runs`."""
-        if query.run_ids:
-            keys = await self._keys(query.tenant_id, query.run_ids)
-            projects = tuple({key.project_id for key in keys})
-            if query.project_ids:
-                projects = tuple(project for project in projects if project in query.project_ids)
-            key_range = KeyRange(projects, query.min_start_time_us, query.max_start_time_us)
-            return RunListSql(query, key_range).matching(expressions, keys)
-        return RunListSql(query, await self._key_range(query)).matching(expressions)
+        """SQL of the runs that a query means, whatever its page; see `merged_sql.matching_runs`."""
+        return await self._finder.matching(query, expressions)
 
-    async def _by_windows(self, query: RunQuery) -> "list[_Found]":
-        """Move a window through the key range until one run more than the page holds is found."""
-        key_range = await self._key_range(query)
-        if not key_range.project_ids:
-            return []
-        sql = RunListSql(query, key_range)
-        window = max(1_024, 8 * query.limit) if sql.is_selective else 2 * query.limit + 16
-        prices = await self._prices(query)
-        found: list[_Found] = []
-        after = query.after
-        while len(found) <= query.limit:
-            border = await self._rows(sql.border(after, window))
-            until = Position(*border[0]) if border else None
-            page = sql.page(after, until, query.limit + 1 - len(found))
-            found += _found(sql, await self._rows(page), query, prices)
-            if until is None:
-                break
-            after = until
-            window = min(4 * window, _WIDEST_WINDOW_ROWS)
-        return found
-
-    async def _key_range(self, query: RunQuery) -> KeyRange:
-        """Projects and times to look in, as narrow as the query's conditions allow."""
-        bounds = KeyRange(query.project_ids, query.min_start_time_us, query.max_start_time_us)
-        trace_id = query.trace_id
-        if trace_id is None and query.parent_run_id is not None:
-            place = (await self.places(query.tenant_id, [query.parent_run_id])).get(query.parent_run_id)
-            trace_id = place.trace_id if place is not None else None
-        if trace_id is not None:
-            text = (
-                "SELECT toString(project_id), toUnixTimestamp64Micro(min(first_start)), "
-                "toUnixTimestamp64Micro(max(last_start)) FROM trace_keys "
-                "WHERE tenant_id = {tenant:UUID} AND trace_id = {trace:UUID} GROUP BY project_id"
-            )
-            return _narrowed(
-                bounds, await self._rows(Statement(text, {"tenant": query.tenant_id, "trace": trace_id}))
-            )
-        if query.project_ids:
-            return bounds
-        # The runs of an example, or the children of a run that has not come, may be anywhere.
-        parameters: dict[str, Any] = {"tenant": query.tenant_id}
-        if query.reference_example_ids:
-            parameters["examples"] = list(query.reference_example_ids)
-            condition = "reference_example_id IN {examples:Array(UUID)}"
-        else:
-            parameters["parent"] = query.parent_run_id
-            condition = "parent_run_ids[-1] = {parent:UUID}"
-        text = (
-            "SELECT toString(project_id), toUnixTimestamp64Micro(min(start_time)), "
-            "toUnixTimestamp64Micro(max(start_time)) FROM runs WHERE tenant_id = {tenant:UUID} "
-            f"AND {condition} GROUP BY project_id"
-        )
-        return _narrowed(bounds, await self._rows(Statement(text, parameters)))
-
-    async def _prices(self, query: RunQuery) -> Prices:
-        """Every price that runs were charged by, if the query may need one; a few hundred at most."""
-        if not query.fields & COST_FIELDS:
-            return {}
-        text = (
-            "SELECT toString(price_model_id), any(prompt_prices), any(completion_prices) "
-            "FROM model_prices GROUP BY price_model_id"
-        )
-        return {row[0]: (row[1], row[2]) for row in await self._rows(Statement(text, {}))}
-
-    async def _fitting(self, query: RunQuery, page: "list[_Found]") -> "list[_Found]":
+    async def _fitting(self, query: RunQuery, page: list[FoundRun]) -> list[FoundRun]:
         """The beginning of a page whose payloads take no more than the query allows; one run at least."""
         columns = {PAYLOAD_FIELDS[field] for field in query.fields if field in PAYLOAD_FIELDS}
         if query.max_payload_bytes is None or not columns or not page:
@@ -350,7 +262,7 @@ class ClickHouseRunStore:
                 return page[: max(1, index)]
         return page
 
-    async def _with_payloads(self, query: RunQuery, page: "list[_Found]") -> list[StoredRun]:
+    async def _with_payloads(self, query: RunQuery, page: list[FoundRun]) -> list[StoredRun]:
         """Add the selected payloads and attachments, read for the page's keys only."""
         if page:
             await asyncio.gather(
@@ -360,7 +272,7 @@ class ClickHouseRunStore:
             )
         return [run for _, run in page]
 
-    async def _add_payloads(self, query: RunQuery, page: "list[_Found]") -> None:
+    async def _add_payloads(self, query: RunQuery, page: list[FoundRun]) -> None:
         columns = {PREVIEWED[field]: False for field in query.fields if field in PREVIEWED}
         columns.update({PAYLOAD_FIELDS[field]: True for field in query.fields if field in PAYLOAD_FIELDS})
         if not columns:
@@ -371,7 +283,7 @@ class ClickHouseRunStore:
         for key, run in page:
             _set_payloads(query, run, by_key.get((key.project_id, key.run_id), {}))
 
-    async def _add_attachments(self, query: RunQuery, page: "list[_Found]") -> None:
+    async def _add_attachments(self, query: RunQuery, page: list[FoundRun]) -> None:
         if RunField.ATTACHMENTS not in query.fields:
             return
         parameters: dict[str, Any] = {"tenant": query.tenant_id}
@@ -388,7 +300,7 @@ class ClickHouseRunStore:
             if key.run_id in files:
                 run.values[RunField.ATTACHMENTS] = (key, files[key.run_id])
 
-    async def _add_feedback_stats(self, query: RunQuery, page: "list[_Found]") -> None:
+    async def _add_feedback_stats(self, query: RunQuery, page: list[FoundRun]) -> None:
         if RunField.FEEDBACK_STATS not in query.fields:
             return
         stats = await self.feedback.stats_of_runs(query.tenant_id, [key.run_id for key, _ in page])
@@ -424,32 +336,6 @@ class ClickHouseRunStore:
             return rows
 
         return await self._engine.read(query, is_limited=is_limited)
-
-
-_Found = tuple[RunKey, StoredRun]
-
-
-def _found(sql: RunListSql, rows: Sequence[Sequence[Any]], query: RunQuery, prices: Prices) -> list[_Found]:
-    runs = []
-    for project_id, time_us, run_id, present, *values in rows:
-        key = RunKey(project_id, time_us, run_id)
-        merged = MergedRun(query.tenant_id, key, present, dict(zip(sql.groups, values, strict=True)), prices)
-        runs.append((key, StoredRun(Position(time_us, run_id), merged.fields(query.fields))))
-    return runs
-
-
-def _narrowed(bounds: KeyRange, found: Sequence[Sequence[Any]]) -> KeyRange:
-    """`bounds` cut down to where the rows (project id, first start, last start) lie."""
-    kept = [row for row in found if not bounds.project_ids or row[0] in bounds.project_ids]
-    if not kept:
-        return KeyRange(())
-    low, high = min(row[1] for row in kept), max(row[2] for row in kept)
-    return replace(
-        bounds,
-        project_ids=tuple(row[0] for row in kept),
-        min_start_time_us=low if bounds.min_start_time_us is None else max(low, bounds.min_start_time_us),
-        max_start_time_us=high if bounds.max_start_time_us is None else min(high, bounds.max_start_time_us),
-    )
 
 
 def _set_payloads(query: RunQuery, run: StoredRun, columns: dict[str, Any]) -> None:

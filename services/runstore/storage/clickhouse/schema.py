@@ -10,7 +10,13 @@ from typing import Any
 import structlog
 
 from runstore.domain.blob_refs import MAX_HEADER_BYTES, OFFLOADED_FIELDS
-from runstore.storage.clickhouse.columns import PAYLOAD_COLUMNS, RUN_COLUMNS, Column, Present
+from runstore.storage.clickhouse.columns import (
+    METADATA_TERMS,
+    PAYLOAD_COLUMNS,
+    RUN_COLUMNS,
+    Column,
+    Present,
+)
 from runstore.storage.clickhouse.feedback_sql import FEEDBACK_COLUMNS, FeedbackPresent
 
 logger = structlog.get_logger()
@@ -189,11 +195,43 @@ def _feedback() -> list[str]:
     ]
 
 
+def _filter_indexes() -> list[str]:
+    """What is rare among runs need not be rare among granules; an index of type text names the rows."""
+    by_run = {
+        "by_tag": "tags TYPE text(tokenizer = 'array')",
+        "by_metadata": f"{METADATA_TERMS} TYPE text(tokenizer = 'array')",
+        "by_thread": "thread_id TYPE bloom_filter(0.01) GRANULARITY 1",
+    }
+    # `lower` is part of the expression and no preprocessor: only so is LIKE answered by the words.
+    by_payload = {
+        f"by_{column}_words": f"lower({column}) TYPE text(tokenizer = 'splitByNonAlpha')"
+        for column in ("inputs", "outputs")
+    }
+    return [
+        *_add_indexes("runs", by_run),
+        "ALTER TABLE run_payloads DROP INDEX IF EXISTS inputs_words, DROP INDEX IF EXISTS outputs_words",
+        *_add_indexes("run_payloads", by_payload),
+    ]
+
+
+def _add_indexes(table: str, indexes: dict[str, str]) -> list[str]:
+    """Also for the rows that are there, in the background: until then these are scanned."""
+    return [
+        statement
+        for name, definition in indexes.items()
+        for statement in (
+            f"ALTER TABLE {table} ADD INDEX IF NOT EXISTS {name} {definition}",
+            f"ALTER TABLE {table} MATERIALIZE INDEX {name}",
+        )
+    ]
+
+
 MIGRATIONS = (
     Migration(1, "first tables", _first_tables),
     Migration(2, "burials", _burials),
     Migration(3, "wider merges", _wider_merges),
     Migration(4, "feedback", _feedback),
+    Migration(5, "indexes for filters", _filter_indexes),
 )
 
 

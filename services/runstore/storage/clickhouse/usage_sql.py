@@ -3,16 +3,14 @@
 from collections.abc import Iterable
 
 from runstore.domain.runs import RunField
-from runstore.storage.clickhouse.list_sql import matching_runs
-
-_KEY = "project_id, start_time, run_id"
+from runstore.storage.clickhouse.merged_sql import KEY, matching_runs
 
 
 def runs_with(range_rows: str, candidate: str, columns: Iterable[str]) -> str:
     """SQL of a subquery, in brackets: the merged runs of a range one partial row of which, at least, meets
     the condition `candidate`: key and the merged columns."""
-    rows = f"{range_rows} AND ({_KEY}) IN (SELECT {_KEY} FROM runs WHERE {range_rows} AND {candidate})"
-    return f"({matching_runs(rows, columns, [])})"
+    rows = f"{range_rows} AND ({KEY}) IN (SELECT {KEY} FROM runs WHERE {range_rows} AND {candidate})"
+    return f"({matching_runs(rows, columns)})"
 
 
 _DETAILS = (

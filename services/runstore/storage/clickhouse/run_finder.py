@@ -1,0 +1,252 @@
+"""Finds the runs that a query means, with as few statements as it can be told from the first of them.
+
+Candidates that are few are read in one go, whatever part of the range they lie in. Where there are many, a
+window moves through the range until its page is full: then matches are common, and near.
+"""
+
+import asyncio
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol, TypeAlias
+from uuid import UUID
+
+from runstore.domain.conditions import (
+    AllOf,
+    Condition,
+    OneOf,
+    ScalarField,
+    SomeRunOfTrace,
+    TraceRoot,
+)
+from runstore.domain.runs import Position, RunKey, RunPlace, RunQuery, StoredRun
+from runstore.storage.clickhouse.list_sql import (
+    KeyRange,
+    RunListSql,
+    Statement,
+    bind_keys,
+    condition_of,
+    conjuncts,
+)
+from runstore.storage.clickhouse.merged_run import COST_FIELDS, MergedRun, Prices
+
+FoundRun: TypeAlias = tuple[RunKey, StoredRun]
+
+_FEW = 1_024
+"""Rows of a candidate that are read in one go; also the rows of the first window."""
+_FEW_IN_TRACES = 4_096
+"""Rows of a candidate whose traces are looked up."""
+_WIDEST_WINDOW_ROWS = 1_000_000
+
+
+class Rows(Protocol):
+    """Executes a statement."""
+
+    async def __call__(self, statement: Statement) -> Sequence[Sequence[Any]]: ...
+
+
+class Places(Protocol):
+    """Knows where runs are."""
+
+    async def keys_of(self, tenant_id: str, run_ids: Collection[str], /) -> list[RunKey]:
+        """Current keys of the runs that are stored."""
+        ...
+
+    async def places(self, tenant_id: str, run_ids: Collection[str], /) -> Mapping[str, RunPlace]:
+        """Where the runs are stored; those that are not are left out."""
+        ...
+
+
+class RunFinder:
+    """Answers questions on the runs table. Every method raises StoreUnavailable."""
+
+    def __init__(self, rows: Rows, places: Places) -> None:
+        self._rows = rows
+        self._places = places
+
+    async def page(self, query: RunQuery) -> list[FoundRun]:
+        """Runs behind `query.after`, in order, at most one more than `query.limit`."""
+        return await (self._by_ids(query) if query.run_ids else self._by_position(query))
+
+    async def matching(self, query: RunQuery, expressions: Iterable[str]) -> Statement:
+        """SQL of all runs that the query means; see `merged_sql.matching_runs`."""
+        if query.run_ids:
+            keys, key_range = await self._named(query)
+            return RunListSql(query, key_range, condition_of(query)).matching(expressions, keys)
+        sql, few = await self._narrowed(query, await self._key_range(query))
+        return sql.matching(expressions, few)
+
+    # -- by id -----------------------------------------------------------------------------------
+
+    async def _by_ids(self, query: RunQuery) -> list[FoundRun]:
+        keys, key_range = await self._named(query)
+        if not keys:
+            return []
+        sql = RunListSql(query, key_range, condition_of(query))
+        return _found(sql, await self._rows(sql.by_keys(keys)), query, await self._prices(query))
+
+    async def _named(self, query: RunQuery) -> tuple[list[RunKey], KeyRange]:
+        """Keys of the runs that the query names, and the range that they are in."""
+        keys = await self._places.keys_of(query.tenant_id, query.run_ids)
+        if query.project_ids:
+            keys = [key for key in keys if key.project_id in query.project_ids]
+        projects = tuple({key.project_id for key in keys})
+        return keys, KeyRange(projects, query.min_start_time_us, query.max_start_time_us)
+
+    # -- by position -----------------------------------------------------------------------------
+
+    async def _by_position(self, query: RunQuery) -> list[FoundRun]:
+        """Until one run more than the page holds is found."""
+        key_range = await self._key_range(query)
+        if not key_range.project_ids:
+            return []
+        sql, few = await self._narrowed(query, key_range)
+        prices = await self._prices(query)
+        if few is not None:
+            return _found(sql, await self._rows(sql.by_keys(few)), query, prices) if few else []
+        window = _FEW if sql.condition is not None else 2 * query.limit + 16
+        found: list[FoundRun] = []
+        after = query.after
+        while len(found) <= query.limit:
+            border = await self._rows(sql.border(after, window))
+            until = Position(*border[0]) if border else None
+            page = sql.page(after, until, query.limit + 1 - len(found))
+            found += _found(sql, await self._rows(page), query, prices)
+            if until is None:
+                break
+            after = until
+            window = min(4 * window, _WIDEST_WINDOW_ROWS)
+        return found
+
+    async def _narrowed(self, query: RunQuery, key_range: KeyRange) -> tuple[RunListSql, list[RunKey] | None]:
+        """The query's SQL with its rarest candidate first, and the keys of the only runs that can match if
+        they are few."""
+        condition = condition_of(query)
+        sql = RunListSql(query, key_range, condition)
+        few = await self._few(sql, query.after, _FEW)
+        if few is not None or condition is None:
+            return sql, few
+        known = [each for each in map(partial(self._traces, query, key_range), conjuncts(condition)) if each]
+        traces = [each for each in await asyncio.gather(*known) if each is not None]
+        if not traces:
+            return sql, None
+        ids = set.intersection(*traces)
+        if not ids:
+            return sql, []
+        of_traces = OneOf(ScalarField.TRACE_ID, tuple(map(UUID, sorted(ids))))
+        sql = RunListSql(query, key_range, AllOf((of_traces, condition)))
+        return sql, await self._few(sql, query.after, _FEW)
+
+    async def _few(self, sql: RunListSql, after: Position | None, most: int) -> list[RunKey] | None:
+        """The keys behind `after` that one of the candidates has, if it has less than `most` rows there.
+
+        Of the others it learns which one has the fewest: that whose rows reach furthest.
+        """
+        statements = [sql.nearest(candidate, after, most) for candidate in sql.candidates]
+        found = await asyncio.gather(*map(self._rows, statements))
+        complete = [rows for rows in found if len(rows) < most]
+        if complete:
+            fewest = min(complete, key=len)
+            return list(dict.fromkeys(RunKey(*row) for row in fewest))
+        if found:
+            reach = [rows[-1][1] for rows in found]
+            furthest = min(reach) if sql.descending else max(reach)
+            sql.prefer(reach.index(furthest))
+        return None
+
+    def _traces(
+        self, query: RunQuery, key_range: KeyRange, condition: Condition
+    ) -> Coroutine[Any, Any, set[str] | None] | None:
+        """For a condition on a trace: the only traces that can meet it, if they are few."""
+        match condition:
+            case TraceRoot(test):
+                return self._traces_of(query, key_range, test, is_root=True)
+            case SomeRunOfTrace(test):
+                return self._traces_of(query, key_range, test, is_root=False)
+            case _:
+                return None
+
+    async def _traces_of(
+        self, query: RunQuery, key_range: KeyRange, test: Condition, *, is_root: bool
+    ) -> set[str] | None:
+        # The runs of a trace may lie outside of the times that the query asks about.
+        sql = RunListSql(query, KeyRange(key_range.project_ids), test)
+        keys = await self._few(sql, None, _FEW_IN_TRACES)
+        if keys is None:
+            return None
+        if is_root or not keys:
+            return {key.run_id for key in keys}
+        parameters: dict[str, Any] = {"tenant": query.tenant_id}
+        text = (
+            "SELECT DISTINCT toString(trace_id) FROM runs WHERE tenant_id = {tenant:UUID} "
+            f"AND {bind_keys(parameters, keys)}"
+        )
+        return {trace_id for (trace_id,) in await self._rows(Statement(text, parameters))}
+
+    async def _key_range(self, query: RunQuery) -> KeyRange:
+        """Projects and times to look in, as narrow as the query's conditions allow."""
+        bounds = KeyRange(query.project_ids, query.min_start_time_us, query.max_start_time_us)
+        trace_id = query.trace_id
+        if trace_id is None and query.parent_run_id is not None:
+            place = (await self._places.places(query.tenant_id, [query.parent_run_id])).get(
+                query.parent_run_id
+            )
+            trace_id = place.trace_id if place is not None else None
+        if trace_id is not None:
+            text = (
+                "SELECT toString(project_id), toUnixTimestamp64Micro(min(first_start)), "
+                "toUnixTimestamp64Micro(max(last_start)) FROM trace_keys "
+                "WHERE tenant_id = {tenant:UUID} AND trace_id = {trace:UUID} GROUP BY project_id"
+            )
+            return _narrowed(
+                bounds, await self._rows(Statement(text, {"tenant": query.tenant_id, "trace": trace_id}))
+            )
+        if query.project_ids:
+            return bounds
+        # The runs of an example, or the children of a run that has not come, may be anywhere.
+        parameters: dict[str, Any] = {"tenant": query.tenant_id}
+        if query.reference_example_ids:
+            parameters["examples"] = list(query.reference_example_ids)
+            condition = "reference_example_id IN {examples:Array(UUID)}"
+        else:
+            parameters["parent"] = query.parent_run_id
+            condition = "parent_run_ids[-1] = {parent:UUID}"
+        text = (
+            "SELECT toString(project_id), toUnixTimestamp64Micro(min(start_time)), "
+            "toUnixTimestamp64Micro(max(start_time)) FROM runs WHERE tenant_id = {tenant:UUID} "
+            f"AND {condition} GROUP BY project_id"
+        )
+        return _narrowed(bounds, await self._rows(Statement(text, parameters)))
+
+    async def _prices(self, query: RunQuery) -> Prices:
+        """Every price that runs were charged by, if the query may need one; a few hundred at most."""
+        if not query.fields & COST_FIELDS:
+            return {}
+        text = (
+            "SELECT toString(price_model_id), any(prompt_prices), any(completion_prices) "
+            "FROM model_prices GROUP BY price_model_id"
+        )
+        return {row[0]: (row[1], row[2]) for row in await self._rows(Statement(text, {}))}
+
+
+def _found(sql: RunListSql, rows: Sequence[Sequence[Any]], query: RunQuery, prices: Prices) -> list[FoundRun]:
+    runs = []
+    for project_id, time_us, run_id, present, *values in rows:
+        key = RunKey(project_id, time_us, run_id)
+        merged = MergedRun(query.tenant_id, key, present, dict(zip(sql.groups, values, strict=True)), prices)
+        runs.append((key, StoredRun(Position(time_us, run_id), merged.fields(query.fields))))
+    return runs
+
+
+def _narrowed(bounds: KeyRange, found: Sequence[Sequence[Any]]) -> KeyRange:
+    """`bounds` cut down to where the rows (project id, first start, last start) lie."""
+    kept = [row for row in found if not bounds.project_ids or row[0] in bounds.project_ids]
+    if not kept:
+        return KeyRange(())
+    low, high = min(row[1] for row in kept), max(row[2] for row in kept)
+    return replace(
+        bounds,
+        project_ids=tuple(row[0] for row in kept),
+        min_start_time_us=low if bounds.min_start_time_us is None else max(low, bounds.min_start_time_us),
+        max_start_time_us=high if bounds.max_start_time_us is None else min(high, bounds.max_start_time_us),
+    )
