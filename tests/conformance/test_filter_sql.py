@@ -1,17 +1,13 @@
-"""Filters on the real engine: the SQL selects exactly the runs that the contract says.
+"""Filters on the real engine: the SQL of a condition selects exactly the merged runs that the contract says.
 
-The oracle below evaluates the parsed filter on plain Python values. It is written from
-filter-language.md and shares nothing with the binder or the SQL but the parser.
+What merging, candidates and pages add is the matter of test_filters.
 """
 
 import json
-import operator
-import re
 import string
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -22,26 +18,14 @@ from hypothesis import strategies as st
 
 from runstore.query.binding import parse_condition
 from runstore.query.filters import (
-    And,
-    Boolean,
-    Comparison,
-    Filter,
-    Function,
-    Items,
-    Literal,
-    Not,
-    Null,
-    Number,
-    Or,
-    Text,
     parse,
 )
 from runstore.storage.clickhouse.filter_sql import render
 from runstore.storage.clickhouse.merged_sql import SqlCondition
 
-pytestmark = pytest.mark.engine
+from .filter_oracle import MICROSECOND, NIL, START, Run, compact, satisfies
 
-# ---------------------------------------------------------------- runs
+pytestmark = pytest.mark.engine
 
 _MERGED_COLUMNS = {
     "run_id": "UUID",
@@ -73,281 +57,21 @@ _MERGED_COLUMNS = {
     "completion_cost_details": "Map(LowCardinality(String), Decimal(38, 18))",
     "price_model_id": "Nullable(UUID)",
     "ls_user_id": "String",
-}
-
-_MICROSECOND = timedelta(microseconds=1)
-_NIL = UUID(int=0)
-_START = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One merged run in Python values; latency in seconds."""
-
-    run_id: UUID = _NIL
-    project_id: UUID = _NIL
-    trace_id: UUID = _NIL
-    parent_run_ids: list[UUID] = field(default_factory=list)
-    name: str = "bland"
-    run_type: str = "llm"
-    status: str = "success"
-    start_time: datetime = _START
-    end_time: datetime | None = None
-    first_token_time: datetime | None = None
-    tags: list[str] = field(default_factory=list)
-    metadata: dict[str, Any] = field(default_factory=dict)
-    thread_id: str | None = None
-    reference_example_id: UUID | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    prompt_cost: Decimal | None = None
-    completion_cost: Decimal | None = None
-    total_cost: Decimal | None = None
-    prompt_token_details: dict[str, int] = field(default_factory=dict)
-    completion_token_details: dict[str, int] = field(default_factory=dict)
-    prompt_cost_details: dict[str, Decimal] = field(default_factory=dict)
-    completion_cost_details: dict[str, Decimal] = field(default_factory=dict)
-    price_model_id: UUID | None = None
-    ls_user_id: str = ""
-
-    @property
-    def is_root(self) -> bool:
-        return not self.parent_run_ids
-
-    @property
-    def has_error(self) -> bool:
-        return self.status == "error"
-
-    @property
-    def latency(self) -> Decimal | None:
-        return (
-            None
-            if self.end_time is None
-            else Decimal((self.end_time - self.start_time) // _MICROSECOND) / 1_000_000
-        )
-
-    def row(self, number: int) -> str:
-        """The run as the engine reads it."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        values |= {"is_root": self.is_root, "has_error": self.has_error, "latency": self.latency}
-        values["metadata"] = {key: compact(value) for key, value in self.metadata.items()}
-        return json.dumps(
-            values | {"number": number}, default=lambda value: str(value).removesuffix("+00:00")
-        )
-
-
-def compact(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-
-# ---------------------------------------------------------------- the oracle
-
-
-def satisfies(run: Run, tree: Filter) -> bool:
-    """Whether the contract selects the run."""
-    match tree:
-        case And(operands):
-            rows = [operand for operand in operands if is_row_test(operand)]
-            others = [operand for operand in operands if not is_row_test(operand)]
-            return all(satisfies(run, other) for other in others) and (not rows or pairs(run, rows))
-        case Or(operands):
-            return any(satisfies(run, operand) for operand in operands)
-        case Not(operand):
-            return not satisfies(run, operand)
-        case Comparison():
-            return pairs(run, [tree]) if is_row_test(tree) else compares(run, tree)
-
-
-def is_row_test(tree: Filter) -> bool:
-    return isinstance(tree, Comparison) and field_of(tree) in ("metadata_key", "metadata_value")
-
-
-def field_of(comparison: Comparison) -> str:
-    assert comparison.attribute is not None
-    return str(comparison.attribute)
-
-
-def pairs(run: Run, tests: list[Any]) -> bool:
-    """The table of section 4, line by line."""
-    rows = [(key, value) for key, value in run.metadata.items() if value is not None]
-
-    def some_row(*together: Comparison, negated: bool = True) -> bool:
-        return any(all(fits(row, test, negated) for test in together) for row in rows)
-
-    def fits(row: tuple[str, Any], test: Comparison, negated: bool) -> bool:
-        stored = row[0] if field_of(test) == "metadata_key" else row[1]
-        result = scalar_holds(positive(test.function), stored, test.value, is_json=True)
-        return result != (negated and is_negative(test))
-
-    keys = [test for test in tests if field_of(test) == "metadata_key"]
-    values = [test for test in tests if field_of(test) == "metadata_value"]
-    if any(not is_negative(key) for key in keys):
-        return some_row(*tests)
-    if any(some_row(key, negated=False) for key in keys):
-        return False
-    if any(not is_negative(value) for value in values):
-        return some_row(*values)
-    return not any(some_row(value, negated=False) for value in values)
-
-
-def is_negative(test: Comparison) -> bool:
-    return test.function in (Function.NEQ, Function.NOTLIKE)
-
-
-def positive(function: Function) -> Function:
-    return {Function.NEQ: Function.EQ, Function.NOTLIKE: Function.LIKE}.get(function, function)
-
-
-def compares(run: Run, test: Comparison) -> bool:
-    function = positive(test.function)
-    return compares_positive(run, test, function) != is_negative(test)
-
-
-_DETAILS = re.compile(r"(prompt|completion)_(token|cost)_details\.(?P<key>.*)")
-
-
-def compares_positive(run: Run, test: Comparison, function: Function) -> bool:
-    name, value = field_of(test), test.value
-    details = _DETAILS.fullmatch(name)
-    if details:
-        stored = getattr(run, name.split(".", 1)[0]).get(details["key"])
-        return scalar_holds(function, stored, value)
-    match name:
-        case "tags" | "parent_run_ids":
-            elements = getattr(run, name)
-            if function is Function.EXISTS:
-                return bool(elements)
-            if isinstance(value, Null):
-                return not elements
-            wanted = Function.EQ if function is Function.HAS else function
-            return any(scalar_holds(wanted, element, value) for element in elements)
-        case "metadata" if function is Function.EXISTS:
-            return (
-                metadata_at(run, value.value) is not None if isinstance(value, Text) else bool(run.metadata)
-            )
-        case "metadata":
-            assert isinstance(value, Text)
-            wanted_pairs = json.loads(value.value).items()
-            return all(k in run.metadata and same_json(run.metadata[k], v) for k, v in wanted_pairs)
-        case _ if name.startswith("metadata."):
-            return scalar_holds(function, metadata_at(run, name[len("metadata.") :]), value, is_json=True)
-        case _:
-            return scalar_holds(function, SCALARS[name](run), value)
-
-
-class Word(str):
-    """A value that filters may write in any case."""
-
-    __slots__ = ()
-
-
-SCALARS: dict[str, Callable[[Run], object]] = {
-    **{name: operator.attrgetter(name) for name in _MERGED_COLUMNS},
-    "id": operator.attrgetter("run_id"),
-    "session_id": operator.attrgetter("project_id"),
-    "parent_run_id": lambda run: run.parent_run_ids[-1] if run.parent_run_ids else None,
-    "run_type": lambda run: Word(run.run_type),
-    "status": lambda run: Word(run.status),
-    "error": lambda run: "Boom" if run.has_error else None,
-    "execution_order": lambda run: 1,
+    "app_path": "String",
 }
 
 
-def metadata_at(run: Run, path: str) -> object:
-    if path in run.metadata:
-        return run.metadata[path]
-    value: object = run.metadata
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-def same_json(stored: object, wanted: object) -> bool:
-    """Equal, and of the same JSON type (Python says that true equals 1)."""
-    if isinstance(stored, dict) and isinstance(wanted, dict):
-        return stored.keys() == wanted.keys() and all(same_json(stored[key], wanted[key]) for key in stored)
-    if isinstance(stored, list) and isinstance(wanted, list):
-        return len(stored) == len(wanted) and all(map(same_json, stored, wanted))
-    return isinstance(stored, bool) == isinstance(wanted, bool) and stored == wanted
-
-
-def scalar_holds(function: Function, stored: Any, value: Literal | None, *, is_json: bool = False) -> bool:
-    """One positive function on one value; `is_json` are the rules of metadata values."""
-    if function is Function.EXISTS:
-        return stored not in (None, "") or (is_json and stored == "")
-    if isinstance(value, Null):
-        return not scalar_holds(Function.EXISTS, stored, None, is_json=is_json)
-    if stored is None:
-        return False
-    if isinstance(value, Items):
-        return any(scalar_holds(Function.EQ, stored, each, is_json=is_json) for each in value.values)
-    if is_json:
-        stored = stored if isinstance(stored, str) else compact(stored)
-    if function is Function.LIKE:
-        assert isinstance(value, Text)
-        return like(stored, value.value)
-    if is_json and isinstance(value, Number):
-        number = as_number(stored)
-        return number is not None and _RELATIONS[function](number, value.value)
-    return _RELATIONS[function](stored, comparable(stored, value))
-
-
-_RELATIONS: dict[Function, Callable[[Any, Any], bool]] = {
-    Function.EQ: lambda stored, wanted: stored == wanted,
-    Function.GT: lambda stored, wanted: stored > wanted,
-    Function.GTE: lambda stored, wanted: stored >= wanted,
-    Function.LT: lambda stored, wanted: stored < wanted,
-    Function.LTE: lambda stored, wanted: stored <= wanted,
-}
-
-
-def as_number(text: str) -> Decimal | None:
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() and text.strip() == text else None
-
-
-def comparable(stored: object, literal: Literal | None) -> object:
-    """The literal as a value of the stored one's type."""
-    match literal:
-        case Text(text) if isinstance(stored, datetime):
-            moment = datetime.fromisoformat(text)
-            return moment.replace(tzinfo=moment.tzinfo or UTC)
-        case Text(text) if isinstance(stored, Word):
-            return text.lower()
-        case Text(text) if isinstance(stored, UUID):
-            return UUID(text)
-        case Text(text) if isinstance(stored, Decimal):
-            return Decimal(text.rstrip("ms")) / (1000 if text.endswith("ms") else 1)
-        case Text(text) if isinstance(stored, bool):
-            return text.lower() == "true"
-        case Text(text):
-            return text
-        case Boolean(value) if isinstance(stored, str):
-            return str(value).lower()
-        case Boolean(value) | Number(value):
-            return value
-    raise AssertionError(literal)
-
-
-def like(text: str, pattern: str) -> bool:
-    """SQL's LIKE in any case: % any run, _ one character, a backslash makes both literal."""
-    expression, position = "", 0
-    while position < len(pattern):
-        escaped = pattern[position] == "\\" and pattern[position + 1 : position + 2] in ("%", "_", "\\")
-        position += escaped
-        wildcard = None if escaped else {"%": ".*", "_": "."}.get(pattern[position])
-        expression += wildcard or re.escape(pattern[position])
-        position += 1
-    return re.fullmatch(expression, text, re.IGNORECASE | re.DOTALL) is not None
+def row(run: Run, number: int) -> str:
+    """The run as the engine reads it."""
+    values = {name: getattr(run, name) for name in _MERGED_COLUMNS if name != "has_error"}
+    values["has_error"] = run.error is not None
+    values["metadata"] = {key: compact(value) for key, value in run.metadata.items()}
+    return json.dumps(values | {"number": number}, default=lambda value: str(value).removesuffix("+00:00"))
 
 
 # ---------------------------------------------------------------- generated runs and filters
 
-_IDS = [_NIL, *(UUID(int=0x1234_5678_0000_4000_8000_0000_0000_0000 + number) for number in range(3))]
+_IDS = [NIL, *(UUID(int=0x1234_5678_0000_4000_8000_0000_0000_0000 + number) for number in range(3))]
 _TEXTS = [
     "a",
     "A",
@@ -369,7 +93,7 @@ _TEXTS = [
 ]
 _KEYS = ["env", "user", "a.b", "a", "k'", ""]
 _NUMBERS = ["0", "1", "5", "5.0", "-2.5", "0.1", "1e3", "9007199254740993", "1e30", "0.000000000000000001"]
-_TIMES = [_START + offset_us * _MICROSECOND for offset_us in (0, 1, 100_000, 2_500_000, 60_000_000)]
+_TIMES = [START + offset_us * MICROSECOND for offset_us in (0, 1, 100_000, 2_500_000, 60_000_000)]
 _CATEGORIES = ["cache_read", "audio", "a.b"]
 
 ids, texts = st.sampled_from(_IDS), st.sampled_from(_TEXTS)
@@ -391,6 +115,8 @@ runs = st.builds(
     name=texts,
     run_type=st.sampled_from(["llm", "chain", "tool"]),
     status=st.sampled_from(["success", "error", "pending"]),
+    error=st.none() | texts,
+    app_path=texts,
     start_time=st.sampled_from(_TIMES[:3]),
     end_time=st.none() | st.sampled_from(_TIMES[2:]),
     first_token_time=st.none() | st.sampled_from(_TIMES),
@@ -522,7 +248,7 @@ class Engine:
         client.command(f"CREATE TABLE merged (number UInt32, {columns}) ENGINE = Memory")
 
     def store(self, stored: list[Run]) -> None:
-        rows = "\n".join(run.row(number) for number, run in enumerate(stored))
+        rows = "\n".join(row(run, number) for number, run in enumerate(stored))
         self._client.command("TRUNCATE TABLE merged")
         self._client.raw_insert("merged", insert_block=rows, fmt="JSONEachRow")
 
