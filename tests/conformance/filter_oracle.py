@@ -109,8 +109,8 @@ def satisfies(run: Run, tree: Filter) -> bool:
     """Whether the contract selects the run."""
     match tree:
         case And(operands):
-            rows = [operand for operand in operands if is_row_test(operand)]
-            others = [operand for operand in operands if not is_row_test(operand)]
+            rows = [each for each in operands if isinstance(each, Comparison) and is_row_test(each)]
+            others = [operand for operand in operands if operand not in rows]
             return all(satisfies(run, other) for other in others) and all_pair(run, rows)
         case Or(operands):
             return any(satisfies(run, operand) for operand in operands)
@@ -125,8 +125,8 @@ _FAMILIES = re.compile(
 )
 
 
-def is_row_test(tree: Filter) -> bool:
-    return isinstance(tree, Comparison) and _FAMILIES.fullmatch(field_of(tree)) is not None
+def is_row_test(comparison: Comparison) -> bool:
+    return _FAMILIES.fullmatch(field_of(comparison)) is not None
 
 
 def family_of(test: Comparison) -> str:

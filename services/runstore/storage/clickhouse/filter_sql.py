@@ -15,8 +15,6 @@ from decimal import Decimal
 from typing import TypeAlias
 from uuid import UUID
 
-from runstore.storage.clickhouse.feedback_sql import merged_feedback
-
 from runstore.domain.conditions import (
     AllOf,
     Always,
@@ -50,6 +48,7 @@ from runstore.domain.conditions import (
     TextField,
     TraceRoot,
 )
+from runstore.storage.clickhouse.feedback_sql import merged_feedback
 from runstore.storage.clickhouse.merged_sql import KEY, SqlCondition, matching_runs
 from runstore.storage.clickhouse.operands import (
     DETAILS_NUMBER_TYPES,

@@ -1,0 +1,83 @@
+"""Questions with filters on the real engine: the pages hold exactly the runs that the contract selects.
+
+Random trees of runs, built of partial rows, are asked random filters, trace filters and tree filters; the
+oracle answers from plain Python values. `TESTS_FILTER_CASES=20000` asks more, `TESTS_FILTER_SEED=7` others.
+"""
+
+import os
+import random
+
+import pytest
+
+from runstore.domain.runs import RunField, RunQuery
+from runstore.query.binding import parse_condition
+from runstore.query.filters import parse
+from runstore.storage.clickhouse import run_finder
+
+from .filter_oracle import Asked, selected
+from .filter_scenes import Asker, Scene, plant
+from .pipeline import Pipeline
+
+pytestmark = pytest.mark.engine
+
+CASES = int(os.environ.get("TESTS_FILTER_CASES", "80"))
+SEED = int(os.environ.get("TESTS_FILTER_SEED", "1"))
+CASES_PER_SCENE = 40
+FILTERS = {"filter": 0.9, "trace_filter": 0.25, "tree_filter": 0.25}
+"""With the share of the questions that have each."""
+
+
+class Case:
+    """One question, which its seed fixes."""
+
+    def __init__(self, scene: Scene, seed: str) -> None:
+        self.seed = seed
+        self._scene = scene
+        chance = random.Random(seed)
+        asker = Asker(chance, scene)
+        self.texts = {name: asker.filter() for name, share in FILTERS.items() if chance.random() < share}
+        self.few = chance.choice([2, 5, 1_024])
+        conditions = {name: parse_condition(text, name) for name, text in self.texts.items()}
+        self.query = RunQuery(
+            scene.tenant_id,
+            frozenset({RunField.ID}),
+            project_ids=scene.project_ids if chance.random() < 0.5 else scene.project_ids[:1],
+            filter=conditions.get("filter"),
+            trace_filter=conditions.get("trace_filter"),
+            tree_filter=conditions.get("tree_filter"),
+            descending=chance.random() < 0.5,
+            limit=chance.choice([1, 3, 7, 30, 100]),
+        )
+
+    def wanted(self) -> set[str]:
+        """Ids of the runs that the contract selects."""
+        runs = [run for run in self._scene.runs if str(run.project_id) in self.query.project_ids]
+        trees = {name: parse(text) for name, text in self.texts.items()}
+        return {str(run_id) for run_id in selected(runs, Asked(**trees))}
+
+    def __repr__(self) -> str:
+        return f"{self.seed}: {self.texts} few={self.few} limit={self.query.limit} {self.query.descending=}"
+
+
+async def check(pipeline: Pipeline, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Walk the pages, and ask for all at once as statistics do."""
+    # Small, so that few runs are many to the finder, and it goes by windows.
+    monkeypatch.setattr(run_finder, "_FEW", case.few)
+    monkeypatch.setattr(run_finder, "_FEW_IN_TRACES", case.few)
+    wanted = case.wanted()
+    found = await pipeline.list(case.query)
+    ids = [run.position.run_id for run in found]
+    assert sorted(ids) == sorted(wanted), case
+    times = [run.position.start_time_us for run in found]
+    assert times == sorted(times, reverse=case.query.descending), case
+    matching = await pipeline.store.matching(case.query, ["name"])
+    rows = await pipeline.query(f"SELECT toString(run_id) FROM ({matching.text})", **matching.parameters)
+    assert sorted(row[0] for row in rows) == sorted(wanted), case
+
+
+async def test_random_questions(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any filters, in any combination, order and size of pages, give what the oracle says."""
+    for number in range(-(-CASES // CASES_PER_SCENE)):
+        scene = await plant(pipeline, SEED * 1_000_000 + number, trees=14)
+        for index in range(min(CASES_PER_SCENE, CASES)):
+            await check(pipeline, Case(scene, f"{SEED}-{number}-{index}"), monkeypatch)
