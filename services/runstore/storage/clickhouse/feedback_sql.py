@@ -77,13 +77,25 @@ def _is(bit: FeedbackPresent) -> str:
     return f"bitAnd(present, {bit.value}) != 0"
 
 
-def _merged(column: str) -> str:
-    # In a tuple, because argMax passes over nulls.
+def _newest(value: str, column: str) -> str:
     is_spoken = "1" if column == "modified_at" else _is(UPDATED_BITS.get(column, FeedbackPresent.CREATED))
-    return f"tupleElement(argMaxIf(tuple({column}), seq, {is_spoken}), 1)"
+    return f"argMaxIf({value}, seq, {is_spoken})"
 
 
 _MERGED_COLUMNS = [name for name in FEEDBACK_COLUMNS if name not in (*_KEY, "seq", "present")]
+
+# argMax passes over nulls, so what can be null is merged in two parts; scores are finite.
+_AGGREGATES = {
+    **{f"m_{name}": _newest(name, name) for name in _MERGED_COLUMNS},
+    "m_score": _newest("ifNull(score, nan)", "score"),
+    "m_comment": _newest("ifNull(comment, '')", "comment"),
+    "m_has_comment": _newest("isNotNull(comment)", "comment"),
+}
+_OUTPUTS = {
+    **{name: f"m_{name}" for name in _MERGED_COLUMNS},
+    "score": "if(isNaN(m_score), NULL, m_score)",
+    "comment": "if(m_has_comment, m_comment, NULL)",
+}
 
 _VALUE_TEXT = "if(startsWith(value, '\"'), JSONExtractString(value), value)"
 
@@ -96,8 +108,8 @@ def merged_feedback(where: str) -> str:
     or none; conditions on merged columns go outside. Columns: those of FEEDBACK_COLUMNS except `seq` and
     `present`, and `value_text`: the text of a value that is a string, the JSON of any other, "" without one.
     """
-    aggregates = ", ".join(f"{_merged(name)} AS m_{name}" for name in _MERGED_COLUMNS)
-    names = ", ".join(f"m_{name} AS {name}" for name in _MERGED_COLUMNS)
+    aggregates = ", ".join(f"{text} AS {name}" for name, text in _AGGREGATES.items())
+    names = ", ".join(f"{text} AS {name}" for name, text in _OUTPUTS.items())
     key = ", ".join(_KEY)
     created, gone = (_is(FeedbackPresent.CREATED), _is(FeedbackPresent.GONE))
     return (
