@@ -29,7 +29,7 @@ def node() -> str:
 
 
 def test_trace_of_the_javascript_sdk_arrives(node: str, server: Server, client: Client, project: str) -> None:
-    """A tree with a failed leaf, a run built by hand, an attachment; listed by both SDKs alike."""
+    """A tree with a failed leaf, a run built by hand, an attachment, feedback; listed by both SDKs alike."""
     done = subprocess.run(
         [node, "--no-deprecation", "trace.mjs", server.url, project],
         cwd=FOLDER,
@@ -62,3 +62,8 @@ def test_trace_of_the_javascript_sdk_arrives(node: str, server: Server, client: 
     by_hand = client.read_run(said["byHand"])
     assert (by_hand.inputs, by_hand.outputs) == ({"question": "?"}, {"answer": "!"})
     assert files_of(by_hand) == {"file": ("text/plain", b"from JavaScript")}
+
+    [record] = client.list_feedback(run_ids=[by_hand.id])
+    assert (record.key, record.score, record.value, record.comment) == ("quality", 1, "fair", "☃")
+    assert said["feedback"] == [said["read"]]
+    assert (said["read"]["id"], said["read"]["score"]) == (str(record.id), 1)

@@ -46,4 +46,14 @@ await client.awaitPendingTraceBatches();
 
 const listed = [];
 for await (const run of client.listRuns({ projectName: project })) listed.push(run.name);
-console.log(JSON.stringify({ answer, byHand: byHand.id, listed: listed.sort() }));
+
+const sessionId = (await client.readProject({ projectName: project })).id;
+const given = await client.createFeedback(byHand.id, "quality", { score: 0.5, value: "fair", comment: "☃", sessionId });
+const gone = await client.createFeedback(byHand.id, "gone", { score: true, sessionId });
+await client.updateFeedback(given.id, { score: 1 });
+await client.deleteFeedback(gone.id);
+const feedback = [];
+for await (const record of client.listFeedback({ runIds: [byHand.id] })) feedback.push(record);
+const read = await client.readFeedback(given.id);
+
+console.log(JSON.stringify({ answer, byHand: byHand.id, listed: listed.sort(), feedback, read }));
