@@ -29,7 +29,7 @@ LEAVES = ("runstore.runtime.clock",)
 HOMES = {
     "clickhouse_connect": ("storage.clickhouse",),
     "chdb": ("storage.clickhouse",),
-    "pyarrow": ("storage.clickhouse",),
+    "pyarrow": ("storage.clickhouse", "runtime"),
     "obstore": ("storage",),
     "grpc": ("rpc", "gateway", "runtime"),
     "grpc_health": ("rpc", "gateway", "runtime"),

@@ -138,9 +138,10 @@ def run_type_of(text: str) -> "run_pb2.RunType.ValueType":
     return run_type
 
 
-def fill_fields(fields: pb.RunFields, run: RunJson) -> None:
+def fill_fields(fields: pb.RunFields, run: RunJson, *, takes_any_json: bool = False) -> None:
     """Says in `fields` what `run` says, its id and payloads included.
 
+    `takes_any_json`: payloads need not be objects and arrays; what came over gRPC is not always.
     Raises INVALID_ARGUMENT naming the first key with an unusable value.
     """
     if run.id is None:
@@ -163,7 +164,7 @@ def fill_fields(fields: pb.RunFields, run: RunJson) -> None:
     for key in PAYLOAD_FIELDS:
         raw: msgspec.Raw = getattr(run, key)
         if raw is not _ABSENT:
-            fill_payload(fields, key, bytes(raw))
+            fill_payload(fields, key, bytes(raw), takes_any_json=takes_any_json)
 
 
 def _fill_place(fields: pb.RunFields, run: RunJson) -> None:
@@ -181,7 +182,7 @@ def _fill_place(fields: pb.RunFields, run: RunJson) -> None:
         fields.project_name = run.session_name
 
 
-def fill_payload(fields: pb.RunFields, key: str, content: bytes) -> None:
+def fill_payload(fields: pb.RunFields, key: str, content: bytes, *, takes_any_json: bool = False) -> None:
     """Sets the payload that clients call `key` to JSON `content`; null is "not given".
 
     Raises KeyError for a key that is no payload, INVALID_ARGUMENT for content that cannot be one.
@@ -196,7 +197,7 @@ def fill_payload(fields: pb.RunFields, key: str, content: bytes) -> None:
         return
     # SDKs fail to read a whole page of runs when one of them has anything else here.
     opening = b"[" if attribute == "events" else b"{"
-    if content[:1] != opening and content.lstrip(_JSON_SPACES)[:1] != opening:
+    if not takes_any_json and content[:1] != opening and content.lstrip(_JSON_SPACES)[:1] != opening:
         raise _other_than_a_container(key, content)
     setattr(fields, attribute, content)
 

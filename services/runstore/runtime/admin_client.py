@@ -10,13 +10,14 @@ import grpc
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.runtime.settings import AuthMode, Settings
 from runstore.v1 import admin_service_pb2 as pb
-from runstore.v1 import admin_service_pb2_grpc
+from runstore.v1 import admin_service_pb2_grpc, error_pb2
 
 _TIMEOUT_S = 10.0
 # A replay waits until the engine has taken the operations.
 _REPLAY_TIMEOUT_S = 600.0
 _PAGE_SIZE = 1_000
 _MAX_RECEIVE_BYTES = 1024 * 1024 * 1024
+_DETAIL_KEY = "runstore-error-bin"
 
 
 class StoreAway(RunstoreError):
@@ -66,18 +67,7 @@ class AdminClient:
         try:
             return method(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
-            code, details = error.code(), error.details()
-            if code is grpc.StatusCode.UNAVAILABLE and not _is_from_store(error):
-                raise StoreAway(
-                    ErrorReason.UNAVAILABLE, f"no store answers at {self._target}: is it running?"
-                ) from error
-            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise StoreAway(
-                    ErrorReason.DEADLINE_EXCEEDED,
-                    f"the store at {self._target} is busy: no answer within {timeout_s:.0f} s",
-                ) from error
-            reasons = {reason.grpc_code: reason for reason in ErrorReason}
-            raise RunstoreError(reasons.get(code.name, ErrorReason.INTERNAL), details or code.name) from error
+            raise refusal(error, self._target, timeout_s) from error
 
 
 @contextmanager
@@ -102,5 +92,25 @@ def _credentials(settings: Settings) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {asyncio.run(read())}"),)
 
 
-def _is_from_store(error: Any) -> bool:
-    return any(key == "runstore-error-bin" for key, _ in error.trailing_metadata() or ())
+def refusal(error: Any, target: str, timeout_s: float) -> RunstoreError:
+    """What a failed call of the store at `target` means; StoreAway when the store itself has not answered."""
+    code, details = error.code(), error.details()
+    reason, field = reason_of(error)
+    if reason is None and code is grpc.StatusCode.UNAVAILABLE:
+        return StoreAway(ErrorReason.UNAVAILABLE, f"no store answers at {target}: is it running?")
+    if reason is None and code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return StoreAway(
+            ErrorReason.DEADLINE_EXCEEDED,
+            f"the store at {target} is busy: no answer within {timeout_s:.0f} s",
+        )
+    return RunstoreError(reason or ErrorReason.INTERNAL, details or code.name, field=field)
+
+
+def reason_of(error: Any) -> tuple[ErrorReason | None, str]:
+    """Why the store has refused a call, and the field at fault; None when it was not the store."""
+    for key, value in error.trailing_metadata() or ():
+        if key == _DETAIL_KEY:
+            detail = error_pb2.ErrorDetail.FromString(value)
+            name = error_pb2.ErrorReason.Name(detail.reason).removeprefix("ERROR_REASON_")
+            return ErrorReason.__members__.get(name, ErrorReason.INTERNAL), detail.field
+    return None, ""

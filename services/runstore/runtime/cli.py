@@ -11,6 +11,7 @@ from runstore.runtime.cli_dead_letters import app as dead_letters_app
 from runstore.runtime.cli_keys import app as keys_app
 from runstore.runtime.cli_start import failures_as_sentences, start
 from runstore.runtime.cli_status import status
+from runstore.runtime.cli_transfer import export, import_
 
 if TYPE_CHECKING:
     from runstore.runtime.settings import Settings
@@ -32,6 +33,8 @@ app = typer.Typer(
 app.add_typer(keys_app, name="keys", rich_help_panel="Administration")
 app.add_typer(dead_letters_app, name="dead-letters", rich_help_panel="Administration")
 app.command(rich_help_panel="Administration")(status)
+app.command(rich_help_panel="Runs")(export)
+app.command("import", rich_help_panel="Runs")(import_)
 
 _RUN, _PARTS, _ADMINISTRATION = "Run", "Run parts apart", "Administration"
 

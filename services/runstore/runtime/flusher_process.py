@@ -16,7 +16,7 @@ from runstore.ingest.log import Log, LogPosition
 from runstore.ingest.metrics import IngestMetrics
 from runstore.ingest.visibility import Visibility
 from runstore.runtime.child import Backoff
-from runstore.runtime.progress import ProgressBar
+from runstore.runtime.progress import Amounts, ProgressBar
 from runstore.runtime.settings import Settings
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore
 
@@ -61,7 +61,7 @@ class FlusherProcess:
         """Move from `log` to `store` from now on, and keep the log and `visibility` informed."""
         recovered_sequence = log.last_sequence if log.has_unflushed else 0
         recovered_bytes = log.size_bytes
-        recovery = ProgressBar("Replaying the log", is_bytes=True)
+        recovery = ProgressBar("Replaying the log", amounts=Amounts.BYTES)
         done_bytes = 0
 
         async def on_stored(report: FlushReport) -> None:

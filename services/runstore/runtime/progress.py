@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum, auto
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -13,26 +14,36 @@ _LONG_S = 1.5
 """What is done sooner needs no bar."""
 
 
+class Amounts(Enum):
+    """What is counted, and so how it is shown."""
+
+    STEPS = auto()
+    BYTES = auto()
+    SHARE = auto()
+    """Of no unit that people know: shown in per cent."""
+
+
 class ProgressBar:
     """A bar on standard error, once the work has taken long enough; it disappears at the end."""
 
-    def __init__(self, title: str, *, is_bytes: bool = False, after_s: float = _LONG_S) -> None:
+    def __init__(self, title: str, *, amounts: Amounts = Amounts.STEPS, after_s: float = _LONG_S) -> None:
         self._title = title
-        self._is_bytes = is_bytes
+        self._amounts = amounts
         self._appears_at = monotonic() + after_s
         self._is_wanted = sys.stderr.isatty()
         self._progress: Progress | None = None
 
-    def update(self, done: int, total: int) -> bool:
-        """So much is done of so much; whether a bar shows it."""
+    def update(self, done: int, total: int, title: str = "") -> bool:
+        """So much is done of so much, under another title if one is given; whether a bar shows it."""
+        self._title = title or self._title
         if not self._is_wanted or (self._progress is None and monotonic() < self._appears_at):
             return False
         if self._progress is None:
-            self._progress = _bar(is_bytes=self._is_bytes)
+            self._progress = _bar(self._amounts)
             self._progress.add_task(self._title, completed=done, total=total)
             self._progress.start()
         [task] = self._progress.task_ids
-        self._progress.update(task, completed=done, total=total)
+        self._progress.update(task, completed=done, total=total, description=self._title)
         return True
 
     def finish(self) -> None:
@@ -60,18 +71,23 @@ def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
         bar.finish()
 
 
-def _bar(*, is_bytes: bool) -> "Progress":
+def _bar(amounts: Amounts) -> "Progress":
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
         MofNCompleteColumn,
         Progress,
+        TaskProgressColumn,
         TextColumn,
         TimeRemainingColumn,
     )
 
-    amount = DownloadColumn(binary_units=True) if is_bytes else MofNCompleteColumn()
+    amount = {
+        Amounts.STEPS: MofNCompleteColumn(),
+        Amounts.BYTES: DownloadColumn(binary_units=True),
+        Amounts.SHARE: TaskProgressColumn(),
+    }[amounts]
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -17,7 +17,7 @@ from runstore.rpc.authentication import KeyAuthentication, NoAuthentication, cre
 from runstore.rpc.call_line import CallLine
 from runstore.rpc.call_metrics import CallMetrics
 from runstore.rpc.interceptor import ERROR_METADATA_KEY, STATUS_METADATA_KEY, CallInterceptor
-from runstore.storage.run_store import StoreUnavailable
+from runstore.storage.run_store import QueryTooLarge, QueryTooLong, StoreUnavailable
 from runstore.v1 import error_pb2
 from runstore.v1 import run_ingest_service_pb2 as pb
 from runstore.v1 import run_ingest_service_pb2_grpc as pb_grpc
@@ -104,6 +104,25 @@ async def test_known_error_arrives_whole(server: Server, reason: ErrorReason) ->
     assert (code.name, message) == (reason.grpc_code, "what is wrong: ä\n")
     assert detail.field == "start_time"
     assert error_pb2.ErrorReason.Name(detail.reason) == f"ERROR_REASON_{reason.name}"
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "reason"),
+    [
+        (QueryTooLong("SELECT secret"), "DEADLINE_EXCEEDED", "QUERY_TOO_LONG"),
+        (QueryTooLarge("SELECT secret"), "RESOURCE_EXHAUSTED", "QUERY_TOO_LARGE"),
+        (StoreUnavailable("SELECT secret"), "UNAVAILABLE", "UNAVAILABLE"),
+    ],
+)
+async def test_what_the_engine_refuses_is_told_in_our_words(
+    server: Server, failure: Exception, code: str, reason: str
+) -> None:
+    """A limit that a query has met is told apart from an engine that is away; no SQL is shown."""
+    server.servicer.failure = failure
+    status, message, detail = await server.error(server.stub.WriteRuns(pb.WriteRunsRequest()))
+    assert status.name == code
+    assert error_pb2.ErrorReason.Name(detail.reason) == f"ERROR_REASON_{reason}"
+    assert "secret" not in message
 
 
 @pytest.mark.parametrize("method", ["WriteRuns", "StreamRuns"])

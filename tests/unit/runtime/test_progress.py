@@ -5,7 +5,7 @@ from contextlib import redirect_stderr
 
 import pytest
 
-from runstore.runtime.progress import ProgressBar, progress_bar
+from runstore.runtime.progress import Amounts, ProgressBar, progress_bar
 
 
 class Terminal(io.StringIO):
@@ -45,7 +45,7 @@ def test_quick_work_shows_nothing() -> None:
 def test_bytes_have_units_and_an_end() -> None:
     """Sizes are shown as sizes; after the end nothing more is drawn."""
     with redirect_stderr(Terminal()) as terminal:
-        bar = ProgressBar("Replaying the log", is_bytes=True, after_s=0)
+        bar = ProgressBar("Replaying the log", amounts=Amounts.BYTES, after_s=0)
         assert bar.update(2**20, 4 * 2**20)
         bar.finish()
     shown = terminal.getvalue()

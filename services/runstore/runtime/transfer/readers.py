@@ -1,0 +1,212 @@
+"""Reads runs out of files: Parquet, JSON lines, or one JSON document as LangSmith's API and SDKs give it.
+
+Every row is told apart from the others: one that cannot be read is reported with its place.
+"""
+
+import mmap
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.domain.times import EPOCH, MICROSECOND
+from runstore.gateway.run_json import PAYLOAD_FIELDS, RunJson, parse_run
+from runstore.runtime.transfer.writers import STDOUT
+
+_ENDINGS: Final = (".parquet", ".jsonl", ".ndjson", ".json")
+_PARQUET_MAGIC: Final = b"PAR1"
+_BATCH_ROWS: Final = 200
+_TEXTS: Final = ("id", "trace_id", "dotted_order", "parent_run_id", "session_id", "session_name", "name",
+                 "run_type", "reference_example_id")  # fmt: skip
+_TIMES: Final = ("start_time", "end_time")
+_ATTACHMENTS_KEY: Final = b'"attachments"'
+
+OnProgress = Callable[[int, int], None]
+"""So much is read of so much."""
+
+
+class File(msgspec.Struct):
+    """An attachment in a file of runs."""
+
+    mime_type: str
+    content: bytes
+    """In JSON as base64."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRun:
+    """A row of a file."""
+
+    place: str
+    """Where it stands: `line 17`."""
+    run: RunJson
+    files: dict[str, File] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that holds no run."""
+
+    place: str
+    error: RunstoreError
+
+
+class _Files(msgspec.Struct):
+    attachments: dict[str, File] | None = None
+
+
+class _Answer(msgspec.Struct):
+    """Of `POST /runs/query`."""
+
+    runs: list[msgspec.Raw]
+
+
+def files_in(paths: list[Path]) -> list[Path]:
+    """The files, and those in the folders, in order. Raises NOT_FOUND for a path where nothing is."""
+    found: list[Path] = []
+    for path in paths:
+        if path == STDOUT or path.is_file():
+            found.append(path)
+        elif path.is_dir():
+            found += sorted(each for each in path.rglob("*") if each.suffix in _ENDINGS and each.is_file())
+        else:
+            raise RunstoreError(ErrorReason.NOT_FOUND, f"there is no file or folder {path}")
+    return found
+
+
+def read_runs(path: Path, on_progress: OnProgress) -> Iterator[FoundRun | BadRow]:
+    """Every row of a file, whatever its format, which its beginning tells.
+
+    Raises MALFORMED_BODY for a file that cannot be read at all.
+    """
+    if path == STDOUT:
+        yield from _json_lines(sys.stdin.buffer, 0, on_progress)
+        return
+    with path.open("rb") as file:
+        is_parquet = file.read(4) == _PARQUET_MAGIC
+        file.seek(0)
+        first = b"" if is_parquet else file.readline().strip()
+        file.seek(0)
+        if is_parquet:
+            yield from _parquet(path, on_progress)
+        elif first and _is_part_of_a_document(first):
+            yield from _json_document(file, on_progress)
+        else:
+            yield from _json_lines(file, path.stat().st_size, on_progress)
+
+
+def _is_part_of_a_document(line: bytes) -> bool:
+    """Whether a file that begins with this line is one JSON value, rather than a run a line."""
+    if line[:1] != b"{" or not line.endswith(b"}"):
+        return line[:1] in b"[{"
+    try:
+        msgspec.json.decode(line, type=_Answer)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _json_lines(file: BinaryIO, size: int, on_progress: OnProgress) -> Iterator[FoundRun | BadRow]:
+    done = 0
+    for number, line in enumerate(file, 1):
+        if line.strip():
+            yield _parsed(f"line {number}", line)
+        done += len(line)
+        on_progress(done, max(done, size))
+
+
+def _json_document(file: BinaryIO, on_progress: OnProgress) -> Iterator[FoundRun | BadRow]:
+    """An array of runs, an answer of the API, or a single run."""
+    # Rows are views of the mapped file, which is closed with the last of them.
+    content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        rows = _rows_of(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RunstoreError(ErrorReason.MALFORMED_BODY, f"{file.name} is no JSON: {error}") from error
+    for number, row in enumerate(rows, 1):
+        yield _parsed(f"run {number}", bytes(row))
+        on_progress(number, len(rows))
+
+
+def _rows_of(content: mmap.mmap) -> list[msgspec.Raw]:
+    try:
+        return msgspec.json.decode(content, type=list[msgspec.Raw])
+    except msgspec.ValidationError:
+        pass
+    try:
+        return msgspec.json.decode(content, type=_Answer).runs
+    except msgspec.ValidationError:
+        return [msgspec.json.decode(content, type=msgspec.Raw)]
+
+
+def _parsed(place: str, text: bytes) -> FoundRun | BadRow:
+    try:
+        return FoundRun(place, parse_run(text), _files(text) if _ATTACHMENTS_KEY in text else {})
+    except RunstoreError as error:
+        return BadRow(place, error)
+
+
+def _files(text: bytes) -> dict[str, File]:
+    """Attachments as `runstore export` writes them; those of other exporters are addresses, which expire."""
+    try:
+        return msgspec.json.decode(text, type=_Files).attachments or {}
+    except msgspec.ValidationError:
+        return {}
+
+
+def _parquet(path: Path, on_progress: OnProgress) -> Iterator[FoundRun | BadRow]:
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise RunstoreError(ErrorReason.MALFORMED_BODY, f"{path} is no Parquet: {error}") from error
+    names = {"attachments", "tags", *_TEXTS, *_TIMES, *PAYLOAD_FIELDS}
+    total, number = file.metadata.num_rows, 0
+    with file:
+        for batch in file.iter_batches(
+            _BATCH_ROWS, columns=[n for n in file.schema_arrow.names if n in names]
+        ):
+            for row in batch.to_pylist():
+                number += 1
+                yield _of_row(f"row {number}", row)
+            on_progress(number, total)
+
+
+def _of_row(place: str, row: dict[str, Any]) -> FoundRun | BadRow:
+    """The run of a row: JSON comes as text or, from other writers, as nested columns."""
+    content: dict[str, Any] = {name: _text(row.get(name)) for name in _TEXTS}
+    content |= {name: _time(row.get(name)) for name in _TIMES}
+    try:
+        for name in ("tags", *PAYLOAD_FIELDS):
+            content[name] = row.get(name) if name == "error" else _decoded(row.get(name))
+        files = _files(msgspec.json.encode({"attachments": _decoded(row.get("attachments"))}))
+        return FoundRun(place, parse_run(msgspec.json.encode(content)), files)
+    except RunstoreError as error:
+        return BadRow(place, error)
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        return BadRow(place, RunstoreError(ErrorReason.MALFORMED_BODY, str(error)))
+
+
+def _text(value: Any) -> Any:
+    """An id may be a binary column of 16 bytes."""
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def _time(value: Any) -> Any:
+    if not isinstance(value, datetime):
+        return value
+    moment = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    return (EPOCH + (moment - EPOCH) // MICROSECOND * MICROSECOND).isoformat()
+
+
+def _decoded(value: Any) -> Any:
+    """JSON in a text as what it says; "" says nothing."""
+    if not isinstance(value, str):
+        return value
+    return msgspec.json.decode(value, type=msgspec.Raw) if value else None
