@@ -172,7 +172,7 @@ def some_creation(chance: random.Random) -> dict[str, Any]:
 
 @given(seed=st.integers(0, 2**32))
 @settings(
-    max_examples=15,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
