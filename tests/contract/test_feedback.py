@@ -71,10 +71,11 @@ def test_a_record_from_its_creation_to_its_end(client: Client, project: str) -> 
 def test_scores_and_values(client: Client) -> None:
     """Each kind of score and value comes back as it was given; truth values of scores as numbers."""
     run_id = uuid.uuid4()
+    values: list[Any] = ["", "label", 0, 1.5, True, {"a": {"b": []}}, None]
     given = {
         str(uuid.uuid4()): (score, value)
         for score in (None, 0, 1, -3, 0.1234, True, False)
-        for value in ("", "label", 0, 1.5, True, {"a": {"b": []}}, None)
+        for value in values
     }
     for feedback_id, (score, value) in given.items():
         client.create_feedback(run_id, "k", score=score, value=value, feedback_id=feedback_id)
