@@ -45,6 +45,7 @@ from runstore.ingest.visibility import Visibility
 from runstore.query.read_feedback import ReadFeedback
 from runstore.query.read_tokens import ReadTokens
 from runstore.rpc.admin import AdminServicer
+from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.authentication import NoAuthentication
 from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.call_metrics import CallMetrics
@@ -306,21 +307,22 @@ async def open_target() -> AsyncIterator[Target]:
             )
             read_tokens = ReadTokens(await catalog.secret("read_tokens"), clock)
             server = StoreServer(
-                RunIngestServicer(ingest, visibility, uploads, metrics),
-                cast("RunQueryServicer", _Absent()),
-                cast("TraceQueryServicer", _Absent()),
-                cast("ThreadQueryServicer", _Absent()),
-                FeedbackServicer(
+                ingest=RunIngestServicer(ingest, visibility, uploads, metrics),
+                query=cast("RunQueryServicer", _Absent()),
+                traces=cast("TraceQueryServicer", _Absent()),
+                threads=cast("ThreadQueryServicer", _Absent()),
+                feedback=FeedbackServicer(
                     IngestFeedback(
                         catalog.projects, ingest, cast("FeedbackStore", _Absent()), visibility, clock
                     ),
                     cast("ReadFeedback", _Absent()),
                 ),
-                cast("RunStatsServicer", _Absent()),
-                cast("ProjectServicer", _Absent()),
-                cast("AdminServicer", _Absent()),
-                BlobServicer(uploads, blobs, cast("Any", engine), read_tokens),
-                CallInterceptor(NoAuthentication(), CallMetrics(registry)),
+                stats=cast("RunStatsServicer", _Absent()),
+                projects=cast("ProjectServicer", _Absent()),
+                queues=cast("AnnotationQueueServicer", _Absent()),
+                admin=cast("AdminServicer", _Absent()),
+                blobs=BlobServicer(uploads, blobs, cast("Any", engine), read_tokens),
+                interceptor=CallInterceptor(NoAuthentication(), CallMetrics(registry)),
             )
             address = f"unix:{folder / 'store.sock'}"
             await server.start([address])

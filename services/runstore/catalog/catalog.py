@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 from sqlalchemy import insert, select
 
 from runstore.catalog import tables
+from runstore.catalog.annotation_queues import AnnotationQueueCatalog
 from runstore.catalog.database import Conflict, Database, open_database
 from runstore.catalog.keys import KeyCatalog
 from runstore.catalog.migrations import migrate
 from runstore.catalog.projects import ProjectCatalog
+from runstore.catalog.queue_items import QueueItemCatalog
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.principals import DEFAULT_TENANT_ID, DEFAULT_TENANT_NAME
 from runstore.runtime.clock import Clock, SystemClock
@@ -27,6 +29,8 @@ class Catalog:
         self._clock = clock
         self.projects = ProjectCatalog(database, clock)
         self.keys = KeyCatalog(database, self.projects, clock)
+        self.annotation_queues = AnnotationQueueCatalog(database, clock)
+        self.queue_items = QueueItemCatalog(database, clock)
 
     async def secret(self, name: str) -> bytes:
         """32 random bytes that stay the same for this catalog for ever; made on first use, exactly once."""

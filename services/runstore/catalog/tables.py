@@ -6,9 +6,11 @@ the bytes that were sent. Nothing here is specific to SQLite or PostgreSQL.
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     String,
@@ -17,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """The newest migration; a database that says otherwise is migrated or, if newer, refused."""
 
 metadata = MetaData(
@@ -79,4 +81,56 @@ secrets = Table(
     Column("name", String(64), primary_key=True),
     Column("value", LargeBinary, nullable=False),
     Column("created_at_us", BigInteger, nullable=False),
+)
+
+annotation_queues = Table(
+    "annotation_queues",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("tenant_id", String(36), ForeignKey("tenants.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text),
+    Column("rubric_instructions", Text),
+    Column("rubric_items", LargeBinary),
+    Column("metadata", LargeBinary),
+    Column("default_dataset_id", String(36)),
+    Column("num_reviewers_per_item", Integer),
+    Column("enable_reservations", Boolean),
+    Column("reservation_minutes", Integer),
+    Column("reviewer_access_mode", String(16)),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),
+    UniqueConstraint("tenant_id", "name"),
+    Index(None, "tenant_id", "created_at_us", "id"),
+)
+
+queue_items = Table(
+    "queue_items",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("queue_id", String(36), ForeignKey("annotation_queues.id", ondelete="CASCADE"), nullable=False),
+    Column("type", String(16), nullable=False),
+    # What makes the item unique in its queue: the run's id, or a digest of the thread and its project.
+    Column("subject", String(64), nullable=False),
+    Column("project_id", String(36), nullable=False),
+    Column("run_id", String(36)),
+    Column("thread_id", Text),
+    Column("start_time_us", BigInteger),
+    Column("source_proposed_example_id", String(36)),
+    Column("added_at_us", BigInteger, nullable=False),
+    Column("last_reviewed_at_us", BigInteger),
+    Column("archived_at_us", BigInteger),
+    UniqueConstraint("queue_id", "subject"),
+    Index(None, "queue_id", "added_at_us", "id"),
+    Index(None, "run_id"),
+)
+
+queue_reviews = Table(
+    "queue_reviews",
+    metadata,
+    Column("item_id", String(36), ForeignKey("queue_items.id", ondelete="CASCADE"), primary_key=True),
+    Column("reviewer", String(64), primary_key=True),
+    Column("status", String(16)),
+    Column("reviewed_at_us", BigInteger, nullable=False),
+    Column("override_added_at_us", BigInteger),
 )

@@ -16,10 +16,12 @@ from runstore.gateway.documents import DESCRIPTION, SECURITY_SCHEMES
 from runstore.gateway.error_handlers import install_error_handlers
 from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.prefixes import CanonicalPaths
+from runstore.gateway.routes_annotation_queues import annotation_queue_routes
 from runstore.gateway.routes_feedback import feedback_routes
 from runstore.gateway.routes_ingest import ingest_routes
 from runstore.gateway.routes_metrics import metrics_routes
 from runstore.gateway.routes_otlp import otlp_routes
+from runstore.gateway.routes_queue_items import queue_item_routes
 from runstore.gateway.routes_runs_v1 import run_routes_v1
 from runstore.gateway.routes_runs_v2 import run_routes_v2
 from runstore.gateway.routes_server import server_routes
@@ -63,6 +65,8 @@ def create_app(
     app.include_router(trace_routes(store, now_us))
     app.include_router(thread_routes(store, now_us))
     app.include_router(session_routes(store))
+    app.include_router(annotation_queue_routes(store))
+    app.include_router(queue_item_routes(store))
     app.include_router(server_routes(store))
     app.include_router(metrics_routes(store, metrics, needs_keys=needs_keys))
     _document_security(app)

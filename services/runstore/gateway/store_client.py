@@ -15,6 +15,7 @@ from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.gateway.request_ids import HEADER, current_request_id
 from runstore.v1 import admin_service_pb2 as admin
 from runstore.v1 import admin_service_pb2_grpc as admin_grpc
+from runstore.v1 import annotation_queue_service_pb2_grpc as queues_grpc
 from runstore.v1 import blob_service_pb2 as blobs
 from runstore.v1 import blob_service_pb2_grpc as blobs_grpc
 from runstore.v1 import error_pb2
@@ -139,8 +140,19 @@ class StoreClient:
         self._traces = traces_grpc.TraceQueryServiceStub(channel)
         self._threads = threads_grpc.ThreadQueryServiceStub(channel)
         self._projects = projects_grpc.ProjectServiceStub(channel)
+        self.annotation_queues = queues_grpc.AnnotationQueueServiceStub(channel)
+        """What `ask` can ask about annotation queues."""
         self._blobs = blobs_grpc.BlobServiceStub(channel)
         self._health = health_pb2_grpc.HealthStub(channel)
+
+    async def ask(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
+        request: _Request,
+        credentials: Credentials,
+    ) -> _Response:
+        """The answer of a catalog's method, which is an attribute of one of the stubs here."""
+        return await self._answer(method, request, credentials, _READ_TIMEOUT_S)
 
     async def write_runs(
         self, request: ingest.WriteRunsRequest, credentials: Credentials

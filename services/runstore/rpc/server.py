@@ -8,6 +8,7 @@ from grpc_reflection.v1alpha import reflection
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 
 from runstore.rpc.admin import AdminServicer
+from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.interceptor import CallInterceptor
@@ -20,6 +21,7 @@ from runstore.rpc.thread_query import ThreadQueryServicer
 from runstore.rpc.trace_query import TraceQueryServicer
 from runstore.v1 import (
     admin_service_pb2_grpc,
+    annotation_queue_service_pb2_grpc,
     blob_service_pb2_grpc,
     feedback_service_pb2_grpc,
     project_service_pb2_grpc,
@@ -39,6 +41,7 @@ SERVICES = (
     "runstore.v1.FeedbackService",
     "runstore.v1.RunStatsService",
     "runstore.v1.ProjectService",
+    "runstore.v1.AnnotationQueueService",
     "opentelemetry.proto.collector.trace.v1.TraceService",
     "runstore.v1.BlobService",
     "runstore.v1.AdminService",
@@ -50,6 +53,7 @@ class StoreServer:
 
     def __init__(
         self,
+        *,
         ingest: RunIngestServicer,
         query: RunQueryServicer,
         traces: TraceQueryServicer,
@@ -57,6 +61,7 @@ class StoreServer:
         feedback: FeedbackServicer,
         stats: RunStatsServicer,
         projects: ProjectServicer,
+        queues: AnnotationQueueServicer,
         admin: AdminServicer,
         blobs: BlobServicer,
         interceptor: CallInterceptor,
@@ -80,6 +85,7 @@ class StoreServer:
         feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, self._server)
         run_stats_service_pb2_grpc.add_RunStatsServiceServicer_to_server(stats, self._server)
         project_service_pb2_grpc.add_ProjectServiceServicer_to_server(projects, self._server)
+        annotation_queue_service_pb2_grpc.add_AnnotationQueueServiceServicer_to_server(queues, self._server)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(blobs, self._server)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs know only the threaded one

@@ -25,6 +25,7 @@ from runstore.query.read_feedback import ReadFeedback
 from runstore.query.read_tokens import ReadTokens
 from runstore.query.run_stats import RunStatistics
 from runstore.rpc.admin import AdminServicer
+from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.authentication import Authenticator, KeyAuthentication, NoAuthentication
 from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.feedback import FeedbackServicer
@@ -158,19 +159,20 @@ async def _server(
     dead_letters = DeadLetters(store.dead_letters, store, ingest, visibility)
     messages = RunMessages(read_tokens)
     return StoreServer(
-        RunIngestServicer(ingest, visibility, uploads, metrics.ingest),
-        RunQueryServicer(runs, messages),
-        TraceQueryServicer(traces, messages),
-        ThreadQueryServicer(threads, messages),
-        FeedbackServicer(
+        ingest=RunIngestServicer(ingest, visibility, uploads, metrics.ingest),
+        query=RunQueryServicer(runs, messages),
+        traces=TraceQueryServicer(traces, messages),
+        threads=ThreadQueryServicer(threads, messages),
+        feedback=FeedbackServicer(
             IngestFeedback(catalog.projects, ingest, store.feedback, visibility, clock),
             ReadFeedback(store.feedback, store, visibility),
         ),
-        RunStatsServicer(RunStatistics(store.stats, visibility)),
-        ProjectServicer(catalog.projects, store, visibility, unused, clock),
-        AdminServicer(dead_letters, status, metrics.exposition),
-        BlobServicer(uploads, blobs, store, read_tokens),
-        CallInterceptor(authenticator, metrics.calls),
+        stats=RunStatsServicer(RunStatistics(store.stats, visibility)),
+        projects=ProjectServicer(catalog.projects, store, visibility, unused, clock),
+        queues=AnnotationQueueServicer(catalog, runs, page_tokens, clock),
+        admin=AdminServicer(dead_letters, status, metrics.exposition),
+        blobs=BlobServicer(uploads, blobs, store, read_tokens),
+        interceptor=CallInterceptor(authenticator, metrics.calls),
     )
 
 
