@@ -48,6 +48,19 @@ class ScalarField(StrEnum):
     APP_PATH = "app_path"
 
 
+class ThreadField(StrEnum):
+    """A field of a thread that no run has, by its column's name."""
+
+    TURN_COUNT = "turn_count"
+    NUM_ERRORED_TURNS = "num_errored_turns"
+    """Traces whose root has an error."""
+    THREAD_DURATION = "thread_duration"
+    """Seconds from the first start of a trace to the last end; absent while none has ended."""
+    TRACE_LATENCY_P50 = "trace_latency_p50"
+    """Seconds; absent while no trace has ended."""
+    TRACE_LATENCY_P99 = "trace_latency_p99"
+
+
 class TextField(StrEnum):
     """A large text of a run."""
 
@@ -125,8 +138,9 @@ class MetadataPath:
     path: tuple[str, ...]
 
 
-Operand: TypeAlias = ScalarField | TextField | DetailsEntry | MetadataPath | RowPart
-"""`RowPart` stands for the row under test and occurs below `SomeRow` only.
+Operand: TypeAlias = ScalarField | ThreadField | TextField | DetailsEntry | MetadataPath | RowPart
+"""`RowPart` stands for the row under test and occurs below `SomeRow` only, `ThreadField` in conditions on
+threads only: there rows of feedback are those of all runs of all traces.
 
 Values of rows and of metadata (`MetadataPath`, `RowPart.VALUE`) are JSON. Compared with a str they are
 their text: the content of a string, the JSON of anything else. Compared with a Decimal they are the

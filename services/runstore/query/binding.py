@@ -38,6 +38,7 @@ from runstore.domain.conditions import (
     ScalarField,
     SomeRow,
     TextField,
+    ThreadField,
 )
 from runstore.domain.errors import RunstoreError
 from runstore.query import filters
@@ -74,23 +75,25 @@ MAX_CONDITIONS = 500
 """Most comparisons of one filter; each leaf of a JSON object under `has` is one."""
 
 
-def parse_condition(text: str, field: str = "filter") -> Condition | None:
-    """Parse and bind a filter on runs; None when it is empty or blank.
+def parse_condition(
+    text: str, field: str = "filter", known: Mapping[str, Field] = RUN_FIELDS
+) -> Condition | None:
+    """Parse and bind a filter, on runs unless other fields are known; None when it is empty or blank.
 
     `field` is the request's name of the filter. Raises RunstoreError INVALID_FILTER.
     """
     tree = parse(text, field)
-    return None if tree is None else bind(tree, field)
+    return None if tree is None else bind(tree, field, known)
 
 
-def bind(tree: Filter, field: str = "filter") -> Condition:
-    """Check a filter against the fields of a run and convert its literals.
+def bind(tree: Filter, field: str = "filter", known: Mapping[str, Field] = RUN_FIELDS) -> Condition:
+    """Check a filter against the known fields and convert its literals.
 
     Raises RunstoreError INVALID_FILTER, with the offset of what is wrong, for an unknown field, a
     function that the field does not have, a value that it cannot hold, a field that runstore has no data
     of, and more than `MAX_CONDITIONS` comparisons.
     """
-    return _Binder(field).bind(tree)
+    return _Binder(field, known).bind(tree)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +110,9 @@ class _RowTest:
 
 
 class _Binder:
-    def __init__(self, field: str) -> None:
+    def __init__(self, field: str, known: Mapping[str, Field]) -> None:
         self._field = field
+        self._known = known
         self._bound = 0
 
     def bind(self, tree: Filter) -> Condition:
@@ -141,6 +145,8 @@ class _Binder:
     def _comparison(self, comparison: Comparison) -> Condition | _RowTest:
         self._count(1, comparison.offset)
         if comparison.attribute is None:
+            if self._known is not RUN_FIELDS:
+                raise self._refuse(f"{comparison.function} needs a field", comparison.offset)
             return self._words(comparison, SEARCHED)  # Only `search` has a form without a field.
         attribute = comparison.attribute
         field, path = self._resolve(attribute)
@@ -165,7 +171,7 @@ class _Binder:
     def _resolve(self, attribute: Attribute) -> tuple[Field, tuple[str, ...]]:
         """The field that an attribute names, and the path below it."""
         name, *below = attribute.path
-        field = RUN_FIELDS.get(name)
+        field = self._known.get(name)
         if field is None:
             raise self._refuse(f"unknown field {shown(str(attribute))}", attribute.offset)
         if field.kind is Kind.NO_DATA:
@@ -193,6 +199,8 @@ class _Binder:
                 return self._scalar(comparison, field, DetailsEntry(target, ".".join(path)))
             case _, TextField() as target:
                 return self._large_text(comparison, field, target)
+            case _, ThreadField() as target:
+                return self._scalar(comparison, field, target)
             case _, ScalarField() as target if comparison.function is Function.SEARCH:
                 return self._words(comparison, (target,))
             case _, ScalarField() as target:

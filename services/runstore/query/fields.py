@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from runstore.domain.conditions import DetailsField, ListField, RowFamily, RowPart, ScalarField, TextField
+from runstore.domain.conditions import (
+    DetailsField,
+    ListField,
+    RowFamily,
+    RowPart,
+    ScalarField,
+    TextField,
+    ThreadField,
+)
 from runstore.domain.runs import RunType
 from runstore.query.filters import Function
 
@@ -92,7 +100,7 @@ class Field:
     """One name that a filter may compare."""
 
     kind: Kind
-    target: ScalarField | TextField | DetailsField | ListField | Row | None = None
+    target: ScalarField | ThreadField | TextField | DetailsField | ListField | Row | None = None
     """What it is called in a condition; None for the metadata object and for `NO_DATA`."""
     words: frozenset[str] = frozenset()
     """The values of a `WORD`, lower case."""

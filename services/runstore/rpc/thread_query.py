@@ -11,8 +11,9 @@ from runstore.domain.threads import Thread, ThreadQuery, ThreadStat, ThreadStats
 from runstore.ingest.validation import uuid_text
 from runstore.query.binding import parse_condition
 from runstore.query.list_threads import ListThreads
+from runstore.query.thread_fields import parse_thread_condition
 from runstore.rpc.authentication import current_principal
-from runstore.rpc.mapping import optional_time_us, run_fields, set_time
+from runstore.rpc.mapping import feedback_stats_message, optional_time_us, run_fields, set_time
 from runstore.rpc.run_messages import RunMessages
 from runstore.rpc.trace_query import last_before_us, set_number, trace_message
 from runstore.v1 import thread_query_service_pb2 as pb
@@ -94,7 +95,7 @@ def _query(request: pb.ListThreadsRequest | pb.AggregateThreadStatsRequest) -> T
         filter=parse_condition(request.filter, "filter"),
         trace_filter=parse_condition(request.trace_filter, "trace_filter"),
         tree_filter=parse_condition(request.tree_filter, "tree_filter"),
-        thread_filter=parse_condition(request.thread_filter, "thread_filter"),
+        thread_filter=parse_thread_condition(request.thread_filter),
     )
 
 
@@ -127,6 +128,9 @@ def _stats_message(stats: ThreadStats) -> pb.ThreadStats:
     for stat, value in stats.items():
         if stat in _TIMES:
             set_time(getattr(message, stat.value), value)
+        elif stat is ThreadStat.FEEDBACK_STATS:
+            for key, each in value.items():
+                message.feedback_stats[key].CopyFrom(feedback_stats_message(each))
         else:
             set_number(message, stat.value, value)
     return message

@@ -46,6 +46,7 @@ from runstore.domain.conditions import (
     SomeRow,
     SomeRunOfTrace,
     TextField,
+    ThreadField,
     TraceRoot,
 )
 from runstore.storage.clickhouse.feedback_sql import merged_feedback
@@ -120,7 +121,7 @@ class ConditionWriter:
         prefix: str,
         parameters: dict[str, object],
         rows: str,
-        scalars: Mapping[ScalarField, Column] = SCALARS,
+        scalars: Mapping[ScalarField | ThreadField, Column] = SCALARS,
     ) -> None:
         self._prefix = prefix
         self._rows = rows
@@ -188,7 +189,7 @@ class ConditionWriter:
 
     def _column(self, operand: Operand) -> Column:
         match operand:
-            case ScalarField():
+            case ScalarField() | ThreadField():
                 column = self._scalars[operand]
             case DetailsEntry(details, category):
                 name, key = details.value, self.parameter("String", category)

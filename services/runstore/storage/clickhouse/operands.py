@@ -11,6 +11,7 @@ from runstore.domain.conditions import (
     RowPart,
     ScalarField,
     TextField,
+    ThreadField,
 )
 from runstore.storage.clickhouse.columns import Present
 
@@ -53,7 +54,7 @@ _PARENT_RUN_ID = Column(
     present="notEmpty(parent_run_ids)",
 )
 
-SCALARS: Mapping[ScalarField, Column] = {
+SCALARS: Mapping[ScalarField | ThreadField, Column] = {
     ScalarField.RUN_ID: _always("run_id"),
     ScalarField.PROJECT_ID: _always("project_id"),
     ScalarField.TRACE_ID: _always("trace_id"),
@@ -87,7 +88,7 @@ def _if_present(bit: Present, expression: str, number_type: str = "Int64") -> Co
     return Column(f"if({is_present}, {expression}, NULL)", nullable=True, number_type=number_type)
 
 
-ROW_SCALARS: Mapping[ScalarField, Column] = {
+ROW_SCALARS: Mapping[ScalarField | ThreadField, Column] = {
     ScalarField.RUN_ID: Column("run_id"),
     ScalarField.PROJECT_ID: Column("project_id"),
     ScalarField.TRACE_ID: Column("trace_id"),

@@ -8,11 +8,25 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from runstore.domain.conditions import Always, Compare, Condition, OneOf, Present, Relation, ScalarField
+from runstore.domain.conditions import (
+    Always,
+    Compare,
+    Condition,
+    OneOf,
+    Present,
+    Relation,
+    RowFamily,
+    ScalarField,
+    ThreadField,
+)
 from runstore.domain.runs import Position, RunField
 from runstore.domain.threads import ThreadQuery, ThreadStat
+from runstore.domain.traces import USAGE_FIELDS
 from runstore.storage.clickhouse.columns import sql_time
+from runstore.storage.clickhouse.feedback_sql import feedback_stats, merged_feedback
+from runstore.storage.clickhouse.filter_sql import ConditionWriter, render
 from runstore.storage.clickhouse.list_sql import Statement
+from runstore.storage.clickhouse.operands import MONEY, Column
 from runstore.storage.clickhouse.usage_sql import runs_with, usage_columns
 
 _TIME = "DateTime64(6, 'UTC')"
@@ -48,6 +62,50 @@ _STATS: Mapping[ThreadStat, str] = {
 }
 """Over the root runs (`root`) and what their traces used (`used`)."""
 
+_SUMMARY: Mapping[str, str] = {
+    "turn_count": _STATS[ThreadStat.TRACE_COUNT],
+    "num_errored_turns": _STATS[ThreadStat.FAILED_TRACE_COUNT],
+    "thread_duration": ("date_diff('microsecond', min(root.start_time), maxOrNull(root.end_time)) / 1e6"),
+    "trace_latency_p50": _STATS[ThreadStat.LATENCY_P50],
+    "trace_latency_p99": _STATS[ThreadStat.LATENCY_P99],
+    **{
+        stat.value: _STATS[stat]
+        for stat in (
+            ThreadStat.TOTAL_TOKENS,
+            ThreadStat.TOTAL_COST,
+            ThreadStat.PROMPT_TOKEN_DETAILS,
+            ThreadStat.COMPLETION_TOKEN_DETAILS,
+            ThreadStat.PROMPT_COST_DETAILS,
+            ThreadStat.COMPLETION_COST_DETAILS,
+        )
+    },
+}
+"""Columns of a thread that conditions name."""
+
+
+def _seconds(field: ThreadField) -> Column:
+    name = field.value
+    return Column(name, frozenset({name}), True, f"{name} IS NOT NULL", "Float64")
+
+
+def _number(name: str, number_type: str = "Int64") -> Column:
+    return Column(name, frozenset({name}), number_type=number_type)
+
+
+THREAD_SCALARS: Mapping[ScalarField | ThreadField, Column] = {
+    ScalarField.THREAD_ID: Column("assumeNotNull(thread_id)", frozenset({"thread_id"})),
+    ScalarField.TOTAL_TOKENS: _number("total_tokens"),
+    ScalarField.TOTAL_COST: _number("total_cost", MONEY),
+    ThreadField.TURN_COUNT: _number("turn_count"),
+    ThreadField.NUM_ERRORED_TURNS: _number("num_errored_turns"),
+    ThreadField.THREAD_DURATION: _seconds(ThreadField.THREAD_DURATION),
+    ThreadField.TRACE_LATENCY_P50: _seconds(ThreadField.TRACE_LATENCY_P50),
+    ThreadField.TRACE_LATENCY_P99: _seconds(ThreadField.TRACE_LATENCY_P99),
+}
+
+_USAGE = frozenset(field.value for field in USAGE_FIELDS)
+_KEY = ("project_id", "start_time", "run_id")
+
 ROOT_COLUMNS = ("thread_id", "has_error", "end_time", "latency")
 """Merged columns of the root runs that statistics need."""
 
@@ -75,6 +133,21 @@ def in_threads(thread_ids: Collection[str] | None) -> Condition:
             return Compare(ScalarField.THREAD_ID, Relation.EQ, thread_id)
         case several:
             return OneOf(ScalarField.THREAD_ID, tuple(several))
+
+
+def root_columns_of(condition: Condition) -> frozenset[str]:
+    """Merged columns of the root that `ThreadStatsSql.threads_with_trace` needs."""
+    return (render(condition).columns - _USAGE) | {"thread_id"}
+
+
+class _ThreadConditionWriter(ConditionWriter):
+    """Writes a condition on a thread's summary; its feedback is that on any run of its traces."""
+
+    of_runs = ""
+    """Selects the threads of the runs that pass `{test}`."""
+
+    def _some_row(self, family: RowFamily, test: Condition) -> str:
+        return f"thread_id IN ({self.of_runs.replace('{test}', super()._some_row(family, test))})"
 
 
 class ThreadOrderSql:
@@ -180,15 +253,59 @@ class ThreadStatsSql:
         )
         return Statement(text, self._parameters)
 
+    def feedback(self, *, by_thread: bool) -> Statement:
+        """Feedback on the runs of the traces: thread id, or "" if they are not told apart, key, and then what
+        `stats_of` reads."""
+        records = merged_feedback(
+            f"tenant_id = {{of_tenant:UUID}} AND run_id IN (SELECT run_id FROM {self._runs('trace_id')})"
+        )
+        rows = (
+            f"(SELECT feedback.*, assumeNotNull(root.thread_id) AS thread_id FROM {records} AS feedback "
+            f"INNER JOIN {self._runs('trace_id')} AS run ON run.run_id = feedback.run_id "
+            f"INNER JOIN ({self._roots}) AS root ON root.run_id = run.trace_id)"
+        )
+        return Statement(feedback_stats(rows, "thread_id" if by_thread else "''"), self._parameters)
+
+    def threads_with_trace(self, condition: Condition) -> Statement:
+        """The threads some trace of which meets a condition on its root, with the usage of the whole trace in
+        place of the root's own. The roots have the other columns that `root_columns_of` names."""
+        test = render(condition, "trace_test", self._range)
+        used = sorted(test.columns & _USAGE)
+        columns = [f"root.{name} AS {name}" for name in (*_KEY, "thread_id", *sorted(test.columns - _USAGE))]
+        columns += [f"used.{name} AS {name}" for name in used]
+        text = (
+            "SELECT DISTINCT assumeNotNull(thread_id) FROM (SELECT "
+            f"{', '.join(dict.fromkeys(columns))} FROM {self._traces(columns)}) WHERE {test.text}"
+        )
+        return Statement(text, {**self._parameters, **test.parameters})
+
+    def threads_that(self, condition: Condition) -> Statement:
+        """The threads that meet a condition on threads."""
+        writer = _ThreadConditionWriter("thread_test", {}, self._range, THREAD_SCALARS)
+        writer.of_runs = (
+            f"SELECT root.thread_id FROM ({self._roots}) AS root INNER JOIN (SELECT trace_id FROM "
+            f"{self._runs('trace_id')} WHERE {{test}}) AS run ON run.trace_id = root.run_id"
+        )
+        test = writer.condition(condition)
+        columns = [f"{_SUMMARY[name]} AS {name}" for name in sorted(writer.columns - {"thread_id"})]
+        summary = ", ".join(["root.thread_id AS thread_id", *columns])
+        text = (
+            "SELECT assumeNotNull(thread_id) FROM ("
+            f"SELECT {summary} FROM {self._traces(columns)} GROUP BY root.thread_id) WHERE {test}"
+        )
+        return Statement(text, {**self._parameters, **writer.parameters})
+
     def _traces(self, columns: list[str]) -> str:
         """The roots, joined with what their traces used as far as the columns ask for it."""
         fields = [RunField(name) for name in sorted(set(_USED.findall(" ".join(columns))))]
         if not fields:
             return f"({self._roots}) AS root"
-        of_roots = f"trace_id IN (SELECT run_id FROM ({self._roots}))"
-        names = ("trace_id", *(field.value for field in fields))
-        runs = runs_with(self._range, of_roots, names)
+        runs = self._runs("trace_id", *(field.value for field in fields))
         return (
             f"({self._roots}) AS root LEFT JOIN (SELECT merged.trace_id AS trace_id, {usage_columns(fields)} "
             f"FROM {runs} AS merged GROUP BY merged.trace_id) AS used ON used.trace_id = root.run_id"
         )
+
+    def _runs(self, *columns: str) -> str:
+        """All runs of the traces, among others."""
+        return runs_with(self._range, f"trace_id IN (SELECT run_id FROM ({self._roots}))", columns)

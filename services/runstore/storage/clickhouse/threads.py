@@ -1,10 +1,12 @@
 """Threads in ClickHouse: listed, and summed up."""
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from runstore.domain.conditions import AllOf, Condition
+from runstore.domain.feedback import FeedbackByKey, FeedbackStats
 from runstore.domain.runs import Position, RunField, RunPage, RunQuery
 from runstore.domain.threads import (
     LISTED_STATS,
@@ -15,6 +17,7 @@ from runstore.domain.threads import (
     ThreadStats,
 )
 from runstore.storage.clickhouse.engine import Engine
+from runstore.storage.clickhouse.feedback_sql import stats_of
 from runstore.storage.clickhouse.list_sql import Statement
 from runstore.storage.clickhouse.thread_sql import (
     ROOT_COLUMNS,
@@ -22,6 +25,7 @@ from runstore.storage.clickhouse.thread_sql import (
     ThreadStatsSql,
     computed,
     in_threads,
+    root_columns_of,
 )
 
 _WIDEST_WINDOW_ROWS = 1_000_000
@@ -72,8 +76,14 @@ class ClickHouseThreads:
         self, query: ThreadQuery, roots: RunQuery, stats: Collection[ThreadStat]
     ) -> ThreadStats:
         sql = await self._stats_sql(query, roots)
-        [values] = await self._rows(sql.totals(stats))
-        return _stats(computed(stats), values)
+        found: dict[ThreadStat, Any] = {}
+        if names := computed(stats):
+            [values] = await self._rows(sql.totals(stats))
+            found = _stats(names, values)
+        if ThreadStat.FEEDBACK_STATS in stats:
+            rows = await self._rows(sql.feedback(by_thread=False))
+            found[ThreadStat.FEEDBACK_STATS] = {key: stats_of(columns) for _, key, *columns in rows}
+        return found
 
     async def turn_numbers(
         self, tenant_id: str, project_id: str, thread_id: str, trace_ids: Collection[str], /
@@ -112,20 +122,37 @@ class ClickHouseThreads:
         eligible = thread_ids
         if query.filter is not None and eligible:
             eligible = await self._with_root(_roots(query, eligible, query.filter))
+        if query.trace_filter is not None and eligible:
+            roots = _roots(query, eligible)
+            sql = await self._stats_sql(query, roots, root_columns_of(query.trace_filter))
+            eligible = await self._thread_ids(sql.threads_with_trace(query.trace_filter))
+        if query.tree_filter is not None and eligible:
+            roots = replace(_roots(query, eligible), tree_filter=query.tree_filter)
+            eligible = await self._with_root(roots)
+        if query.thread_filter is not None and eligible:
+            roots = _roots(ThreadQuery(query.tenant_id, query.project_id), eligible)
+            sql = await self._stats_sql(query, roots)
+            eligible = await self._thread_ids(sql.threads_that(query.thread_filter))
         return eligible
 
     async def _with_root(self, roots: RunQuery) -> set[str]:
         """The threads that have such a root."""
         matching = await self._runs.matching(roots, ("thread_id",))
         text = f"SELECT DISTINCT assumeNotNull(thread_id) FROM ({matching.text})"
-        return {thread_id for (thread_id,) in await self._rows(Statement(text, matching.parameters))}
+        return await self._thread_ids(Statement(text, matching.parameters))
+
+    async def _thread_ids(self, statement: Statement) -> set[str]:
+        return {thread_id for (thread_id,) in await self._rows(statement)}
 
     async def _threads(self, query: ThreadQuery, positions: Mapping[str, Position]) -> list[Thread]:
         """The threads with what there is to say of them, in the order given."""
         if not positions:
             return []
         sql = await self._stats_sql(query, _roots(query, positions))
-        rows = {thread_id: values for thread_id, *values in await self._rows(sql.by_thread(LISTED_STATS))}
+        summaries, feedback = await asyncio.gather(
+            self._rows(sql.by_thread(LISTED_STATS)), self._feedback(sql)
+        )
+        rows = {thread_id: values for thread_id, *values in summaries}
         landmarks = {run_id for values in rows.values() for run_id in values[:3]}
         previews = await self._previews(query, landmarks - {""})
         threads = []
@@ -142,10 +169,20 @@ class ClickHouseThreads:
                     previews.get(first, {}).get(RunField.INPUTS_PREVIEW),
                     previews.get(last, {}).get(RunField.OUTPUTS_PREVIEW),
                     previews.get(failed, {}).get(RunField.ERROR_PREVIEW),
-                    _stats(computed(LISTED_STATS), values),
+                    {
+                        **_stats(computed(LISTED_STATS), values),
+                        ThreadStat.FEEDBACK_STATS: feedback.get(thread_id, {}),
+                    },
                 )
             )
         return threads
+
+    async def _feedback(self, sql: ThreadStatsSql) -> dict[str, FeedbackByKey]:
+        """Feedback on the runs of each thread."""
+        found: dict[str, dict[str, FeedbackStats]] = {}
+        for thread_id, key, *columns in await self._rows(sql.feedback(by_thread=True)):
+            found.setdefault(thread_id, {})[key] = stats_of(columns)
+        return dict(found)
 
     async def _previews(self, query: ThreadQuery, run_ids: set[str]) -> Mapping[str, Mapping[RunField, Any]]:
         if not run_ids:
@@ -161,9 +198,11 @@ class ClickHouseThreads:
         )
         return {run.position.run_id: run.values for run in page.runs}
 
-    async def _stats_sql(self, query: ThreadQuery, roots: RunQuery) -> ThreadStatsSql:
+    async def _stats_sql(
+        self, query: ThreadQuery, roots: RunQuery, columns: Collection[str] = ROOT_COLUMNS
+    ) -> ThreadStatsSql:
         """Statements about the traces below these roots."""
-        matching = await self._runs.matching(roots, ROOT_COLUMNS)
+        matching = await self._runs.matching(roots, columns)
         sql = ThreadStatsSql(matching, query.tenant_id, query.project_id)
         span = await self._rows(sql.span())
         sql.bound(*(span[0] if span else (0, 0)))
