@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from runstore.domain.deletions import RunDeletion
 from runstore.domain.prices import PriceBook
 from runstore.domain.runs import RunField, RunMove, RunPatch, RunQuery, RunRow, StoredRun
 from runstore.ingest.flusher import Flusher, FlushReport
@@ -28,6 +29,7 @@ TABLES = (
     "trace_keys",
     "model_prices",
     "parked_operations",
+    "deleted_runs",
 )
 DERIVED_ELSEWHERE = frozenset(
     {
@@ -108,6 +110,11 @@ class Pipeline:
     async def _store(self, patches: list[RunPatch]) -> None:
         if not patches:
             return
+        flusher = await self._open_flusher()
+        report = FlushReport(patches[-1].sequence, len(patches))
+        await flusher.insert(await flusher.prepare(patches, report))
+
+    async def _open_flusher(self) -> Flusher:
         if self._flusher is None:
             self._flusher = Flusher(
                 self._recorder,
@@ -115,9 +122,21 @@ class Pipeline:
                 PRICES,
                 dict(await self.store.awaited_runs()),
                 Offload(self.blobs, payload_bytes=LARGEST_PAYLOAD, attachment_bytes=LARGEST_ATTACHMENT),
+                self.purge,
             )
-        report = FlushReport(patches[-1].sequence, len(patches))
-        await self._flusher.insert(await self._flusher.prepare(patches, report))
+        return self._flusher
+
+    async def delete(self, tenant_id: str, **what: Any) -> RunDeletion:
+        """Accept and carry out a deletion."""
+        deletion = RunDeletion(tenant_id, self._next, **what)
+        self._next += 1
+        await (await self._open_flusher()).delete(deletion)
+        return deletion
+
+    async def purge(self) -> None:
+        """Remove deleted runs from all tables."""
+        while (step := await self.store.deletions.next_purge()) is not None:
+            await self.store.deletions.purge(step)
 
     async def restart(self) -> None:
         """Forget everything that is only in memory."""

@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry
 from tests.fuzz.case import Case
 
 from runstore.catalog.catalog import open_catalog
+from runstore.domain.deletions import PendingDeletions, RunDeletion
 from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.prices import PriceBook
 from runstore.domain.runs import RunMove, RunPatch, RunPlace, RunRow
@@ -52,6 +53,7 @@ from runstore.rpc.call_metrics import CallMetrics
 from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.projects import ProjectServicer
+from runstore.rpc.run_deletion import RunDeletionServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_query import RunQueryServicer
 from runstore.rpc.run_stats import RunStatsServicer
@@ -118,7 +120,7 @@ class Target:
         self._engine = engine
         self._defects = defects
         offload = Offload(blobs, payload_bytes=_OFFLOADED_BYTES, attachment_bytes=_OFFLOADED_BYTES)
-        self._flusher = Flusher(engine, Placer(engine), PriceBook(), {}, offload)
+        self._flusher = Flusher(engine, Placer(engine), PriceBook(), {}, offload, engine.purge_deleted)
         self._unflushed: list[RunPatch] = []
 
     async def send(self, case: Case) -> Answer:
@@ -211,7 +213,7 @@ class _Log:
         self.visibility: Visibility | None = None
 
     async def append(self, body: bytes, last_sequence: int, on_durable: Any) -> None:
-        of_runs, of_feedback = frames.decode(body)
+        of_runs, of_feedback, _ = frames.decode(body)
         self.accepted += of_runs
         self.accepted_feedback += of_feedback
         on_durable()
@@ -234,6 +236,15 @@ class _Engine:
 
     async def append(self, block: Block, moves: Sequence[RunMove], /) -> None:
         self._blocks.stored(block)
+
+    async def delete(self, deletion: RunDeletion, /) -> list[str]:
+        return []
+
+    async def pending_deletions(self, tenant_id: str, run_ids: Collection[str], /) -> PendingDeletions:
+        return PendingDeletions(are_any=False, sequences={})
+
+    async def purge_deleted(self) -> None:
+        """There are none."""
 
     async def places(self, tenant_id: str, run_ids: Collection[str], /) -> Mapping[str, RunPlace]:
         return {}
@@ -318,6 +329,7 @@ async def open_target() -> AsyncIterator[Target]:
                     cast("ReadFeedback", _Absent()),
                 ),
                 stats=cast("RunStatsServicer", _Absent()),
+                deletion=cast("RunDeletionServicer", _Absent()),
                 projects=cast("ProjectServicer", _Absent()),
                 queues=cast("AnnotationQueueServicer", _Absent()),
                 admin=cast("AdminServicer", _Absent()),

@@ -102,6 +102,31 @@ class RunStatsQueryV1(RunConditionsV1):
     select: list[run_stats.StatsName] | None = Field(None, description="Everything when absent.")
 
 
+_MetadataValue = str | int | float | bool
+
+
+class RunsDeleteV1(BaseModel):
+    """Which traces to delete: exactly one of `trace_ids` and `metadata`."""
+
+    trace_ids: list[UUID] | None = Field(
+        None,
+        max_length=1_000,
+        # As older documentation spells it.
+        validation_alias=AliasChoices("trace_ids", "run_ids"),
+    )
+    metadata: dict[str, _MetadataValue | list[_MetadataValue]] | None = Field(
+        None, description="Traces with a run that has any of these pairs, in the whole workspace."
+    )
+    session_id: UUID | None = Field(None, description="Only runs of this project.")
+
+
+class TracesDeleteV1(BaseModel):
+    """Which traces of a project to delete."""
+
+    session_id: UUID
+    trace_ids: list[UUID] = Field(min_length=1, max_length=1_000)
+
+
 class RunsQueryV2(BaseModel):
     """Which runs to list. All conditions hold together. Older names of keys are accepted."""
 

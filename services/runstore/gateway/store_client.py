@@ -23,6 +23,8 @@ from runstore.v1 import feedback_service_pb2 as feedback
 from runstore.v1 import feedback_service_pb2_grpc as feedback_grpc
 from runstore.v1 import project_service_pb2 as projects
 from runstore.v1 import project_service_pb2_grpc as projects_grpc
+from runstore.v1 import run_deletion_service_pb2 as deletions
+from runstore.v1 import run_deletion_service_pb2_grpc as deletions_grpc
 from runstore.v1 import run_ingest_service_pb2 as ingest
 from runstore.v1 import run_ingest_service_pb2_grpc as ingest_grpc
 from runstore.v1 import run_query_service_pb2 as queries
@@ -136,6 +138,7 @@ class StoreClient:
         self._ingest = ingest_grpc.RunIngestServiceStub(channel)
         self._feedback = feedback_grpc.FeedbackServiceStub(channel)
         self._queries = queries_grpc.RunQueryServiceStub(channel)
+        self._deletions = deletions_grpc.RunDeletionServiceStub(channel)
         self._stats = stats_grpc.RunStatsServiceStub(channel)
         self._traces = traces_grpc.TraceQueryServiceStub(channel)
         self._threads = threads_grpc.ThreadQueryServiceStub(channel)
@@ -243,6 +246,12 @@ class StoreClient:
     ) -> threads.ListThreadTracesResponse:
         """One page of the traces of a thread; NOT_FOUND without it."""
         return await self._answer(self._threads.ListThreadTraces, request, credentials, _READ_TIMEOUT_S)
+
+    async def delete_traces(
+        self, request: deletions.DeleteTracesRequest, credentials: Credentials
+    ) -> deletions.DeleteTracesResponse:
+        """Deletes whole traces; nobody sees them any more when this returns."""
+        return await self._answer(self._deletions.DeleteTraces, request, credentials, _READ_TIMEOUT_S)
 
     def upload_blob(self, kind: "blobs.BlobKind.ValueType", credentials: Credentials) -> "BlobUpload":
         """Begins to upload a payload or file. It is not repeated when the store goes away meanwhile."""

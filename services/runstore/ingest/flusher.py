@@ -14,6 +14,7 @@ import msgspec
 import structlog
 import tenacity
 
+from runstore.domain.deletions import RunDeletion
 from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.prices import PriceBook
 from runstore.domain.runs import RunFacts, RunMove, RunPatch, RunPlace, RunRow
@@ -81,22 +82,29 @@ class Flusher:
         prices: PriceBook,
         awaited: dict[RunRef, int],
         offload: Offload,
+        purge_deleted: Callable[[], Awaitable[None]],
         on_retry: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`awaited`: the runs that parked patches wait for, with how many do. `on_retry` is told why the
+        """`awaited`: the runs that parked patches wait for, with how many do. `purge_deleted` returns once no
+        rows of deleted runs are there. `on_retry` is told why the
         engine cannot take anything, each time that it cannot."""
         self._store = store
         self._placer = placer
         self._prices = prices
         self._awaited = awaited
         self._offload = offload
+        self._purge_deleted = purge_deleted
         self._on_retry = on_retry
+        self._expects_deleted = True
+        """Rows of deleted runs may be stored still."""
 
     async def prepare(
         self, patches: list[RunPatch], report: FlushReport, feedback: Sequence[FeedbackPatch] = ()
     ) -> Prepared:
         """Everything up to the insert. `patches` are in order, and used up."""
         started_s = time.perf_counter()
+        if self._expects_deleted:
+            patches = await self._apart_from_deleted(patches)
         merged = merge_by_run(patches)
         report.runs = len(merged)
         report.merge_s += time.perf_counter() - started_s
@@ -113,6 +121,30 @@ class Flusher:
             prepared = await self._insert_awaiting(prepared)
         prepared.report.insert_s = time.perf_counter() - started_s
         return prepared.report
+
+    async def delete(self, deletion: RunDeletion) -> None:
+        """Carry a deletion out; everything before it has been inserted, and nothing behind it prepared."""
+        run_ids = await self._persistently(self._store.delete, deletion)
+        self._placer.forget(deletion.tenant_id, run_ids)
+        self._expects_deleted = True
+
+    async def _apart_from_deleted(self, patches: list[RunPatch]) -> list[RunPatch]:
+        """Keep what was accepted before a run's deletion, and is replayed only now, from bringing it back;
+        and what of the run is still stored from showing in the run that comes after it."""
+        by_tenant: dict[str, set[str]] = {}
+        for patch in patches:
+            by_tenant.setdefault(patch.tenant_id, set()).add(patch.run_id)
+        deleted: dict[RunRef, int] = {}
+        for tenant_id, run_ids in by_tenant.items():
+            pending = await self._persistently(self._store.pending_deletions, tenant_id, run_ids)
+            self._expects_deleted = pending.are_any
+            deleted |= {(tenant_id, run_id): last for run_id, last in pending.sequences.items()}
+        kept = [
+            patch for patch in patches if patch.sequence > deleted.get((patch.tenant_id, patch.run_id), 0)
+        ]
+        if any((patch.tenant_id, patch.run_id) in deleted for patch in kept):
+            await self._persistently(self._purge_deleted)
+        return kept
 
     async def _prepare(self, patches: list[RunPatch], report: FlushReport) -> Prepared:
         """`patches` are of distinct runs."""

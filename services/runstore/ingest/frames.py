@@ -1,21 +1,23 @@
-"""What the body of a frame of the log holds: operations on runs, or operations on feedback, of one tenant."""
+"""What the body of a log's frame holds: one tenant's operations on runs or on feedback, or a deletion."""
 
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 import msgspec
 
+from runstore.domain.deletions import RunDeletion
 from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.runs import RunPatch
 
 
-class FeedbackBatch(msgspec.Struct):
-    """Operations on feedback. Those on runs, a thousand times as many, stand in a plain list."""
+class _Other(msgspec.Struct, omit_defaults=True):
+    """What is not building runs: operations of that kind, a thousand times as many, stand in a plain list."""
 
-    feedback: list[FeedbackPatch]
+    feedback: list[FeedbackPatch] = []
+    deletion: RunDeletion | None = None
 
 
-_Body: TypeAlias = list[RunPatch] | FeedbackBatch
+_Body: TypeAlias = list[RunPatch] | _Other
 _DECODER: Final = msgspec.msgpack.Decoder(_Body)
 
 
@@ -26,10 +28,15 @@ def encode_runs(patches: Sequence[RunPatch]) -> bytes:
 
 def encode_feedback(patches: Sequence[FeedbackPatch]) -> bytes:
     """The body for operations on feedback."""
-    return msgspec.msgpack.encode(FeedbackBatch(list(patches)))
+    return msgspec.msgpack.encode(_Other(list(patches)))
 
 
-def decode(body: bytes) -> tuple[list[RunPatch], list[FeedbackPatch]]:
-    """The operations of a frame, in order; one of the lists is empty."""
+def encode_deletion(deletion: RunDeletion) -> bytes:
+    """The body for a deletion, which stands alone in its frame."""
+    return msgspec.msgpack.encode(_Other(deletion=deletion))
+
+
+def decode(body: bytes) -> tuple[list[RunPatch], list[FeedbackPatch], RunDeletion | None]:
+    """The operations of a frame, in order, which are all of one kind."""
     decoded = _DECODER.decode(body)
-    return ([], decoded.feedback) if isinstance(decoded, FeedbackBatch) else (decoded, [])
+    return ([], decoded.feedback, decoded.deletion) if isinstance(decoded, _Other) else (decoded, [], None)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
+from runstore.domain.deletions import RunDeletion
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.projects import DEFAULT_PROJECT_NAME, Project
@@ -102,6 +103,15 @@ class IngestRuns:
         """As `write`, for operations on feedback."""
         return await self._write(patches, frames.encode_feedback, has_room=False, keep_sequence=keep_sequence)
 
+    async def write_deletion(
+        self, tenant_id: str, *, run_ids: Sequence[str], trace_ids: Sequence[str], project_id: str | None
+    ) -> int:
+        """As `write`, for a deletion. There is always room for one: it makes room itself."""
+        sequence = self._sequence.take(1)
+        deletion = RunDeletion(tenant_id, sequence, tuple(run_ids), tuple(trace_ids), project_id)
+        await self._append(frames.encode_deletion(deletion), [deletion], sequence)
+        return sequence
+
     async def _write(
         self,
         patches: Sequence[_Patch],
@@ -112,7 +122,6 @@ class IngestRuns:
     ) -> int:
         if not patches:
             return self._sequence.last
-        started_s = time.perf_counter()
         if not has_room and not self._visibility.has_room(patches[0].tenant_id):
             self._metrics.pushed_back(QUEUE_FULL)
             raise RunstoreError(ErrorReason.OVERLOADED, "too many operations wait for the engine")
@@ -121,12 +130,20 @@ class IngestRuns:
             for sequence, patch in enumerate(patches, first):
                 patch.sequence = sequence
         last = first + len(patches) - 1
-        body = encode(patches)
-        self._metrics.accepted(len(patches))
+        await self._append(encode(patches), patches, last)
+        return last
+
+    async def _append(
+        self, body: bytes, operations: Sequence[RunPatch | FeedbackPatch | RunDeletion], last: int
+    ) -> None:
+        """Nothing may be awaited between taking sequence numbers and this: the log is in their order."""
+        started_s = time.perf_counter()
+        self._metrics.accepted(len(operations))
         try:
-            await self._log.append(body, last, partial(self._visibility.submitted, patches, last, len(body)))
+            await self._log.append(
+                body, last, partial(self._visibility.submitted, operations, last, len(body))
+            )
         except RunstoreError as error:
             self._metrics.log_refused(error)
             raise
-        self._metrics.acknowledged(len(patches), time.perf_counter() - started_s)
-        return last
+        self._metrics.acknowledged(len(operations), time.perf_counter() - started_s)

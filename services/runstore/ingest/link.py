@@ -15,10 +15,12 @@ from typing import Any, Protocol, TypeAlias, get_type_hints
 import msgspec
 import structlog
 
+from runstore.domain.deletions import PendingDeletions, RunDeletion
 from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.runs import RunMove, RunPatch, RunPlace, RunRow
 from runstore.ingest.flusher import FlushReport
 from runstore.ingest.log import LogPosition
+from runstore.ingest.purge import Purge
 from runstore.ingest.tail import Demand
 from runstore.storage.run_store import Block, BlockRefused, RunWriter, StoreUnavailable
 
@@ -119,8 +121,7 @@ class _Stream:
 class _Method:
     """How the arguments and the result of a method of `RunWriter` travel."""
 
-    def __init__(self, name: str) -> None:
-        function = getattr(RunWriter, name)
+    def __init__(self, function: Callable[..., Any]) -> None:
         types = get_type_hints(function)
         parameters = list(inspect.signature(function).parameters)[1:]
         arguments = tuple(types[parameter] for parameter in parameters)
@@ -129,12 +130,12 @@ class _Method:
 
 
 _METHODS = {
-    name: _Method(name)
+    name: _Method(getattr(RunWriter, name))
     for name in (
         *("append", "places", "moved_runs", "park", "awaited_runs", "parked", "unpark", "bury"),
-        *("append_feedback", "bury_feedback"),
+        *("append_feedback", "bury_feedback", "delete", "pending_deletions"),
     )
-}
+} | {"purge_deleted": _Method(Purge.purge_deleted)}
 
 
 class StoreEnd:
@@ -282,6 +283,16 @@ class FlusherEnd:
 
     async def bury(self, patches: Sequence[RunPatch], reason: str, /) -> None:
         await self._call("bury", patches, reason)
+
+    async def delete(self, deletion: RunDeletion, /) -> list[str]:
+        return await self._call("delete", deletion)  # type: ignore[no-any-return]
+
+    async def pending_deletions(self, tenant_id: str, run_ids: Collection[str], /) -> PendingDeletions:
+        return await self._call("pending_deletions", tenant_id, run_ids)  # type: ignore[no-any-return]
+
+    async def purge_deleted(self) -> None:
+        """See `Purge`."""
+        await self._call("purge_deleted")
 
     async def append_feedback(self, patches: Sequence[FeedbackPatch], /) -> None:
         await self._call("append_feedback", patches)

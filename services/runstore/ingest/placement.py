@@ -69,6 +69,11 @@ class Placer:
         self._remember(outcome)
         return outcome
 
+    def forget(self, tenant_id: str, run_ids: Iterable[str]) -> None:
+        """The runs are no longer where they were: they are deleted."""
+        for run_id in run_ids:
+            self._recent.pop((tenant_id, run_id), None)
+
     def _place(self, patch: RunPatch, known: dict[RunRef, RunPlace], outcome: Placement) -> None:
         ref = (patch.tenant_id, patch.run_id)
         known_place = known.get(ref)

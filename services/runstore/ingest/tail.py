@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 
+from runstore.domain.deletions import RunDeletion
 from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.runs import RunPatch
 from runstore.ingest import frames
@@ -76,14 +77,24 @@ class Tail:
         self._flusher = flusher
         self._limits = limits
         self._on_stored = on_stored
+        self._deletion: tuple[RunDeletion, int] | None = None
+        """Was read, with its bytes in the log, and is to be carried out next."""
 
     async def run(self) -> None:
         """Return once everything is stored after `Demand.drain`."""
         inserting: asyncio.Task[None] | None = None
         while True:
+            if self._deletion is not None:
+                if inserting is not None:
+                    await inserting
+                    inserting = None
+                await self._delete(*self._deletion)
+                continue
             if self._reader.position.sequence < self._demand.end.sequence:
                 await self._gather()
                 prepared = await self._prepare()
+                if prepared is None:
+                    continue
                 if inserting is not None:
                     await inserting
                 inserting = asyncio.create_task(self._insert(prepared))
@@ -116,32 +127,49 @@ class Tail:
     def _is_wanted(self) -> bool:
         return self._demand.is_draining or self._demand.wanted_sequence > self._reader.position.sequence
 
-    async def _prepare(self) -> Prepared:
+    async def _prepare(self) -> Prepared | None:
+        """The next batch, up to a deletion; None when that comes first."""
         started_s = time.perf_counter()
         patches: list[RunPatch] = []
         feedback: list[FeedbackPatch] = []
         size_bytes = 0
         wait_s = 0.0
+        last_sequence = self._reader.position.sequence
         for body in self._reader.frames(self._demand.end):
             if not size_bytes:
                 wait_s = max(0.0, time.time() - accepted_time_us(self._reader.position.sequence) / 1e6)
-            of_runs, of_feedback = frames.decode(body)
+            of_runs, of_feedback, deletion = frames.decode(body)
+            if deletion is not None:
+                self._deletion = (deletion, len(body))
+                break
+            last_sequence = self._reader.position.sequence
             patches += of_runs
             feedback += of_feedback
             size_bytes += len(body)
             operations = len(patches) + len(feedback)
             if size_bytes >= self._limits.max_bytes or operations >= self._limits.max_operations:
                 break
+        if not size_bytes:
+            return None
         # Those that are replayed come with the numbers that they were given long ago.
         patches.sort(key=attrgetter("sequence"))
         report = FlushReport(
-            self._reader.position.sequence,
+            last_sequence,
             len(patches) + len(feedback),
             size_bytes=size_bytes,
             wait_s=wait_s,
             merge_s=time.perf_counter() - started_s,
         )
         return await self._flusher.prepare(patches, report, feedback)
+
+    async def _delete(self, deletion: RunDeletion, size_bytes: int) -> None:
+        """Between what was accepted before and after it: all of the former is stored, none of the latter."""
+        started_s = time.perf_counter()
+        await self._flusher.delete(deletion)
+        self._deletion = None
+        report = FlushReport(deletion.sequence, operations=1, size_bytes=size_bytes)
+        report.insert_s = time.perf_counter() - started_s
+        self._on_stored(report)
 
     async def _insert(self, prepared: Prepared) -> None:
         self._on_stored(await self._flusher.insert(prepared))

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from runstore.domain.deletions import RunDeletion
 from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.runs import RunPatch
 
@@ -52,7 +53,9 @@ class Visibility:
         self._bytes_of: dict[str, int] = {}
         self._changed = asyncio.Condition()
 
-    def submitted(self, patches: Sequence[RunPatch | FeedbackPatch], sequence: int, size_bytes: int) -> None:
+    def submitted(
+        self, patches: Sequence[RunPatch | FeedbackPatch | RunDeletion], sequence: int, size_bytes: int
+    ) -> None:
         """A batch of one tenant has become durable; `sequence` is its last."""
         tenant_id = patches[0].tenant_id
         for project_id in {patch.project_id for patch in patches}:

@@ -14,6 +14,7 @@ from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.otlp import OtlpServicer
 from runstore.rpc.projects import ProjectServicer
+from runstore.rpc.run_deletion import RunDeletionServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_query import RunQueryServicer
 from runstore.rpc.run_stats import RunStatsServicer
@@ -25,6 +26,7 @@ from runstore.v1 import (
     blob_service_pb2_grpc,
     feedback_service_pb2_grpc,
     project_service_pb2_grpc,
+    run_deletion_service_pb2_grpc,
     run_ingest_service_pb2_grpc,
     run_query_service_pb2_grpc,
     run_stats_service_pb2_grpc,
@@ -40,6 +42,7 @@ SERVICES = (
     "runstore.v1.ThreadQueryService",
     "runstore.v1.FeedbackService",
     "runstore.v1.RunStatsService",
+    "runstore.v1.RunDeletionService",
     "runstore.v1.ProjectService",
     "runstore.v1.AnnotationQueueService",
     "opentelemetry.proto.collector.trace.v1.TraceService",
@@ -60,6 +63,7 @@ class StoreServer:
         threads: ThreadQueryServicer,
         feedback: FeedbackServicer,
         stats: RunStatsServicer,
+        deletion: RunDeletionServicer,
         projects: ProjectServicer,
         queues: AnnotationQueueServicer,
         admin: AdminServicer,
@@ -83,6 +87,7 @@ class StoreServer:
         trace_query_service_pb2_grpc.add_TraceQueryServiceServicer_to_server(traces, self._server)
         thread_query_service_pb2_grpc.add_ThreadQueryServiceServicer_to_server(threads, self._server)
         feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, self._server)
+        run_deletion_service_pb2_grpc.add_RunDeletionServiceServicer_to_server(deletion, self._server)
         run_stats_service_pb2_grpc.add_RunStatsServiceServicer_to_server(stats, self._server)
         project_service_pb2_grpc.add_ProjectServiceServicer_to_server(projects, self._server)
         annotation_queue_service_pb2_grpc.add_AnnotationQueueServiceServicer_to_server(queues, self._server)

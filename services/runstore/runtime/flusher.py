@@ -44,6 +44,7 @@ async def _tail(settings: Settings, link: FlusherEnd, demand: Demand) -> None:
             payload_bytes=settings.inline_payload_bytes,
             attachment_bytes=settings.inline_attachment_bytes,
         ),
+        link.purge_deleted,
         link.retrying,
     )
     limits = FlushLimits(settings.flush_interval_ms, settings.flush_max_runs, settings.flush_max_bytes)

@@ -14,6 +14,7 @@ from runstore.ingest.flusher import FlushReport
 from runstore.ingest.link import Drain, Durable, Hurry, StoreEnd
 from runstore.ingest.log import Log, LogPosition
 from runstore.ingest.metrics import IngestMetrics
+from runstore.ingest.purge import Purge
 from runstore.ingest.visibility import Visibility
 from runstore.runtime.child import Backoff
 from runstore.runtime.progress import Amounts, ProgressBar
@@ -57,7 +58,7 @@ class FlusherProcess:
         """Somebody waits for what is up to this sequence number."""
         self._tell(Hurry(sequence))
 
-    def start(self, store: ClickHouseRunStore, log: Log, visibility: Visibility) -> None:
+    def start(self, store: ClickHouseRunStore, purge: Purge, log: Log, visibility: Visibility) -> None:
         """Move from `log` to `store` from now on, and keep the log and `visibility` informed."""
         recovered_sequence = log.last_sequence if log.has_unflushed else 0
         recovered_bytes = log.size_bytes
@@ -99,6 +100,9 @@ class FlusherProcess:
             "bury": store.bury,
             "append_feedback": store.append_feedback,
             "bury_feedback": store.bury_feedback,
+            "delete": store.delete,
+            "pending_deletions": store.pending_deletions,
+            "purge_deleted": purge.purge_deleted,
         }
         self._link = StoreEnd(methods, on_stored=on_stored, on_retry=on_retry)
         self._task = asyncio.create_task(self._run(self._link, log, visibility))

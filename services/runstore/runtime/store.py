@@ -10,9 +10,11 @@ from prometheus_client import CollectorRegistry
 from runstore.catalog.catalog import Catalog, open_catalog
 from runstore.gateway.metrics import GatewayCollector
 from runstore.ingest.dead_letters import DeadLetters
+from runstore.ingest.delete_runs import DeleteRuns
 from runstore.ingest.ingest_feedback import IngestFeedback
 from runstore.ingest.ingest_runs import IngestRuns
 from runstore.ingest.log import Log
+from runstore.ingest.purge import Purge
 from runstore.ingest.sequence import Sequence
 from runstore.ingest.unused_blobs import UnusedBlobs
 from runstore.ingest.uploads import UploadLimits, Uploads
@@ -31,6 +33,7 @@ from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.projects import ProjectServicer
+from runstore.rpc.run_deletion import RunDeletionServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_messages import RunMessages
 from runstore.rpc.run_query import RunQueryServicer
@@ -80,8 +83,11 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
             max_waiting_bytes=settings.queue_max_bytes,
             hurry=flusher.hurry,
         )
+        blobs = open_blob_store(settings.blob_location, endpoint=settings.blob_endpoint)
+        unused = UnusedBlobs(blobs, store, visibility, clock)
+        purge = Purge(store.deletions, unused)
         log.start()
-        flusher.start(store, log, visibility)
+        flusher.start(store, purge, log, visibility)
         observer = Observer(store, metrics.ingest, clock)
         metrics.ingest.watch(log, visibility, clock)
         metrics.watch_flusher(lambda: flusher.pid)
@@ -97,8 +103,6 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
             observer,
             lambda: [] if settings.metrics_dir is None else GatewayCollector(settings.metrics_dir).pids(),
         )
-        blobs = open_blob_store(settings.blob_location, endpoint=settings.blob_endpoint)
-        unused = UnusedBlobs(blobs, store, visibility, clock)
         server = await _server(
             settings, clock, catalog, store, log, visibility, blobs, unused, metrics, status
         )
@@ -106,9 +110,11 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
         observing = asyncio.create_task(observer.run())
         spare_the_collector()
         sweeping = asyncio.create_task(unused.run())
+        purging = asyncio.create_task(purge.run())
         ready()
         await stop.wait()
         sweeping.cancel()
+        purging.cancel()
         observing.cancel()
         await server.stop(settings.drain_timeout_s / 2)
         await log.stop()
@@ -168,6 +174,7 @@ async def _server(
             ReadFeedback(store.feedback, store, visibility),
         ),
         stats=RunStatsServicer(RunStatistics(store.stats, visibility)),
+        deletion=RunDeletionServicer(DeleteRuns(ingest, visibility, store.deletions)),
         projects=ProjectServicer(catalog.projects, store, visibility, unused, clock),
         queues=AnnotationQueueServicer(catalog, runs, page_tokens, clock),
         admin=AdminServicer(dead_letters, status, metrics.exposition),

@@ -7,6 +7,7 @@ from typing import Protocol
 import msgspec
 
 from runstore.domain.dead_letters import DeadLetter
+from runstore.domain.deletions import PendingDeletions, PurgeStep, RunDeletion
 from runstore.domain.feedback import Feedback, FeedbackByKey, FeedbackPatch, FeedbackQuery
 from runstore.domain.run_stats import GroupStats, StatsQuery
 from runstore.domain.runs import (
@@ -176,12 +177,40 @@ class RunWriter(Protocol):
         """Keep patches that the engine refuses as dead letters."""
         ...
 
+    async def delete(self, deletion: RunDeletion, /) -> list[str]:
+        """Hide all that is stored of the runs, with what waits for them and is said of them: their ids.
+
+        Everything accepted before the deletion is to be stored by now, nothing accepted after it.
+        """
+        ...
+
+    async def pending_deletions(self, tenant_id: str, run_ids: Collection[str], /) -> PendingDeletions:
+        """Whether rows of deleted runs are still there, hidden, and of which of these."""
+        ...
+
     async def append_feedback(self, patches: Sequence[FeedbackPatch], /) -> None:
         """Insert operations on feedback, which may come in any order. Raises BlockRefused."""
         ...
 
     async def bury_feedback(self, patches: Sequence[FeedbackPatch], reason: str, /) -> None:
         """As `bury`."""
+        ...
+
+
+class DeletionStore(Protocol):
+    """Purges deleted runs, which `RunWriter.delete` has hidden. Every method raises StoreUnavailable and is
+    safe to repeat."""
+
+    async def next_purge(self) -> PurgeStep | None:
+        """The oldest deletions whose rows are still there; None when there are none."""
+        ...
+
+    async def deleted_blobs(self, step: PurgeStep, /) -> Sequence[str]:
+        """Keys of the blobs that rows of the step refer to; other rows may, too."""
+        ...
+
+    async def purge(self, step: PurgeStep, /) -> None:
+        """Remove the rows of a step from every table. They are hidden until the last is gone."""
         ...
 
 

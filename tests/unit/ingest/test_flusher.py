@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from runstore.domain.blob_refs import BlobRef, pack, unpack
+from runstore.domain.deletions import PendingDeletions, RunDeletion
 from runstore.domain.feedback import FeedbackAction, FeedbackPatch
 from runstore.domain.prices import PriceBook
 from runstore.domain.runs import Attachment, RunMove, RunPatch, RunPlace, RunRow
@@ -37,6 +38,8 @@ class FakeStore:
         self.attempted = asyncio.Event()
         self.is_full = False
         self.feedback: list[str] = []
+        self.deleted: dict[str, int] = {}
+        self.asked_for_deletions = 0
 
     def block(self, rows: Sequence[RunRow], /) -> Block:
         if self.is_full:
@@ -64,6 +67,20 @@ class FakeStore:
             for row in self.rows
             if row.patch.tenant_id == tenant_id and row.patch.run_id in run_ids
         }
+
+    async def delete(self, deletion: RunDeletion, /) -> list[str]:
+        self.deleted |= dict.fromkeys(deletion.run_ids, deletion.sequence)
+        return list(deletion.run_ids)
+
+    async def pending_deletions(self, tenant_id: str, run_ids: Collection[str], /) -> PendingDeletions:
+        self.asked_for_deletions += 1
+        return PendingDeletions(
+            bool(self.deleted), {key: self.deleted[key] for key in set(run_ids) & self.deleted.keys()}
+        )
+
+    async def purge_deleted(self) -> None:
+        self.rows = [row for row in self.rows if row.patch.sequence > self.deleted.get(row.patch.run_id, 0)]
+        self.deleted.clear()
 
     async def park(self, patches: Sequence[tuple[str, RunPatch]], /) -> None:
         self.parked_patches += patches
@@ -111,7 +128,7 @@ def blobs(tmp_path: Path) -> BlobStore:
 def flusher(store: FakeStore, retries: list[str], blobs: BlobStore) -> Flusher:
     offload = Offload(blobs, payload_bytes=1_000, attachment_bytes=100)
     # As much of a store as a flusher uses.
-    return Flusher(store, Placer(store), PRICES, {}, offload, retries.append)  # type: ignore[arg-type]
+    return Flusher(store, Placer(store), PRICES, {}, offload, store.purge_deleted, retries.append)  # type: ignore[arg-type]
 
 
 def create(
@@ -336,3 +353,31 @@ async def test_feedback_waits_for_the_engine(store: FakeStore, flusher: Flusher,
     store.is_away = False
     await inserting
     assert (store.feedback, store.buried, retries) == (["feedback 1"], [], ["away"])
+
+
+async def test_what_is_older_than_a_deletion_stays_away(flusher: Flusher, store: FakeStore) -> None:
+    """A replay of an older operation is dropped; what is newer waits until the old rows are gone."""
+    old = create(1)
+    await flush(flusher, old)
+    await flusher.delete(RunDeletion(TENANT, 5, (old.run_id,)))
+    await flush(flusher, create(1), create(6))
+    assert [row.patch.sequence for row in store.rows] == [1, 6]
+    again = create(1)
+    again.sequence = 7
+    await flush(flusher, again)
+    assert [row.patch.sequence for row in store.rows] == [6, 7]
+
+
+async def test_deletions_are_asked_for_only_while_there_are_some(flusher: Flusher, store: FakeStore) -> None:
+    """Once after a start, and again after a deletion until everything is purged."""
+    for number in range(1, 4):
+        await flush(flusher, create(number))
+    assert store.asked_for_deletions == 1
+    await flusher.delete(RunDeletion(TENANT, 5, ("x",)))
+    for number in range(6, 9):
+        await flush(flusher, create(number))
+    assert store.asked_for_deletions == 4
+    await store.purge_deleted()
+    for number in range(9, 12):
+        await flush(flusher, create(number))
+    assert store.asked_for_deletions == 5

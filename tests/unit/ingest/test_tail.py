@@ -9,8 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from runstore.domain.deletions import PendingDeletions, RunDeletion
 from runstore.domain.prices import PriceBook
 from runstore.domain.runs import RunKey, RunMove, RunPatch, RunPlace, RunRow
+from runstore.ingest import frames
 from runstore.ingest.flusher import Flusher, FlushReport
 from runstore.ingest.link import Drain, Durable, FlusherEnd, Hurry, StoreEnd
 from runstore.ingest.log import Log, LogReader
@@ -84,6 +86,14 @@ class Engine:
         gone = {patch.sequence for _, patch in patches}
         self.parked_patches = [each for each in self.parked_patches if each[1].sequence not in gone]
 
+    async def delete(self, deletion: RunDeletion) -> list[str]:
+        await self.held.wait()
+        self.names.append([f"deletion {deletion.sequence}"])
+        return list(deletion.run_ids)
+
+    async def pending_deletions(self, tenant_id: str, run_ids: Collection[str]) -> PendingDeletions:
+        return PendingDeletions(are_any=False, sequences={})
+
     async def bury(self, patches: Sequence[RunPatch], reason: str) -> None:
         self.buried += [(patch.name or "", reason) for patch in patches]
 
@@ -99,7 +109,10 @@ class Bench:
         self.changed = asyncio.Condition()
         methods = {
             name: getattr(self.engine, name)
-            for name in ("append", "places", "moved_runs", "park", "awaited_runs", "parked", "unpark", "bury")
+            for name in (
+                *("append", "places", "moved_runs", "park", "awaited_runs", "parked", "unpark", "bury"),
+                *("delete", "pending_deletions"),
+            )
         }
         self.store_end = StoreEnd(methods, on_stored=self._stored, on_retry=self._retrying)
         self.log = Log(
@@ -135,7 +148,9 @@ class Bench:
         offload = Offload(
             open_blob_store(str(self._folder / "blobs")), payload_bytes=1_000, attachment_bytes=100
         )
-        flusher = Flusher(self.end, placer, PriceBook(), awaited, offload, self.end.retrying)
+        flusher = Flusher(
+            self.end, placer, PriceBook(), awaited, offload, self.end.purge_deleted, self.end.retrying
+        )
         tail = Tail(LogReader(self._folder), demand, flusher, self._limits, self.end.stored)
         self.tailing = asyncio.create_task(tail.run())
 
@@ -151,6 +166,13 @@ class Bench:
                 )
             )  # fmt: skip
         await self.log.append(msgspec.msgpack.encode(patches), self.sequence, lambda: None)
+        return self.sequence
+
+    async def delete(self, *run_ids: str) -> int:
+        """A deletion; its sequence number."""
+        self.sequence += 1
+        deletion = RunDeletion(TENANT, self.sequence, run_ids)
+        await self.log.append(frames.encode_deletion(deletion), self.sequence, lambda: None)
         return self.sequence
 
     async def stored(self, sequence: int) -> None:
@@ -279,3 +301,37 @@ async def test_parked_operations_travel(bench: Bench) -> None:
     await bench.stored(last)
     assert bench.engine.parked_patches == []
     assert bench.engine.names == [[""], ["a"], [""]]
+
+
+async def test_deletion_comes_between_what_was_before_and_behind_it(bench: Bench) -> None:
+    """However much gathers: all before is stored first, and nothing behind it sooner; each is reported."""
+    await bench.write("a", "b")
+    first = await bench.delete("x")
+    second = await bench.delete("y")
+    await bench.write("c")
+    third = await bench.delete("z")
+    bench.store_end.send(Hurry(third))
+    await bench.stored(third)
+    stored = [["a", "b"], [f"deletion {first}"], [f"deletion {second}"], ["c"], [f"deletion {third}"]]
+    assert bench.engine.names == stored
+    assert [report.last_sequence for report in bench.reports] == [2, first, second, 5, third]
+    assert [report.operations for report in bench.reports] == [2, 1, 1, 1, 1]
+
+
+async def test_deletion_is_repeated_by_the_next_flusher(bench: Bench) -> None:
+    """One that was not reported is carried out again."""
+    bench.engine.held.clear()
+    last = await bench.delete("x")
+    bench.store_end.send(Hurry(last))
+    await asyncio.sleep(0)
+    bench.tailing.cancel()
+    bench.following.cancel()
+    await asyncio.gather(bench.tailing, bench.following, return_exceptions=True)
+    bench.end._stream.close()
+    bench.engine.held.set()
+    await asyncio.wait_for(bench.serving, 10)
+    await bench.start()
+    bench.store_end.send(Hurry(last))
+    await bench.stored(last)
+    assert bench.engine.names[-1] == [f"deletion {last}"]
+    assert not bench.log.has_unflushed

@@ -44,8 +44,10 @@ class Present(IntFlag):
     SETTLED = 1 << 14
     """The position in the trace is certain; a guess yields to it whatever the order."""
     FIRST_TOKEN = 1 << 15
+    DELETED = 1 << 30
+    """The run is gone because it was deleted."""
     GONE = 1 << 31
-    """The run has moved to another key; rows up to this one do not count."""
+    """The run has moved to another key, or was deleted; rows up to this one do not count."""
 
 
 EXISTS = Present.NAME | Present.RUN_TYPE

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from runstore.domain.blob_refs import BlobRef, is_reference, unpack
+from runstore.domain.deletions import PendingDeletions, RunDeletion
 from runstore.domain.extra import merge_extra, metadata_of
 from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.previews import error_preview, preview
@@ -32,6 +33,7 @@ from runstore.storage.clickhouse import schema
 from runstore.storage.clickhouse.blocks import BlockBuilder
 from runstore.storage.clickhouse.columns import Present, sql_time
 from runstore.storage.clickhouse.dead_letters import ClickHouseDeadLetters
+from runstore.storage.clickhouse.deletions import ClickHouseDeletions
 from runstore.storage.clickhouse.engine import Engine, ReadLimits
 from runstore.storage.clickhouse.feedback import ClickHouseFeedback
 from runstore.storage.clickhouse.figures import engine_figures
@@ -101,6 +103,7 @@ class ClickHouseRunStore:
         self.feedback = ClickHouseFeedback(engine)
         self.stats = ClickHouseRunStats(engine, self)
         self._finder = RunFinder(self._rows, self)
+        self.deletions = ClickHouseDeletions(engine, self)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -137,6 +140,12 @@ class ClickHouseRunStore:
 
     async def bury_feedback(self, patches: Sequence[FeedbackPatch], reason: str, /) -> None:
         await self.dead_letters.bury(patches, reason)
+
+    async def delete(self, deletion: RunDeletion, /) -> list[str]:
+        return await self.deletions.delete(deletion)
+
+    async def pending_deletions(self, tenant_id: str, run_ids: Collection[str], /) -> PendingDeletions:
+        return await self.deletions.pending_deletions(tenant_id, run_ids)
 
     async def delete_project(self, tenant_id: str, project_id: str, /) -> None:
         parameters = {"tenant": tenant_id, "project": project_id}
@@ -310,18 +319,19 @@ class ClickHouseRunStore:
 
     async def attachment(self, ref: AttachmentRef, /) -> Attachment | None:
         parameters: dict[str, Any] = {"tenant": ref.tenant_id, "name": ref.name}
+        key = f"tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, [ref.key])}"
+        is_deleted = f"bitAnd(present, {Present.DELETED.value}) != 0"
         text = (
             "SELECT argMax((mime_type, content, blob_key, size_bytes), seq) AS last, last.1, last.2, last.3, "
             "last.4 FROM run_attachments "
-            f"WHERE tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, [ref.key])} AND name = "
-            f"{{name:String}} "
-            "HAVING count() > 0"
+            f"WHERE {key} AND name = {{name:String}} "
+            f"AND seq > (SELECT max(seq) FROM runs WHERE {key} AND {is_deleted}) HAVING count() > 0"
         )
         rows = await self._rows(Statement(text, parameters), bytes_columns=True)
         if not rows:
             return None
-        _, mime_type, content, key, size_bytes = rows[0]
-        blob = BlobRef(_text(key), size_bytes) if key else None
+        _, mime_type, content, blob_key, size_bytes = rows[0]
+        blob = BlobRef(_text(blob_key), size_bytes) if blob_key else None
         return Attachment(_text(mime_type), bytes(content), blob)
 
     async def _rows(

@@ -226,12 +226,23 @@ def _add_indexes(table: str, indexes: dict[str, str]) -> list[str]:
     ]
 
 
+def _deletions() -> list[str]:
+    return [
+        # Runs that are deleted and not purged yet.
+        (
+            "CREATE TABLE IF NOT EXISTS deleted_runs (tenant_id UUID, seq UInt64, run_id UUID) "
+            f"ENGINE = ReplacingMergeTree ORDER BY (tenant_id, seq, run_id) SETTINGS {_DURABLE}"
+        )
+    ]
+
+
 MIGRATIONS = (
     Migration(1, "first tables", _first_tables),
     Migration(2, "burials", _burials),
     Migration(3, "wider merges", _wider_merges),
     Migration(4, "feedback", _feedback),
     Migration(5, "indexes for filters", _filter_indexes),
+    Migration(6, "deletions", _deletions),
 )
 
 
