@@ -51,6 +51,7 @@ from runstore.rpc.authentication import NoAuthentication
 from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.call_metrics import CallMetrics
 from runstore.rpc.feedback import FeedbackServicer
+from runstore.rpc.filters import FilterServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.run_deletion import RunDeletionServicer
@@ -328,6 +329,7 @@ async def open_target() -> AsyncIterator[Target]:
                     ),
                     cast("ReadFeedback", _Absent()),
                 ),
+                filters=cast("FilterServicer", _Absent()),
                 stats=cast("RunStatsServicer", _Absent()),
                 deletion=cast("RunDeletionServicer", _Absent()),
                 projects=cast("ProjectServicer", _Absent()),

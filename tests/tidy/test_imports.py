@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "ingest": ("domain", "storage"),
     # Both ends of the wire translate spans into operations, the messages that both know.
     "otlp": ("domain", "v1"),
+    "chat": ("domain",),
     "rpc": ("otlp", "domain", "storage", "ingest", "query", "catalog", "v1"),
     "gateway": ("domain", "otlp", "v1"),
 }
@@ -37,6 +38,7 @@ HOMES = {
     "google.protobuf": ("rpc", "gateway", "otlp", "runtime"),
     "opentelemetry": ("rpc", "gateway", "otlp"),
     "google.rpc": ("rpc", "gateway", "runtime"),
+    "httpx": ("chat",),
     "fastapi": ("gateway",),
     "starlette": ("gateway",),
     "sqlalchemy": ("catalog",),

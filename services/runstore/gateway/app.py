@@ -19,6 +19,7 @@ from runstore.gateway.prefixes import CanonicalPaths
 from runstore.gateway.routes_annotation_queues import annotation_queue_routes
 from runstore.gateway.routes_delete_v1 import delete_routes_v1
 from runstore.gateway.routes_feedback import feedback_routes
+from runstore.gateway.routes_filters_v1 import filter_routes_v1
 from runstore.gateway.routes_ingest import ingest_routes
 from runstore.gateway.routes_metrics import metrics_routes
 from runstore.gateway.routes_otlp import otlp_routes
@@ -59,6 +60,7 @@ def create_app(
     bodies = BodyReader(limits)
     app.include_router(ingest_routes(store, bodies))
     app.include_router(otlp_routes(store, bodies))
+    app.include_router(filter_routes_v1(store))
     app.include_router(stats_routes_v1(store))
     app.include_router(delete_routes_v1(store))
     app.include_router(run_routes_v1(store))

@@ -3,7 +3,9 @@
 from fastapi import HTTPException
 
 from runstore.gateway.models import RunConditionsV1
+from runstore.gateway.questions import Understood, both, understand
 from runstore.gateway.run_json import RUN_TYPES
+from runstore.gateway.store_client import Credentials, StoreClient
 from runstore.gateway.time_fields import to_timestamp
 from runstore.v1 import run_query_service_pb2 as pb
 
@@ -35,3 +37,22 @@ def run_conditions(body: RunConditionsV1) -> pb.ListRunsRequest:
     if body.run_type is not None:
         conditions.run_type = RUN_TYPES[body.run_type]
     return conditions
+
+
+async def with_question(
+    conditions: pb.ListRunsRequest,
+    body: RunConditionsV1,
+    cursor: str | None,
+    store: StoreClient,
+    credentials: Credentials,
+) -> Understood | None:
+    """Add the filter that the body's question means to the conditions, if it has one; ids switch it off, too.
+
+    `cursor` is the client's. Raises `RunstoreError`.
+    """
+    question = body.query or body.search_filter
+    if not question or body.id:
+        return None
+    understood = await understand(store, question, cursor, credentials)
+    conditions.filter = both(conditions.filter, understood.filter)
+    return understood

@@ -69,8 +69,12 @@ class RunConditionsV1(BaseModel):
     filter: str | None = Field(None, description='Such as `and(eq(run_type, "llm"), gt(latency, 5))`.')
     trace_filter: str | None = Field(None, description="As `filter`, on the root of the run's trace.")
     tree_filter: str | None = Field(None, description="As `filter`, on any run of the run's trace.")
-    query: str | None = Field(None, description="Natural language; not offered.")
-    search_filter: str | None = Field(None, description="Not offered.")
+    query: str | None = Field(
+        None,
+        description="A question in natural language, which a language model turns into another filter; "
+        "501 when none is configured.",
+    )
+    search_filter: str | None = Field(None, description="As `query`, which has precedence.")
     use_experimental_search: bool | None = None
     data_source_type: str | None = Field(None, description="Ignored.")
 
@@ -84,6 +88,13 @@ class RunsQueryV1(RunConditionsV1):
     cursor: str | None = Field(None, description="`cursors.next` of the previous page.")
     skip_pagination: bool | None = Field(None, description="Answer one page without cursors.")
     skip_prev_cursor: bool | None = None
+
+
+class GenerateQuery(BaseModel):
+    """A question to make a filter of."""
+
+    query: str = Field(description="At most 2,000 bytes.")
+    feedback_keys: list[str] | None = Field(None, description="Keys of feedback that it may be about.")
 
 
 class RunGroupByV1(BaseModel):
@@ -285,6 +296,27 @@ class RunStatsV1(BaseModel):
     completion_cost_details: dict[str, float] | None
 
 
+class QueryError(BaseModel):
+    """What is wrong with one key of a body."""
+
+    field: str
+    message: str
+
+
+class QueryValidation(BaseModel):
+    """Whether a body would be accepted."""
+
+    valid: bool
+    errors: list[QueryError]
+
+
+class GeneratedQuery(BaseModel):
+    """A filter that a language model wrote; valid."""
+
+    filter: str
+    feedback_urls: dict[str, str]
+
+
 class RunV1(BaseModel):
     """A run. Keys that were not selected are absent, but for those required here."""
 
@@ -345,7 +377,7 @@ class Cursors(BaseModel):
     """Where a list goes on."""
 
     next: str | None
-    prev: None
+    prev: str | None = Field(description="Null on the first page, and with `skip_prev_cursor`.")
 
 
 class RunPageV1(BaseModel):
@@ -354,7 +386,7 @@ class RunPageV1(BaseModel):
     runs: list[RunV1]
     cursors: Cursors
     search_cursors: None
-    parsed_query: None
+    parsed_query: str | None = Field(description="The filter that was made of `query`.")
 
 
 class RunV2(BaseModel):

@@ -6,9 +6,8 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.gateway.call_log import add_call_facts
-from runstore.gateway.conditions_v1 import run_conditions
+from runstore.gateway.conditions_v1 import run_conditions, with_question
 from runstore.gateway.large_answers import runs_response
 from runstore.gateway.models import Detail, RunPageV1, RunsQueryV1, RunV1
 from runstore.gateway.run_v1 import DEFAULT_SELECTION, SELECTABLE, Selection
@@ -61,15 +60,25 @@ def run_routes_v1(store: StoreClient) -> APIRouter:
         At least one of `session`, `id`, `parent_run`, `trace` and `reference_example` is needed.
         """
         selection = DEFAULT_SELECTION if body.select is None else Selection(body.select)
-        page = await store.list_runs(_list_request(body, selection), credentials_of(request.headers))
+        credentials = credentials_of(request.headers)
+        query = _list_request(body, selection)
+        understood = await with_question(query, body, body.cursor, store, credentials)
+        if understood is not None:
+            query.page_token = understood.cursor
+        page = await store.list_runs(query, credentials)
         add_call_facts(request.scope, runs=len(page.runs))
         base_url = str(request.base_url)
         following = None if body.skip_pagination else page.next_page_token or None
+        previous = None
+        if not (body.skip_pagination or body.skip_prev_cursor):
+            previous = page.previous_page_token or None
+        if understood is not None:
+            following, previous = understood.wrap(following), understood.wrap(previous)
         content = {
             "runs": [selection.show(run, base_url) for run in page.runs],
-            "cursors": {"next": following, "prev": None},
+            "cursors": {"next": following, "prev": previous},
             "search_cursors": None,
-            "parsed_query": None,
+            "parsed_query": None if understood is None else understood.filter,
         }
         return runs_response(content, store)
 
@@ -77,8 +86,6 @@ def run_routes_v1(store: StoreClient) -> APIRouter:
 
 
 def _list_request(body: RunsQueryV1, selection: Selection) -> pb.ListRunsRequest:
-    if body.query or body.search_filter:
-        raise RunstoreError(ErrorReason.UNIMPLEMENTED, "Queries in natural language are not offered.")
     limit = _MAX_LIMIT if body.limit is None else min(max(body.limit, 1), _MAX_LIMIT)
     request = run_conditions(body)
     request.fields.extend(selection.fields)

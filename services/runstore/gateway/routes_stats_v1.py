@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from runstore.domain.errors import invalid
-from runstore.gateway.conditions_v1 import run_conditions
+from runstore.gateway.conditions_v1 import run_conditions, with_question
 from runstore.gateway.dialects import json_response
 from runstore.gateway.models import Detail, RunGroupByV1, RunStatsQueryV1, RunStatsV1
 from runstore.gateway.run_stats import StatsSelection
@@ -35,12 +35,15 @@ def stats_routes_v1(store: StoreClient) -> APIRouter:
         The conditions are those of `POST /runs/query`.
         """
         selection = StatsSelection(body.select)
+        credentials = credentials_of(request.headers)
+        runs = run_conditions(body)
+        await with_question(runs, body, None, store, credentials)
         query = pb.RunStatsRequest(
-            runs=run_conditions(body),
+            runs=runs,
             fields=selection.fields,
             grouping=None if body.group_by is None else _grouping(body.group_by, body.groups or []),
         )
-        answer = await store.run_stats(query, credentials_of(request.headers))
+        answer = await store.run_stats(query, credentials)
         if body.group_by is None:
             [of_all] = answer.groups
             return json_response(selection.show(of_all.stats))

@@ -21,6 +21,8 @@ from runstore.v1 import blob_service_pb2_grpc as blobs_grpc
 from runstore.v1 import error_pb2
 from runstore.v1 import feedback_service_pb2 as feedback
 from runstore.v1 import feedback_service_pb2_grpc as feedback_grpc
+from runstore.v1 import filter_service_pb2 as filters
+from runstore.v1 import filter_service_pb2_grpc as filters_grpc
 from runstore.v1 import project_service_pb2 as projects
 from runstore.v1 import project_service_pb2_grpc as projects_grpc
 from runstore.v1 import run_deletion_service_pb2 as deletions
@@ -138,6 +140,7 @@ class StoreClient:
         self._ingest = ingest_grpc.RunIngestServiceStub(channel)
         self._feedback = feedback_grpc.FeedbackServiceStub(channel)
         self._queries = queries_grpc.RunQueryServiceStub(channel)
+        self._filters = filters_grpc.FilterServiceStub(channel)
         self._deletions = deletions_grpc.RunDeletionServiceStub(channel)
         self._stats = stats_grpc.RunStatsServiceStub(channel)
         self._traces = traces_grpc.TraceQueryServiceStub(channel)
@@ -252,6 +255,18 @@ class StoreClient:
     ) -> deletions.DeleteTracesResponse:
         """Deletes whole traces; nobody sees them any more when this returns."""
         return await self._answer(self._deletions.DeleteTraces, request, credentials, _READ_TIMEOUT_S)
+
+    async def check_filters(
+        self, request: filters.CheckFiltersRequest, credentials: Credentials
+    ) -> filters.CheckFiltersResponse:
+        """What is wrong with filters."""
+        return await self._answer(self._filters.CheckFilters, request, credentials, _READ_TIMEOUT_S)
+
+    async def generate_filter(
+        self, request: filters.GenerateFilterRequest, credentials: Credentials
+    ) -> filters.GenerateFilterResponse:
+        """A filter for a question in natural language."""
+        return await self._answer(self._filters.GenerateFilter, request, credentials, _READ_TIMEOUT_S)
 
     def upload_blob(self, kind: "blobs.BlobKind.ValueType", credentials: Credentials) -> "BlobUpload":
         """Begins to upload a payload or file. It is not repeated when the store goes away meanwhile."""

@@ -1,11 +1,12 @@
 """Lists runs: checks a question, turns page tokens into positions and back, and asks the store."""
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
-from runstore.domain.runs import RunField, RunQuery, StoredRun
+from runstore.domain.runs import Position, RunField, RunQuery, StoredRun
 from runstore.query.cursors import PageTokens, query_hash
 from runstore.storage.run_store import RunStore
 
@@ -28,10 +29,14 @@ class Writes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Runs, and the token of the next page; "" at the end and only there."""
+    """Runs, and the token of the next page; "" at the end and only there.
+
+    `previous_page_token`: as well, of the page before, but "" on the first page.
+    """
 
     runs: tuple[StoredRun, ...]
     next_page_token: str
+    previous_page_token: str = ""
 
 
 class ListRuns:
@@ -44,18 +49,42 @@ class ListRuns:
 
     async def page(self, query: RunQuery, page_size: int, page_token: str) -> Page:
         """One page. Raises INVALID_ARGUMENT and INVALID_CURSOR."""
-        limited, asked = self._begin(query, page_size, page_token)
+        limited, asked = self._begin(query, page_size)
+        # A token of the page before is bound to this instead, and to where this page begins.
+        asked_back = query_hash("back", asked)
+        after, is_back = None, False
+        if page_token:
+            after, is_back = self._decode(page_token, asked, asked_back)
         await self._writes.see_writes(query.tenant_id, query.project_ids)
-        found = await self._store.list_runs(limited)
-        token = self._page_tokens.encode(found.runs[-1].position, asked) if found.has_more else ""
-        return Page(found.runs, token)
+        # Going back is going on in the other order.
+        found = await self._store.list_runs(
+            replace(limited, after=after, descending=query.descending != is_back)
+        )
+        runs = found.runs[::-1] if is_back else found.runs
+        has_next = bool(runs) if is_back else found.has_more
+        has_previous = found.has_more if is_back else bool(runs and page_token)
+        return Page(
+            runs,
+            self._page_tokens.encode(runs[-1].position, asked) if has_next else "",
+            self._page_tokens.encode(runs[0].position, asked_back) if has_previous else "",
+        )
+
+    def _decode(self, page_token: str, asked: bytes, asked_back: bytes) -> tuple[Position, bool]:
+        """Where a token leads on from, and whether it leads back."""
+        try:
+            return self._page_tokens.decode(page_token, asked), False
+        except RunstoreError:
+            with suppress(RunstoreError):
+                return self._page_tokens.decode(page_token, asked_back), True
+            raise
 
     async def export(self, query: RunQuery, page_size: int, page_token: str) -> AsyncIterator[Page]:
         """All runs of a query in order, in pages of bounded bytes; each with a token that leads on behind it,
         the last one, too. Reads only as fast as pages are taken. Raises as `page` does."""
-        limited, asked = self._begin(query, page_size, page_token)
+        limited, asked = self._begin(query, page_size)
+        after = self._page_tokens.decode(page_token, asked) if page_token else None
         await self._writes.see_writes(query.tenant_id, query.project_ids)
-        limited = replace(limited, max_payload_bytes=EXPORT_PAGE_BYTES)
+        limited = replace(limited, after=after, max_payload_bytes=EXPORT_PAGE_BYTES)
         has_more, limit = True, limited.limit
         while has_more:
             found = await self._store.list_runs(limited)
@@ -66,15 +95,14 @@ class ListRuns:
                 # Where payloads are large, few runs make a page; looking for many more of them is a waste.
                 limited = replace(limited, after=last, limit=min(limit, 2 * len(found.runs)))
 
-    def _begin(self, query: RunQuery, page_size: int, page_token: str) -> tuple[RunQuery, bytes]:
-        """The query from where the token leads, and the hash that its tokens are bound to."""
+    def _begin(self, query: RunQuery, page_size: int) -> tuple[RunQuery, bytes]:
+        """The query with the limit of a page, and the hash that its tokens are bound to."""
         check_query(query)
         if page_size < 0:
             raise invalid("page_size", "must not be negative")
         # What is selected may change from page to page, which runs they are may not.
         asked = query_hash(replace(query, fields=frozenset(), limit=0))
-        after = self._page_tokens.decode(page_token, asked) if page_token else None
-        return replace(query, limit=min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE), after=after), asked
+        return replace(query, limit=min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)), asked
 
     async def get(
         self, tenant_id: str, run_id: str, project_id: str | None, fields: frozenset[RunField]

@@ -28,7 +28,11 @@ class RunQueryServicer(run_query_service_pb2_grpc.RunQueryServiceServicer):
         query = run_query(request, tenant_id)
         page = await self._runs.page(query, request.page_size, request.page_token)
         messages = [self._message(tenant_id, run, query.fields) for run in page.runs]
-        return pb.ListRunsResponse(runs=messages, next_page_token=page.next_page_token)
+        return pb.ListRunsResponse(
+            runs=messages,
+            next_page_token=page.next_page_token,
+            previous_page_token=page.previous_page_token,
+        )
 
     async def GetRun(self, request: pb.GetRunRequest, context: _Context) -> pb.GetRunResponse:
         tenant_id = current_principal.get().tenant_id

@@ -11,6 +11,7 @@ from runstore.rpc.admin import AdminServicer
 from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.feedback import FeedbackServicer
+from runstore.rpc.filters import FilterServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.otlp import OtlpServicer
 from runstore.rpc.projects import ProjectServicer
@@ -25,6 +26,7 @@ from runstore.v1 import (
     annotation_queue_service_pb2_grpc,
     blob_service_pb2_grpc,
     feedback_service_pb2_grpc,
+    filter_service_pb2_grpc,
     project_service_pb2_grpc,
     run_deletion_service_pb2_grpc,
     run_ingest_service_pb2_grpc,
@@ -41,6 +43,7 @@ SERVICES = (
     "runstore.v1.TraceQueryService",
     "runstore.v1.ThreadQueryService",
     "runstore.v1.FeedbackService",
+    "runstore.v1.FilterService",
     "runstore.v1.RunStatsService",
     "runstore.v1.RunDeletionService",
     "runstore.v1.ProjectService",
@@ -62,6 +65,7 @@ class StoreServer:
         traces: TraceQueryServicer,
         threads: ThreadQueryServicer,
         feedback: FeedbackServicer,
+        filters: FilterServicer,
         stats: RunStatsServicer,
         deletion: RunDeletionServicer,
         projects: ProjectServicer,
@@ -87,6 +91,7 @@ class StoreServer:
         trace_query_service_pb2_grpc.add_TraceQueryServiceServicer_to_server(traces, self._server)
         thread_query_service_pb2_grpc.add_ThreadQueryServiceServicer_to_server(threads, self._server)
         feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, self._server)
+        filter_service_pb2_grpc.add_FilterServiceServicer_to_server(filters, self._server)
         run_deletion_service_pb2_grpc.add_RunDeletionServiceServicer_to_server(deletion, self._server)
         run_stats_service_pb2_grpc.add_RunStatsServiceServicer_to_server(stats, self._server)
         project_service_pb2_grpc.add_ProjectServiceServicer_to_server(projects, self._server)

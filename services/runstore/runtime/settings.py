@@ -109,6 +109,19 @@ class Settings(BaseSettings):
     )
     max_payload_bytes: _Bytes = Field(ByteSize(128 * _MIB), description="Largest payload.")
     max_attachment_bytes: _Bytes = Field(ByteSize(1 * _GIB), description="Largest file.")
+    ai_url: str = Field(
+        "",
+        description="Base of an API that speaks OpenAI's chat completions (https://api.openai.com/v1), for "
+        "questions in natural language; none when empty.",
+    )
+    ai_model: str = Field("", description="Model to ask there.")
+    ai_api_key: str = Field("", repr=False, description="Key to send there; none when empty.")
+    ai_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=50,
+        description="Time that the model may take for one question, both attempts together.",
+    )
     gateway_workers: int = Field(
         default_factory=lambda: max(1, _available_cpus() - 1),
         ge=1,
@@ -177,6 +190,10 @@ class Settings(BaseSettings):
                 )
         if self.grpc.port == 0:
             raise ValueError("grpc: port 0 is refused, because nobody could learn which port was chosen")
+        if self.ai_url and not self.ai_url.startswith(("http://", "https://")):
+            raise ValueError("ai_url: neither http:// nor https://")
+        if self.ai_url and not self.ai_model:
+            raise ValueError("ai_model: needed with ai_url")
         for smaller, larger in (
             ("flush_max_bytes", "queue_max_bytes"),
             ("log_segment_bytes", "log_max_bytes"),

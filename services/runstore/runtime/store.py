@@ -8,6 +8,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from runstore.catalog.catalog import Catalog, open_catalog
+from runstore.chat.openai import OpenAIChat
 from runstore.gateway.metrics import GatewayCollector
 from runstore.ingest.dead_letters import DeadLetters
 from runstore.ingest.delete_runs import DeleteRuns
@@ -23,6 +24,7 @@ from runstore.query.cursors import PageTokens
 from runstore.query.list_runs import ListRuns
 from runstore.query.list_threads import ListThreads
 from runstore.query.list_traces import ListTraces
+from runstore.query.natural_language import NaturalLanguage
 from runstore.query.read_feedback import ReadFeedback
 from runstore.query.read_tokens import ReadTokens
 from runstore.query.run_stats import RunStatistics
@@ -31,6 +33,7 @@ from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.authentication import Authenticator, KeyAuthentication, NoAuthentication
 from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.feedback import FeedbackServicer
+from runstore.rpc.filters import FilterServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.run_deletion import RunDeletionServicer
@@ -173,6 +176,7 @@ async def _server(
             IngestFeedback(catalog.projects, ingest, store.feedback, visibility, clock),
             ReadFeedback(store.feedback, store, visibility),
         ),
+        filters=FilterServicer(NaturalLanguage(_chat_model(settings), settings.ai_timeout_s, clock.now_us)),
         stats=RunStatsServicer(RunStatistics(store.stats, visibility)),
         deletion=RunDeletionServicer(DeleteRuns(ingest, visibility, store.deletions)),
         projects=ProjectServicer(catalog.projects, store, visibility, unused, clock),
@@ -181,6 +185,12 @@ async def _server(
         blobs=BlobServicer(uploads, blobs, store, read_tokens),
         interceptor=CallInterceptor(authenticator, metrics.calls),
     )
+
+
+def _chat_model(settings: Settings) -> OpenAIChat | None:
+    if not settings.ai_url:
+        return None
+    return OpenAIChat(settings.ai_url, settings.ai_model, settings.ai_api_key)
 
 
 def _everything(settings: Settings, metrics: StoreMetrics) -> CollectorRegistry:

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from runstore.domain.deletions import RunDeletion
 from runstore.domain.feedback import FeedbackAction, FeedbackPatch
 from runstore.domain.runs import RunPatch
 from runstore.ingest import frames
@@ -15,8 +16,10 @@ FEEDBACK = [
 
 def test_what_is_encoded_is_decoded() -> None:
     """Operations come back whole and in order, as what they were."""
-    assert frames.decode(frames.encode_runs(RUNS)) == (RUNS, [])
-    assert frames.decode(frames.encode_feedback(FEEDBACK)) == ([], FEEDBACK)
+    assert frames.decode(frames.encode_runs(RUNS)) == (RUNS, [], None)
+    assert frames.decode(frames.encode_feedback(FEEDBACK)) == ([], FEEDBACK, None)
+    deletion = RunDeletion("t", 5, ("run 1",), ("trace",), "project")
+    assert frames.decode(frames.encode_deletion(deletion)) == ([], [], deletion)
 
 
 def test_a_log_from_before_feedback_is_read() -> None:
