@@ -37,14 +37,19 @@ class Window(NamedTuple):
 
 def window_of(body: Windowed, now_us: int, cursor: str | None = None) -> Window:
     """The window of a list, and where it is to go on. Raises INVALID_CURSOR."""
-    first, last, token = now_us - _DAY_US, now_us, ""
-    if cursor:
-        parsed = _CURSOR.fullmatch(cursor)
-        if parsed is None:
-            raise RunstoreError(ErrorReason.INVALID_CURSOR, "not a cursor of this server", field="cursor")
-        first, last, token = int(parsed[1]), int(parsed[2]), parsed[3]
-    return Window(
-        first if body.min_start_time is None else body.min_start_time,
-        last if body.max_start_time is None else body.max_start_time,
-        token,
-    )
+    first, last = body.min_start_time, body.max_start_time
+    if not cursor:
+        return Window(now_us - _DAY_US if first is None else first, now_us if last is None else last, "")
+    parsed = _CURSOR.fullmatch(cursor)
+    if parsed is None:
+        raise _refused("not a cursor of this server")
+    window = Window(int(parsed[1]), int(parsed[2]), parsed[3])
+    if window.next_cursor(window.page_token) != cursor:  # Digits that nobody issued.
+        raise _refused("not a cursor of this server")
+    if first not in (None, window.min_start_time_us) or last not in (None, window.max_start_time_us):
+        raise _refused("the cursor belongs to another query; start again without a cursor")
+    return window
+
+
+def _refused(message: str) -> RunstoreError:
+    return RunstoreError(ErrorReason.INVALID_CURSOR, message, field="cursor")
