@@ -43,23 +43,35 @@ class Scene:
 async def plant(pipeline: Pipeline, seed: int, trees: int) -> Scene:
     """Store random trees in a random order of operations, and feedback on them."""
     chance = random.Random(seed)
-    tenant_id = str(uuid.UUID(int=chance.getrandbits(128), version=4))
-    gardener = _Gardener(chance, tenant_id)
+    gardener = _Gardener(chance, str(uuid.UUID(int=chance.getrandbits(128), version=4)))
     operations = [step for _ in range(trees) for step in gardener.tree()]
     chance.shuffle(operations)
-    before = len(pipeline.operations)
     size = chance.choice([7, 25, 100])
-    for start in range(0, len(operations), size):
-        await pipeline.flush(operations[start : start + size])
-    if chance.random() < 0.3:
+    flushes = [operations[start : start + size] for start in range(0, len(operations), size)]
+    return await store_scene(pipeline, flushes, gardener.feedback, are_merged=chance.random() < 0.3)
+
+
+async def store_scene(
+    pipeline: Pipeline,
+    flushes: Sequence[Sequence[RunPatch]],
+    feedback_on: Callable[[Sequence[str]], list[FeedbackPatch]],
+    *,
+    are_merged: bool = False,
+) -> Scene:
+    """Store operations of one tenant, and then feedback on the runs that these have made."""
+    before = len(pipeline.operations)
+    for operations in flushes:
+        await pipeline.flush(operations)
+    if are_merged:
         await pipeline.merge_parts()
     stored = expected_runs(pipeline.operations[before:])
-    feedback = gardener.feedback(sorted(stored))
+    feedback = feedback_on(sorted(stored))
     if feedback:
         await pipeline.store.append_feedback(feedback)
     records = _records(feedback)
     runs = tuple(_run(fields, records.get(run_id, ())) for run_id, fields in stored.items())
-    return Scene(tenant_id, gardener.project_ids, runs)
+    projects = sorted({str(run.project_id) for run in runs})
+    return Scene(flushes[0][0].tenant_id, tuple(projects), runs)
 
 
 class _Gardener:

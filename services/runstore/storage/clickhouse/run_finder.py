@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
 from runstore.domain.conditions import (
@@ -57,6 +57,17 @@ class Places(Protocol):
         ...
 
 
+class _Narrowed(NamedTuple):
+    """How to find the runs of a query."""
+
+    sql: RunListSql
+    """With the rarest candidate first."""
+    few: list[RunKey] | None
+    """Of the only runs that can match, if they are few."""
+    border: Position | None
+    """Where the first window ends, if that is known."""
+
+
 class RunFinder:
     """Answers questions on the runs table. Every method raises StoreUnavailable."""
 
@@ -73,7 +84,7 @@ class RunFinder:
         if query.run_ids:
             keys, key_range = await self._named(query)
             return RunListSql(query, key_range, condition_of(query)).matching(expressions, keys)
-        sql, few = await self._narrowed(query, await self._key_range(query))
+        sql, few, _ = await self._narrowed(query, await self._key_range(query))
         return sql.matching(expressions, few)
 
     # -- by id -----------------------------------------------------------------------------------
@@ -97,10 +108,7 @@ class RunFinder:
 
     async def _by_position(self, query: RunQuery) -> list[FoundRun]:
         """Until one run more than the page holds is found."""
-        key_range = await self._key_range(query)
-        if not key_range.project_ids:
-            return []
-        sql, few = await self._narrowed(query, key_range)
+        sql, few, until = await self._narrowed(query, await self._key_range(query))
         prices = await self._prices(query)
         if few is not None:
             return _found(sql, await self._rows(sql.by_keys(few)), query, prices) if few else []
@@ -108,51 +116,55 @@ class RunFinder:
         found: list[FoundRun] = []
         after = query.after
         while len(found) <= query.limit:
-            border = await self._rows(sql.border(after, window))
-            until = Position(*border[0]) if border else None
+            if until is None:
+                border = await self._rows(sql.border(after, window))
+                until = Position(*border[0]) if border else None
             page = sql.page(after, until, query.limit + 1 - len(found))
             found += _found(sql, await self._rows(page), query, prices)
             if until is None:
                 break
-            after = until
+            after, until = until, None
             window = min(4 * window, _WIDEST_WINDOW_ROWS)
         return found
 
-    async def _narrowed(self, query: RunQuery, key_range: KeyRange) -> tuple[RunListSql, list[RunKey] | None]:
-        """The query's SQL with its rarest candidate first, and the keys of the only runs that can match if
-        they are few."""
+    async def _narrowed(self, query: RunQuery, key_range: KeyRange) -> _Narrowed:
         condition = condition_of(query)
         sql = RunListSql(query, key_range, condition)
-        few = await self._few(sql, query.after, _FEW)
+        if not key_range.project_ids:
+            return _Narrowed(sql, [], None)
+        few, border = await self._few(sql, query.after, _FEW)
         if few is not None or condition is None:
-            return sql, few
+            return _Narrowed(sql, few, border)
         known = [each for each in map(partial(self._traces, query, key_range), conjuncts(condition)) if each]
         traces = [each for each in await asyncio.gather(*known) if each is not None]
         if not traces:
-            return sql, None
+            return _Narrowed(sql, None, border)
         ids = set.intersection(*traces)
         if not ids:
-            return sql, []
+            return _Narrowed(sql, [], None)
         of_traces = OneOf(ScalarField.TRACE_ID, tuple(map(UUID, sorted(ids))))
         sql = RunListSql(query, key_range, AllOf((of_traces, condition)))
-        return sql, await self._few(sql, query.after, _FEW)
+        return _Narrowed(sql, *await self._few(sql, query.after, _FEW))
 
-    async def _few(self, sql: RunListSql, after: Position | None, most: int) -> list[RunKey] | None:
+    async def _few(
+        self, sql: RunListSql, after: Position | None, most: int
+    ) -> tuple[list[RunKey] | None, Position | None]:
         """The keys behind `after` that one of the candidates has, if it has less than `most` rows there.
 
-        Of the others it learns which one has the fewest: that whose rows reach furthest.
+        If none has, that with the fewest is made the first of them: its rows reach furthest. How far they do
+        is told instead of keys.
         """
         statements = [sql.nearest(candidate, after, most) for candidate in sql.candidates]
         found = await asyncio.gather(*map(self._rows, statements))
         complete = [rows for rows in found if len(rows) < most]
         if complete:
-            fewest = min(complete, key=len)
-            return list(dict.fromkeys(RunKey(*row) for row in fewest))
-        if found:
-            reach = [rows[-1][1] for rows in found]
-            furthest = min(reach) if sql.descending else max(reach)
-            sql.prefer(reach.index(furthest))
-        return None
+            return list(dict.fromkeys(RunKey(*row) for row in min(complete, key=len))), None
+        if not found:
+            return None, None
+        reach = [rows[-1][1] for rows in found]
+        sparsest = reach.index(min(reach) if sql.descending else max(reach))
+        sql.prefer(sparsest)
+        return None, Position(*found[sparsest][-1][1:])
 
     def _traces(
         self, query: RunQuery, key_range: KeyRange, condition: Condition
@@ -171,7 +183,7 @@ class RunFinder:
     ) -> set[str] | None:
         # The runs of a trace may lie outside of the times that the query asks about.
         sql = RunListSql(query, KeyRange(key_range.project_ids), test)
-        keys = await self._few(sql, None, _FEW_IN_TRACES)
+        keys, _ = await self._few(sql, None, _FEW_IN_TRACES)
         if keys is None:
             return None
         if is_root or not keys:

@@ -26,7 +26,7 @@ def trace_rows(rows: str) -> str:
         f"AND start_time >= (SELECT min(first_start) {of_traces}) "
         f"AND start_time <= (SELECT max(last_start) {of_traces})"
     )
-    return f"{bounds} AND ({KEY}) IN (SELECT {KEY} FROM runs WHERE {bounds} AND trace_id IN ({traces}))"
+    return f"{_TENANT} AND ({KEY}) IN (SELECT {KEY} FROM runs WHERE {bounds} AND trace_id IN ({traces}))"
 
 
 def _traces(rows: str) -> str:
