@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from runstore.domain.runs import RunField, RunQuery
+from runstore.query.binding import parse_condition
 from runstore.storage.blobs import BlobStore
 from runstore.storage.clickhouse.columns import Present
+from runstore.storage.clickhouse.feedback_sql import EVERYTHING
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore
 
 from .pipeline import Pipeline
@@ -19,6 +21,9 @@ from .pipeline import Pipeline
 pytestmark = pytest.mark.engine
 
 RUNS = 100_000
+_IS_RARE = "number % 5000 = 7"
+RARE = 20
+"""Runs that most of the filters below look for, all over the table."""
 
 
 class Spy:
@@ -50,13 +55,26 @@ class Explained:
     def __init__(self, plans: list[tuple[str, str]]) -> None:
         self._plans = plans
 
+    @property
+    def statements(self) -> int:
+        """How many were asked."""
+        return len(self._plans)
+
+    def rows_read(self, table: str, index: str) -> int:
+        """Granules that the best read of the table through the index is left with."""
+        one = rf"ReadFromMergeTree \([\w.]*{table}\)(.*?)(?=ReadFrom|\Z)"
+        reads = [read for _, plan in self._plans for read in re.findall(one, plan, re.DOTALL)]
+        figures = [re.findall(rf"Name: {index}\n.*?Granules: (\d+)/", read, re.DOTALL) for read in reads]
+        return min(int(figure[-1]) for figure in figures if figure)
+
     def of(self, table: str) -> list[str]:
         """Plans of the statements that read the table."""
         return [plan for text, plan in self._plans if re.search(rf"FROM {table}\b", text)]
 
-    def largest_read(self, table: str) -> int:
-        """Granules that the greediest statement reads of the table."""
+    def largest_read(self, table: str, statement: int | None = None) -> int:
+        """Granules that the greediest statement, or one of them, reads of the table."""
         plans = self.of(table)
+        plans = plans if statement is None else [plans[statement]]
         assert plans
         # The last figure of a read is what is left after every index.
         one = rf"ReadFromMergeTree \([\w.]*{table}\)(.*?)(?=ReadFrom|\Z)"
@@ -75,18 +93,36 @@ class Table:
         self.store = ClickHouseRunStore(self._spy, pipeline.store._blocks)  # type: ignore[arg-type]  # reads alone are asked of it
 
     async def fill(self) -> None:
-        bits = Present.NAME | Present.RUN_TYPE | Present.SETTLED | Present.OUTPUTS
+        bits = Present.NAME | Present.RUN_TYPE | Present.SETTLED | Present.TAGS | Present.EXTRA
+        bits |= Present.INPUTS | Present.OUTPUTS
+        columns = {
+            "tenant_id": f"'{self.tenant_id}'",
+            "project_id": f"'{self.project_id}'",
+            "start_time": "toDateTime64('2026-03-01 00:00:00', 6, 'UTC') + number",
+            "run_id": "generateUUIDv4() AS id",
+            "seq": "number",
+            "present": str(bits.value),
+            "trace_id": "id",
+            "name": "'n'",
+            "run_type": "'llm'",
+            "tags": f"if({_IS_RARE}, ['rare', 'eu'], ['eu'])",
+            "metadata": "map('user', concat('\"u', toString(number % 5000), '\"'))",
+            "thread_id": "concat('t', toString(intDiv(number, 10)))",
+        }
         await self._pipeline.command(
-            "INSERT INTO runs "
-            "(tenant_id, project_id, start_time, run_id, seq, present, trace_id, name, run_type) "
-            f"SELECT '{self.tenant_id}', '{self.project_id}', "
-            "toDateTime64('2026-03-01 00:00:00', 6, 'UTC') + number, generateUUIDv4() AS id, number, "
-            f"{bits.value}, id, 'n', 'llm' FROM numbers({RUNS})"
+            f"INSERT INTO runs ({', '.join(columns)}) "
+            f"SELECT {', '.join(columns.values())} FROM numbers({RUNS})"
         )
         key = "tenant_id, project_id, start_time, run_id, seq, present"
         await self._pipeline.command(
-            f"INSERT INTO run_payloads ({key}, outputs) SELECT {key}, '1' FROM runs "
+            f"INSERT INTO run_payloads ({key}, inputs, outputs) SELECT {key}, "
+            "if(has(tags, 'rare'), '{\"q\": \"About quokkas\"}', '{\"q\": \"About dogs\"}'), '1' FROM runs "
             f"WHERE tenant_id = '{self.tenant_id}'"
+        )
+        await self._pipeline.command(
+            "INSERT INTO feedback (tenant_id, run_id, feedback_id, seq, present, key, score) "
+            f"SELECT tenant_id, run_id, run_id, seq, {EVERYTHING}, if(has(tags, 'rare'), 'stars', 'seen'), 1 "
+            f"FROM runs WHERE tenant_id = '{self.tenant_id}' AND seq % 100 = 7"
         )
         await self._pipeline.merge_parts()
 
@@ -98,6 +134,12 @@ class Table:
             rows = await self._pipeline.query(f"EXPLAIN PLAN indexes = 1, actions = 1 {text}", **parameters)
             plans.append((text, "\n".join(str(row[0]) for row in rows)))
         return Explained(plans)
+
+    async def explain_filter(self, **filters: str) -> Explained:
+        """Of a question with filters, all the answers to which fit on a page."""
+        conditions = {name: parse_condition(text, name) for name, text in filters.items()}
+        query = RunQuery(self.tenant_id, frozenset(), (self.project_id,), limit=100)
+        return await self.explain(replace(query, **conditions))
 
     async def some_run(self) -> str:
         query = RunQuery(self.tenant_id, frozenset(), project_ids=(self.project_id,), limit=1)
@@ -171,3 +213,54 @@ async def test_feedback_is_read_for_the_page_alone(table: Table, pipeline: Pipel
     [plan] = plans.of("feedback")
     for column in ("correction", "source_metadata", "feedback_group_id"):
         assert column not in plan
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "index", "granules"),
+    [
+        ('has(tags, "rare")', "runs", "by_tag", RARE),
+        ('and(eq(metadata_key, "user"), eq(metadata_value, "u7"))', "runs", "by_metadata", RARE),
+        ('has(metadata, \'{"user": "u7"}\')', "runs", "by_metadata", RARE),
+        ('eq(metadata.user, "u7")', "runs", "by_metadata", RARE),
+        ('eq(thread_id, "t77")', "runs", "by_thread", 3),
+        ('search("quokka")', "run_payloads", "by_inputs_words", RARE),
+        ('search("about quokkas")', "run_payloads", "by_inputs_words", RARE),
+        ('like(inputs, "%kkas%")', "run_payloads", "by_inputs_words", RARE),
+        (
+            'and(eq(input_key, "q"), eq(input_value, "About quokkas"))',
+            "run_payloads",
+            "by_inputs_words",
+            RARE,
+        ),
+    ],
+)
+async def test_rare_matches_are_found_by_their_index(
+    table: Table, text: str, where: str, index: str, granules: int
+) -> None:
+    """Two statements answer: the candidates, read through the index, and then these alone."""
+    plans = await table.explain_filter(filter=text)
+    assert plans.rows_read(where, index) <= granules
+    assert plans.largest_read("runs", -1) <= RARE + 2
+
+
+async def test_rare_feedback_leads_to_its_runs(table: Table) -> None:
+    """The runs of a feedback key are known before any is merged."""
+    plans = await table.explain_filter(filter='and(eq(feedback_key, "stars"), gt(feedback_score, 0))')
+    assert plans.statements == 2
+    assert plans.largest_read("runs", -1) <= RARE + 2
+
+
+@pytest.mark.parametrize("name", ["trace_filter", "tree_filter"])
+async def test_rare_traces_are_known_by_their_ids(table: Table, name: str) -> None:
+    """Common runs in rare traces: the traces are found by the index on what makes them rare."""
+    plans = await table.explain_filter(filter='eq(run_type, "llm")', **{name: 'has(tags, "rare")'})
+    assert plans.rows_read("runs", "by_tag") <= RARE
+    assert plans.largest_read("runs", -1) <= RARE + 2
+
+
+async def test_common_matches_end_with_the_first_window(table: Table) -> None:
+    """What nearly every run meets is answered by the newest rows."""
+    query = RunQuery(table.tenant_id, frozenset(), (table.project_id,), limit=100)
+    query = replace(query, filter=parse_condition('and(has(tags, "eu"), eq(run_type, "llm"))'))
+    plans = await table.explain(query)
+    assert plans.largest_read("runs", -1) <= 3
