@@ -138,8 +138,16 @@ class Table:
     async def explain_filter(self, **filters: str) -> Explained:
         """Of a question with filters, all the answers to which fit on a page."""
         conditions = {name: parse_condition(text, name) for name, text in filters.items()}
-        query = RunQuery(self.tenant_id, frozenset(), (self.project_id,), limit=100)
-        return await self.explain(replace(query, **conditions))
+        return await self.explain(
+            RunQuery(
+                self.tenant_id,
+                frozenset(),
+                (self.project_id,),
+                filter=conditions.get("filter"),
+                trace_filter=conditions.get("trace_filter"),
+                tree_filter=conditions.get("tree_filter"),
+            )
+        )
 
     async def some_run(self) -> str:
         query = RunQuery(self.tenant_id, frozenset(), project_ids=(self.project_id,), limit=1)

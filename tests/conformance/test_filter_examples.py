@@ -63,7 +63,7 @@ class Examples:
         return sender
 
     def feedback(self, run_ids: Sequence[str]) -> list[FeedbackPatch]:
-        patches = []
+        patches: list[FeedbackPatch] = []
         for run_id in run_ids:
             for key, verdict in self._feedback[run_id]:
                 is_score = isinstance(verdict, int | float)

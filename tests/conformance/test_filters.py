@@ -20,9 +20,9 @@ from .pipeline import Pipeline
 
 pytestmark = pytest.mark.engine
 
-CASES = int(os.environ.get("TESTS_FILTER_CASES", "80"))
+CASES = int(os.environ.get("TESTS_FILTER_CASES", "60"))
 SEED = int(os.environ.get("TESTS_FILTER_SEED", "1"))
-CASES_PER_SCENE = 40
+CASES_PER_SCENE = 30
 FILTERS = {"filter": 0.9, "trace_filter": 0.25, "tree_filter": 0.25}
 """With the share of the questions that have each."""
 

@@ -16,6 +16,7 @@ import msgspec
 
 from runstore.domain.conditions import (
     AllOf,
+    Always,
     AnyOf,
     Compare,
     Condition,
@@ -118,6 +119,8 @@ class CandidateWriter:
                 return chain.from_iterable(map(self._of, conditions))
             case AnyOf(conditions):
                 return self._either(conditions)
+            case Always(value=False):
+                return (Candidate(Rank.RUN, (Source("runs", "false"),)),)
             case Not(Not(same)):
                 return self._of(same)
             case SomeRow() | MetadataContains() | Present(MetadataPath()):

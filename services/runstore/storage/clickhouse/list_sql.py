@@ -27,7 +27,7 @@ from runstore.domain.conditions import (
     TraceRoot,
 )
 from runstore.domain.runs import Position, RunField, RunKey, RunQuery
-from runstore.storage.clickhouse.candidates import Candidate, CandidateWriter
+from runstore.storage.clickhouse.candidates import Candidate, CandidateWriter, Rank
 from runstore.storage.clickhouse.columns import PAYLOAD_BITS, Group, sql_time
 from runstore.storage.clickhouse.filter_sql import render
 from runstore.storage.clickhouse.merged_run import groups_of
@@ -104,8 +104,10 @@ def condition_of(query: RunQuery) -> Condition | None:
     return AllOf(tuple(conditions)) if conditions else None
 
 
-def conjuncts(condition: Condition) -> tuple[Condition, ...]:
+def conjuncts(condition: Condition | None) -> tuple[Condition, ...]:
     """Conditions that hold together."""
+    if condition is None:
+        return ()
     return condition.conditions if isinstance(condition, AllOf) else (condition,)
 
 
@@ -140,6 +142,12 @@ class RunListSql:
         self._order = "DESC" if query.descending else "ASC"
         self.groups = groups_of(query.fields)
         """Merged groups in the order in which pages return them, behind the key and `present`."""
+
+    @property
+    def promising(self) -> list[Candidate]:
+        """The candidates that may have few rows: ids of runs or traces have, and then the others need not be
+        asked for."""
+        return [each for each in self.candidates if each.rank <= Rank.TRACE] or self.candidates
 
     def prefer(self, index: int) -> None:
         """Put one of the candidates first."""

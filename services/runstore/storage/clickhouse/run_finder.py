@@ -5,16 +5,19 @@ window moves through the range until its page is full: then matches are common, 
 """
 
 import asyncio
-from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
 from runstore.domain.conditions import (
     AllOf,
+    Always,
+    AnyOf,
+    Compare,
     Condition,
     OneOf,
+    Relation,
     ScalarField,
     SomeRunOfTrace,
     TraceRoot,
@@ -133,18 +136,20 @@ class RunFinder:
         if not key_range.project_ids:
             return _Narrowed(sql, [], None)
         few, border = await self._few(sql, query.after, _FEW)
-        if few is not None or condition is None:
+        if few == [] or (query.trace_filter is None and query.tree_filter is None):
             return _Narrowed(sql, few, border)
-        known = [each for each in map(partial(self._traces, query, key_range), conjuncts(condition)) if each]
-        traces = [each for each in await asyncio.gather(*known) if each is not None]
-        if not traces:
-            return _Narrowed(sql, None, border)
-        ids = set.intersection(*traces)
-        if not ids:
-            return _Narrowed(sql, [], None)
-        of_traces = OneOf(ScalarField.TRACE_ID, tuple(map(UUID, sorted(ids))))
-        sql = RunListSql(query, key_range, AllOf((of_traces, condition)))
-        return _Narrowed(sql, *await self._few(sql, query.after, _FEW))
+        known = await self._traces_of(query, few) if few is not None else None
+        conditions: list[Condition] = []
+        for part in conjuncts(condition):
+            exact = await self._traces_with(query, key_range, part, known)
+            conditions.append(exact or part)
+            known = exact or known
+        if known is None:
+            return _Narrowed(sql, few, border)
+        sql = RunListSql(query, key_range, AllOf(tuple(conditions)))
+        if few is None:
+            few, border = await self._few(sql, query.after, _FEW)
+        return _Narrowed(sql, few, border)
 
     async def _few(
         self, sql: RunListSql, after: Position | None, most: int
@@ -154,7 +159,7 @@ class RunFinder:
         If none has, that with the fewest is made the first of them: its rows reach furthest. How far they do
         is told instead of keys.
         """
-        statements = [sql.nearest(candidate, after, most) for candidate in sql.candidates]
+        statements = [sql.nearest(candidate, after, most) for candidate in sql.promising]
         found = await asyncio.gather(*map(self._rows, statements))
         complete = [rows for rows in found if len(rows) < most]
         if complete:
@@ -166,34 +171,34 @@ class RunFinder:
         sql.prefer(sparsest)
         return None, Position(*found[sparsest][-1][1:])
 
-    def _traces(
-        self, query: RunQuery, key_range: KeyRange, condition: Condition
-    ) -> Coroutine[Any, Any, set[str] | None] | None:
-        """For a condition on a trace: the only traces that can meet it, if they are few."""
+    # -- traces ----------------------------------------------------------------------------------
+
+    async def _traces_with(
+        self, query: RunQuery, key_range: KeyRange, condition: Condition, known: Condition | None
+    ) -> Condition | None:
+        """For a condition on the trace of a run: the same as the ids of all traces that meet it, if the runs
+        that decide it are few. `known` is a condition that these runs have to meet, too."""
         match condition:
             case TraceRoot(test):
-                return self._traces_of(query, key_range, test, is_root=True)
+                parts = [known, Compare(ScalarField.IS_ROOT, Relation.EQ, value=True), test]
             case SomeRunOfTrace(test):
-                return self._traces_of(query, key_range, test, is_root=False)
+                parts = [known, test]
             case _:
                 return None
-
-    async def _traces_of(
-        self, query: RunQuery, key_range: KeyRange, test: Condition, *, is_root: bool
-    ) -> set[str] | None:
         # The runs of a trace may lie outside of the times that the query asks about.
-        sql = RunListSql(query, KeyRange(key_range.project_ids), test)
+        everywhere = KeyRange(key_range.project_ids)
+        sql = RunListSql(query, everywhere, AllOf(tuple(part for part in parts if part is not None)))
         keys, _ = await self._few(sql, None, _FEW_IN_TRACES)
         if keys is None:
             return None
-        if is_root or not keys:
-            return {key.run_id for key in keys}
+        return _in_traces(await self._rows(_traces(sql.matching(["trace_id"], keys))) if keys else [])
+
+    async def _traces_of(self, query: RunQuery, keys: list[RunKey]) -> Condition:
+        """The run is in a trace of one of these runs, or in one that was taken for it."""
         parameters: dict[str, Any] = {"tenant": query.tenant_id}
-        text = (
-            "SELECT DISTINCT toString(trace_id) FROM runs WHERE tenant_id = {tenant:UUID} "
-            f"AND {bind_keys(parameters, keys)}"
-        )
-        return {trace_id for (trace_id,) in await self._rows(Statement(text, parameters))}
+        where = f"tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, keys)}"
+        rows = Statement(f"SELECT project_id, trace_id FROM runs WHERE {where}", parameters)
+        return _in_traces(await self._rows(_traces(rows)) if keys else [])
 
     async def _key_range(self, query: RunQuery) -> KeyRange:
         """Projects and times to look in, as narrow as the query's conditions allow."""
@@ -239,6 +244,29 @@ class RunFinder:
             "FROM model_prices GROUP BY price_model_id"
         )
         return {row[0]: (row[1], row[2]) for row in await self._rows(Statement(text, {}))}
+
+
+def _traces(rows: Statement) -> Statement:
+    """Project and trace of all rows."""
+    text = f"SELECT DISTINCT toString(project_id), toString(trace_id) FROM ({rows.text})"
+    return Statement(text, rows.parameters)
+
+
+def _in_traces(traces: Sequence[Sequence[Any]]) -> Condition:
+    """The run is in one of the traces, given by project and id."""
+    by_project: dict[str, list[UUID]] = {}
+    for project_id, trace_id in traces:
+        by_project.setdefault(project_id, []).append(UUID(trace_id))
+    in_projects = tuple(
+        AllOf(
+            (
+                OneOf(ScalarField.TRACE_ID, tuple(sorted(ids))),
+                Compare(ScalarField.PROJECT_ID, Relation.EQ, UUID(project_id)),
+            )
+        )
+        for project_id, ids in by_project.items()
+    )
+    return AnyOf(in_projects) if in_projects else Always(value=False)
 
 
 def _found(sql: RunListSql, rows: Sequence[Sequence[Any]], query: RunQuery, prices: Prices) -> list[FoundRun]:

@@ -236,6 +236,11 @@ def _deletions() -> list[str]:
     ]
 
 
+def _trace_index() -> list[str]:
+    # The runs of a trace lie together, so that few granules have any.
+    return _add_indexes("runs", {"by_trace": "trace_id TYPE bloom_filter(0.01) GRANULARITY 1"})
+
+
 MIGRATIONS = (
     Migration(1, "first tables", _first_tables),
     Migration(2, "burials", _burials),
@@ -243,6 +248,7 @@ MIGRATIONS = (
     Migration(4, "feedback", _feedback),
     Migration(5, "indexes for filters", _filter_indexes),
     Migration(6, "deletions", _deletions),
+    Migration(7, "index on traces", _trace_index),
 )
 
 
