@@ -50,6 +50,8 @@ from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.authentication import NoAuthentication
 from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.call_metrics import CallMetrics
+from runstore.rpc.datasets import DatasetServicer
+from runstore.rpc.examples import ExampleServicer
 from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.filters import FilterServicer
 from runstore.rpc.interceptor import CallInterceptor
@@ -337,6 +339,8 @@ async def open_target() -> AsyncIterator[Target]:
                 admin=cast("AdminServicer", _Absent()),
                 blobs=BlobServicer(uploads, blobs, cast("Any", engine), read_tokens),
                 interceptor=CallInterceptor(NoAuthentication(), CallMetrics(registry)),
+                datasets=cast("DatasetServicer", _Absent()),
+                examples=cast("ExampleServicer", _Absent()),
             )
             address = f"unix:{folder / 'store.sock'}"
             await server.start([address])

@@ -10,6 +10,9 @@ from sqlalchemy import insert, select
 from runstore.catalog import tables
 from runstore.catalog.annotation_queues import AnnotationQueueCatalog
 from runstore.catalog.database import Conflict, Database, open_database
+from runstore.catalog.dataset_versions import DatasetVersionCatalog
+from runstore.catalog.datasets import DatasetCatalog
+from runstore.catalog.examples import ExampleCatalog
 from runstore.catalog.keys import KeyCatalog
 from runstore.catalog.migrations import migrate
 from runstore.catalog.projects import ProjectCatalog
@@ -22,12 +25,15 @@ _SECRET_BYTES = 32
 
 
 class Catalog:
-    """Everything transactional: projects, tenants, keys and the server's own secrets."""
+    """Everything transactional: projects, datasets, tenants, keys and the server's own secrets."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
         self.projects = ProjectCatalog(database, clock)
+        self.datasets = DatasetCatalog(database, clock)
+        self.dataset_versions = DatasetVersionCatalog(database)
+        self.examples = ExampleCatalog(database, clock)
         self.keys = KeyCatalog(database, self.projects, clock)
         self.annotation_queues = AnnotationQueueCatalog(database, clock)
         self.queue_items = QueueItemCatalog(database, clock)

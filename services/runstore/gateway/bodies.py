@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.gateway.decompression import PIECE_BYTES, feed_of
-from runstore.gateway.dialects import Dialect, dialect_of
+from runstore.gateway.dialects import limits_itself
 
 _CHUNK_BYTES: Final = 256 * 1024
 # Below this, a thread costs more than it saves the other calls.
@@ -233,7 +233,7 @@ class JsonBodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers 413 once more than 16 MiB have arrived."""
-        if scope["type"] != "http" or dialect_of(scope["method"], scope["path"]) is Dialect.GO:
+        if scope["type"] != "http" or limits_itself(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
             return
         received = 0

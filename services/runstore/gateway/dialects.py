@@ -27,6 +27,10 @@ LangSmith's, of which an SDK of 0.11 knows half."""
 _INGEST_POSTS: Final = frozenset({"/runs", "/runs/batch", "/runs/multipart", *OTLP_PATHS})
 
 
+_LARGE_BODIES: Final = frozenset({"/datasets/upload", "/examples", "/examples/bulk"})
+_EXAMPLE_PATHS: Final = ("/examples/", "/v1/platform/datasets/", "/v1/platform/examples/")
+
+
 class Dialect(Enum):
     """The shape of an error's body."""
 
@@ -41,9 +45,16 @@ def dialect_of(method: str, path: str) -> Dialect:
         return Dialect.PROBLEM
     if path.startswith("/v1/platform/"):
         return Dialect.GO
-    if (method == "POST" and path in _INGEST_POSTS) or (method == "PATCH" and path.startswith("/runs/")):
-        return Dialect.GO
-    return Dialect.FASTAPI
+    return Dialect.GO if _is_ingest(method, path) else Dialect.FASTAPI
+
+
+def _is_ingest(method: str, path: str) -> bool:
+    return (method == "POST" and path in _INGEST_POSTS) or (method == "PATCH" and path.startswith("/runs/"))
+
+
+def limits_itself(method: str, path: str) -> bool:
+    """Whether a route reads its body with limits of its own; `path` is canonical."""
+    return _is_ingest(method, path) or path in _LARGE_BODIES or path.startswith(_EXAMPLE_PATHS)
 
 
 def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

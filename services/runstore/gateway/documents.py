@@ -138,6 +138,57 @@ FEEDBACK_BODY: Final = _json_body(
 )
 FEEDBACK_CHANGES_BODY: Final = _json_body("Null is the same as absent.", _CHANGES)
 
+_EXAMPLE_PROPERTIES: Final[dict[str, Any]] = {
+    "id": {"type": "string", "format": "uuid", "description": "Made when absent."},
+    "dataset_id": {"type": "string", "format": "uuid"},
+    "inputs": {"type": "object"},
+    "outputs": {"type": "object"},
+    "metadata": {"type": "object", "description": "`dataset_split` in it names the splits."},
+    "split": {
+        "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+        "description": "Goes before that in the metadata; `base` when there is neither.",
+    },
+    "source_run_id": {"type": "string", "format": "uuid"},
+    "created_at": {"type": "string", "format": "date-time"},
+    "attachments_operations": {
+        "type": "object",
+        "description": "Of the files that an example has, those not named go.",
+        "properties": {
+            "rename": {"type": "object", "additionalProperties": {"type": "string"}},
+            "retain": {"type": "array", "items": {"type": "string"}},
+        },
+    },
+}
+_EXAMPLE: Final = {"type": "object", "properties": _EXAMPLE_PROPERTIES}
+EXAMPLE_BODY: Final = _json_body("An example. Null is the same as absent.", _EXAMPLE_PROPERTIES)
+EXAMPLES_BODY: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "array", "items": _EXAMPLE}}},
+    }
+}
+EXAMPLES_MULTIPART_BODY: Final = {
+    "requestBody": {
+        "required": True,
+        "description": _COMPRESSION
+        + """
+
+| part | content |
+|---|---|
+| `<example_id>` | JSON of an example without contents; may be `{}` |
+| `<example_id>.inputs`, `<example_id>.outputs` | JSON objects |
+| `<example_id>.attachment.<name>` | a file; the part's Content-Type is its MIME type |
+| `<example_id>.attachments_operations` | `{"rename": {old: new}, "retain": [names]}` |
+
+Files without operations replace those that there are.""",
+        "content": {
+            "multipart/form-data": {
+                "schema": {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}}
+            }
+        },
+    }
+}
+
 ACCEPTED_ANSWER: Final = {
     "description": "Everything is stored durably.",
     "content": {

@@ -175,9 +175,7 @@ class RunsQueryV2(BaseModel):
     max_feedback_modified_at: TimeUs | None = Field(None, description="Not offered yet.")
     include_subtree_usage: bool | None = Field(None, description="Not offered yet.")
     ai_search: str | None = Field(
-        None,
-        validation_alias=AliasChoices("ai_search", "ai_query"),
-        description="A criterion in plain language.",
+        None, validation_alias=AliasChoices("ai_search", "ai_query"), description="Not offered."
     )
     selects: list[SelectV2] | None = Field(
         None, validation_alias=AliasChoices("selects", "select"), description="Only `id` when absent."

@@ -31,7 +31,7 @@ from runstore.gateway.operations import (
 )
 from runstore.gateway.run_json import RunJson, canonical_uuid, parse_run
 from runstore.gateway.store_client import MAX_WRITE_BYTES, Credentials, StoreClient, credentials_of
-from runstore.gateway.streamed_parts import StreamedParts, upload_payloads
+from runstore.gateway.streamed_parts import StreamedParts, run_part_kind, upload_payloads
 from runstore.v1 import run_ingest_service_pb2 as pb
 
 # A body can hold 10,000 bad runs; nobody reads more than these.
@@ -111,7 +111,7 @@ async def _operations_of_stream(
     body: BodyStream, boundary: str, store: StoreClient, credentials: Credentials
 ) -> Operations:
     assembly = Assembly()
-    async with aclosing(StreamedParts(boundary, store, credentials, body).read()) as parts:
+    async with aclosing(StreamedParts(boundary, store, credentials, body, run_part_kind).read()) as parts:
         async for part in parts:
             assembly.add(part)
     return assembly.finish()

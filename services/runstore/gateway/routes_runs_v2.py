@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from runstore.domain.errors import ErrorReason, RunstoreError
-from runstore.gateway.ai_search import Search, search_of
+from runstore.gateway.ai_search import refuse_ai_search
 from runstore.gateway.call_log import add_call_facts
 from runstore.gateway.dialects import json_response
 from runstore.gateway.large_answers import runs_response
@@ -50,29 +50,21 @@ def run_routes_v2(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
         With `Accept: text/event-stream` the answer is a stream of JSON Patches. **Careful:** without
         `min_start_time` only the last day is looked at.
         """
-        _refuse_what_is_missing(body)
-        credentials = credentials_of(request.headers)
-        search = await search_of(request, body.ai_search, body.cursor, store, credentials)
+        _refuse_what_is_missing(request, body)
         selection = Selection(body.selects or (), str(request.base_url))
-        window = window_of(body, now_us(), search.cursor)
-        query = _list_request(body, selection, window, search)
+        window = window_of(body, now_us(), body.cursor)
+        query = _list_request(body, selection, window)
+        credentials = credentials_of(request.headers)
 
         async def read(size: int, page_token: str) -> Part:
             query.page_size, query.page_token = size, page_token
             page = await store.list_runs(query, credentials)
             add_call_facts(request.scope, runs=len(page.runs))
-            items = [{**selection.show(run), "query_metadata": search.metadata} for run in page.runs]
+            items = [{**selection.show(run), "query_metadata": None} for run in page.runs]
             return Part(items, page.next_page_token)
 
         size = body.page_size or _DEFAULT_PAGE_SIZE
-        return await list_response(
-            request,
-            store,
-            read,
-            size,
-            window.page_token,
-            lambda token: search.wrap(window.next_cursor(token)),
-        )
+        return await list_response(request, store, read, size, window.page_token, window.next_cursor)
 
     @router.get(
         "/api/v2/runs/{run_id}",
@@ -119,7 +111,8 @@ def _add_url(router: APIRouter, store: StoreClient) -> None:
         return json_response({"url": str(request.base_url).rstrip("/") + run.app_path})
 
 
-def _refuse_what_is_missing(body: RunsQueryV2) -> None:
+def _refuse_what_is_missing(request: Request, body: RunsQueryV2) -> None:
+    refuse_ai_search(request, body.ai_search)
     missing = {
         "reference_dataset_id": body.reference_dataset_id is not None,
         "min_feedback_modified_at": body.min_feedback_modified_at is not None,
@@ -131,9 +124,7 @@ def _refuse_what_is_missing(body: RunsQueryV2) -> None:
             raise RunstoreError(ErrorReason.UNIMPLEMENTED, "not offered by this version", field=name)
 
 
-def _list_request(
-    body: RunsQueryV2, selection: Selection, window: Window, search: Search
-) -> pb.ListRunsRequest:
+def _list_request(body: RunsQueryV2, selection: Selection, window: Window) -> pb.ListRunsRequest:
     request = pb.ListRunsRequest(
         project_ids=map(str, body.project_ids or ()),
         ids=map(str, body.ids or ()),
@@ -143,7 +134,7 @@ def _list_request(
         has_error=body.has_error,
         min_start_time=to_timestamp(window.min_start_time_us),
         max_start_time=to_timestamp(window.max_start_time_us),
-        filter=search.beside(body.filter),
+        filter=body.filter or "",
         trace_filter=body.trace_filter or "",
         tree_filter=body.tree_filter or "",
         fields=selection.fields,

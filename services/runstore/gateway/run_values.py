@@ -12,7 +12,7 @@ import msgspec
 
 from runstore.gateway.large_answers import hole
 from runstore.gateway.time_fields import to_time_us
-from runstore.v1 import run_pb2
+from runstore.v1 import example_service_pb2, run_pb2
 
 RunValue = Callable[[run_pb2.Run], Any]
 
@@ -59,7 +59,7 @@ def moment(name: str, write: Callable[[int], str]) -> RunValue:
     return lambda run: write(to_time_us(getattr(run, name))) if has(run, name) else None
 
 
-def attachment_path(attachment: run_pb2.Attachment) -> str:
+def attachment_path(attachment: run_pb2.Attachment | example_service_pb2.ExampleAttachment) -> str:
     """Where the gateway serves an attachment, relative to its root."""
     return f"attachments/{quote(attachment.read_token, safe='')}"
 

@@ -18,7 +18,9 @@ from runstore.v1 import admin_service_pb2_grpc as admin_grpc
 from runstore.v1 import annotation_queue_service_pb2_grpc as queues_grpc
 from runstore.v1 import blob_service_pb2 as blobs
 from runstore.v1 import blob_service_pb2_grpc as blobs_grpc
+from runstore.v1 import dataset_service_pb2_grpc as datasets_grpc
 from runstore.v1 import error_pb2
+from runstore.v1 import example_service_pb2_grpc as examples_grpc
 from runstore.v1 import feedback_service_pb2 as feedback
 from runstore.v1 import feedback_service_pb2_grpc as feedback_grpc
 from runstore.v1 import filter_service_pb2 as filters
@@ -148,6 +150,8 @@ class StoreClient:
         self._projects = projects_grpc.ProjectServiceStub(channel)
         self.annotation_queues = queues_grpc.AnnotationQueueServiceStub(channel)
         """What `ask` can ask about annotation queues."""
+        self.datasets = datasets_grpc.DatasetServiceStub(channel)
+        self.examples = examples_grpc.ExampleServiceStub(channel)
         self._blobs = blobs_grpc.BlobServiceStub(channel)
         self._health = health_pb2_grpc.HealthStub(channel)
 

@@ -3,7 +3,7 @@
 For bodies that are too large to be held in memory; `multipart` is many times as fast for all others.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Final, TypeAlias
 
 from multipart import (
@@ -32,19 +32,29 @@ _MAX_PARTS: Final = 200_000
 _UPLOADED_FIELDS: Final = ("inputs", "outputs", "events", "manifest")
 _UPLOADED_PAYLOADS: Final = frozenset({"inputs", "outputs", "events", "serialized"})
 
+PartKind: TypeAlias = Callable[[str], "blobs.BlobKind.ValueType | None"]
 _Event: TypeAlias = MultipartSegment | bytes | bytearray | None
 
 
 class StreamedParts:
     """The parts of one body, in their order."""
 
-    def __init__(self, boundary: str, store: StoreClient, credentials: Credentials, body: BodyStream) -> None:
+    def __init__(
+        self,
+        boundary: str,
+        store: StoreClient,
+        credentials: Credentials,
+        body: BodyStream,
+        kind_of: "PartKind",
+    ) -> None:
+        """`kind_of` says by its name what a large part is uploaded as; None for parts that are not."""
         self._parser = PushMultipartParser(
             boundary, max_header_size=_MAX_HEADER_BYTES, max_segment_count=_MAX_PARTS
         )
         self._store = store
         self._credentials = credentials
         self._body = body
+        self._kind_of = kind_of
         self._part: _ArrivingPart | None = None
 
     async def read(self) -> AsyncGenerator[Part | LargePart, None]:
@@ -73,7 +83,7 @@ class StreamedParts:
 
     async def _take(self, event: _Event) -> Part | LargePart | None:
         if isinstance(event, MultipartSegment):
-            self._part = _ArrivingPart(event, self._store, self._credentials, self._body)
+            self._part = _ArrivingPart(event, self._kind_of, self._store, self._credentials, self._body)
             return None
         assert self._part is not None  # noqa: S101 - the parser begins with a segment
         if event is not None:
@@ -89,6 +99,7 @@ class _ArrivingPart:
     def __init__(
         self,
         segment: MultipartSegment,
+        kind_of: "PartKind",
         store: StoreClient,
         credentials: Credentials,
         body: BodyStream,
@@ -101,7 +112,7 @@ class _ArrivingPart:
         declared = segment.header("Content-Length") or options.get("length", "")
         is_number = declared.isascii() and declared.isdigit() and len(declared) <= 12
         self._declared_bytes = int(declared) if is_number else -1
-        self._kind = _kind_of(self._name)
+        self._kind = kind_of(self._name)
         self._most_bytes = _most_bytes(self._kind, body.limits)
         if self._declared_bytes > self._most_bytes:
             raise self._too_large()
@@ -211,7 +222,8 @@ def _most_bytes(kind: "blobs.BlobKind.ValueType | None", limits: BodyLimits) -> 
     return limits.max_payload_bytes if kind == blobs.BLOB_KIND_PAYLOAD else limits.max_attachment_bytes
 
 
-def _kind_of(name: str) -> "blobs.BlobKind.ValueType | None":
+def run_part_kind(name: str) -> "blobs.BlobKind.ValueType | None":
+    """What a large part of a body of runs is uploaded as."""
     if name.startswith("attachment."):
         return blobs.BLOB_KIND_ATTACHMENT
     if name.startswith(("post.", "patch.")) and name.rpartition(".")[2] in _UPLOADED_PAYLOADS:

@@ -36,6 +36,20 @@ class Rows(Protocol):
         ...
 
 
+class AllRows:
+    """Rows of several databases."""
+
+    def __init__(self, *rows: Rows) -> None:
+        self._rows = rows
+
+    async def blobs_in_use(self, tenant_id: str, keys: Collection[str], /) -> set[str]:
+        """Those of the keys that any of the rows refers to."""
+        used: set[str] = set()
+        for rows in self._rows:
+            used |= await rows.blobs_in_use(tenant_id, [key for key in keys if key not in used])
+        return used
+
+
 class Visibility(Protocol):
     """Waits until operations are stored."""
 

@@ -1,6 +1,6 @@
 """Tokens that let their bearer read one attachment or one large payload for a day, without a credential."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -25,13 +25,26 @@ class _Payload(msgspec.Struct, array_like=True, tag=2):
     size_bytes: int
 
 
+class _File(msgspec.Struct, array_like=True, tag=3):
+    key: str
+    size_bytes: int
+    mime_type: str
+
+
+class FileRef(NamedTuple):
+    """A file in the blob store."""
+
+    mime_type: str
+    blob: BlobRef
+
+
 class ReadTokens:
     """Makes and reads tokens."""
 
     def __init__(self, secret: bytes, clock: Clock) -> None:
-        self._tokens: SignedTokens[_Attachment | _Payload] = SignedTokens(
+        self._tokens: SignedTokens[_Attachment | _Payload | _File] = SignedTokens(
             secret,
-            _Attachment | _Payload,  # type: ignore[arg-type]  # a union is no type to mypy
+            _Attachment | _Payload | _File,  # type: ignore[arg-type]  # a union is no type to mypy
             clock,
             lifetime_s=LIFETIME_S,
         )
@@ -46,10 +59,16 @@ class ReadTokens:
         """A token for a payload in the blob store."""
         return self._tokens.encode(_Payload(ref.key, ref.size_bytes))
 
-    def decode(self, token: str) -> AttachmentRef | BlobRef | None:
+    def of_file(self, file: FileRef) -> str:
+        """A token for a file in the blob store."""
+        return self._tokens.encode(_File(file.blob.key, file.blob.size_bytes, file.mime_type))
+
+    def decode(self, token: str) -> AttachmentRef | BlobRef | FileRef | None:
         """What the token names; None for one that is forged or has expired."""
         found = self._tokens.decode(token)
         if isinstance(found, _Attachment):
             key = RunKey(found.project_id, found.start_time_us, found.run_id)
             return AttachmentRef(found.tenant_id, key, found.name)
+        if isinstance(found, _File):
+            return FileRef(found.mime_type, BlobRef(found.key, found.size_bytes))
         return BlobRef(found.key, found.size_bytes) if found is not None else None

@@ -9,7 +9,7 @@ from runstore.domain.blob_refs import BlobRef
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.runs import AttachmentRef
 from runstore.ingest.uploads import UploadKind, Uploads
-from runstore.query.read_tokens import ReadTokens
+from runstore.query.read_tokens import FileRef, ReadTokens
 from runstore.rpc.authentication import current_principal
 from runstore.rpc.mapping import set_time
 from runstore.storage.blobs import READ_CHUNK_BYTES, BlobMissing, BlobStore
@@ -86,6 +86,8 @@ class BlobServicer(blob_service_pb2_grpc.BlobServiceServicer):
         named = self._read_tokens.decode(read_token)
         if named is None:
             raise RunstoreError(ErrorReason.NOT_FOUND, "the token is not valid, or not any more")
+        if isinstance(named, FileRef):
+            return named
         if not isinstance(named, AttachmentRef):
             return _JSON, named
         file = await self._store.attachment(named)

@@ -10,6 +10,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from runstore.rpc.admin import AdminServicer
 from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.blobs import BlobServicer
+from runstore.rpc.datasets import DatasetServicer
+from runstore.rpc.examples import ExampleServicer
 from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.filters import FilterServicer
 from runstore.rpc.interceptor import CallInterceptor
@@ -25,6 +27,8 @@ from runstore.v1 import (
     admin_service_pb2_grpc,
     annotation_queue_service_pb2_grpc,
     blob_service_pb2_grpc,
+    dataset_service_pb2_grpc,
+    example_service_pb2_grpc,
     feedback_service_pb2_grpc,
     filter_service_pb2_grpc,
     project_service_pb2_grpc,
@@ -48,6 +52,8 @@ SERVICES = (
     "runstore.v1.RunDeletionService",
     "runstore.v1.ProjectService",
     "runstore.v1.AnnotationQueueService",
+    "runstore.v1.DatasetService",
+    "runstore.v1.ExampleService",
     "opentelemetry.proto.collector.trace.v1.TraceService",
     "runstore.v1.BlobService",
     "runstore.v1.AdminService",
@@ -69,6 +75,8 @@ class StoreServer:
         stats: RunStatsServicer,
         deletion: RunDeletionServicer,
         projects: ProjectServicer,
+        datasets: DatasetServicer,
+        examples: ExampleServicer,
         queues: AnnotationQueueServicer,
         admin: AdminServicer,
         blobs: BlobServicer,
@@ -96,6 +104,8 @@ class StoreServer:
         run_stats_service_pb2_grpc.add_RunStatsServiceServicer_to_server(stats, self._server)
         project_service_pb2_grpc.add_ProjectServiceServicer_to_server(projects, self._server)
         annotation_queue_service_pb2_grpc.add_AnnotationQueueServiceServicer_to_server(queues, self._server)
+        dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, self._server)
+        example_service_pb2_grpc.add_ExampleServiceServicer_to_server(examples, self._server)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(blobs, self._server)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs know only the threaded one

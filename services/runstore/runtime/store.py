@@ -12,12 +12,13 @@ from runstore.chat.openai import OpenAIChat
 from runstore.gateway.metrics import GatewayCollector
 from runstore.ingest.dead_letters import DeadLetters
 from runstore.ingest.delete_runs import DeleteRuns
+from runstore.ingest.example_contents import ExampleContents
 from runstore.ingest.ingest_feedback import IngestFeedback
 from runstore.ingest.ingest_runs import IngestRuns
 from runstore.ingest.log import Log
 from runstore.ingest.purge import Purge
 from runstore.ingest.sequence import Sequence
-from runstore.ingest.unused_blobs import UnusedBlobs
+from runstore.ingest.unused_blobs import AllRows, UnusedBlobs
 from runstore.ingest.uploads import UploadLimits, Uploads
 from runstore.ingest.visibility import Visibility
 from runstore.query.cursors import PageTokens
@@ -32,6 +33,8 @@ from runstore.rpc.admin import AdminServicer
 from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.authentication import Authenticator, KeyAuthentication, NoAuthentication
 from runstore.rpc.blobs import BlobServicer
+from runstore.rpc.datasets import DatasetServicer
+from runstore.rpc.examples import ExampleServicer
 from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.filters import FilterServicer
 from runstore.rpc.interceptor import CallInterceptor
@@ -106,6 +109,8 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
             observer,
             lambda: [] if settings.metrics_dir is None else GatewayCollector(settings.metrics_dir).pids(),
         )
+        blobs = open_blob_store(settings.blob_location, endpoint=settings.blob_endpoint)
+        unused = UnusedBlobs(blobs, AllRows(store, catalog.datasets), visibility, clock)
         server = await _server(
             settings, clock, catalog, store, log, visibility, blobs, unused, metrics, status
         )
@@ -167,6 +172,7 @@ async def _server(
     )
     dead_letters = DeadLetters(store.dead_letters, store, ingest, visibility)
     messages = RunMessages(read_tokens)
+    contents = ExampleContents(blobs, unused, uploads)
     return StoreServer(
         ingest=RunIngestServicer(ingest, visibility, uploads, metrics.ingest),
         query=RunQueryServicer(runs, messages),
@@ -184,6 +190,10 @@ async def _server(
         admin=AdminServicer(dead_letters, status, metrics.exposition),
         blobs=BlobServicer(uploads, blobs, store, read_tokens),
         interceptor=CallInterceptor(authenticator, metrics.calls),
+        datasets=DatasetServicer(
+            catalog.datasets, catalog.dataset_versions, catalog.examples, contents, clock
+        ),
+        examples=ExampleServicer(catalog.datasets, catalog.examples, contents, read_tokens),
     )
 
 

@@ -1,6 +1,7 @@
 """What arrives before a body does, or instead of it."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import structlog
@@ -14,7 +15,7 @@ LIMITS = BodyLimits(1_000, 1_000, 10, 4_000, 1_000, 1_000)
 
 async def post(headers: list[tuple[bytes, bytes]], messages: list[dict[str, Any]]) -> int:
     """The status of a POST whose body arrives as these messages."""
-    nobody: Any = None
+    nobody: Any = Mock()
     statuses: list[int] = []
     arriving = iter(messages)
 

@@ -79,6 +79,7 @@ def test_openapi_shows_each_route_once(http: httpx.Client) -> None:
         "/info",
         "/metrics",
     }
+    assert paths >= {"/datasets/{dataset_id}/versions/diff", "/v1/platform/datasets/{dataset_id}/examples"}
     assert paths >= {"/annotation-queues/{queue_id}/runs", "/v1/platform/annotation-queues/{queue_id}/items"}
     assert "multipart/form-data" in schema["paths"]["/runs/multipart"]["post"]["requestBody"]["content"]
     assert schema["paths"]["/info"]["get"]["security"] == []
