@@ -22,6 +22,7 @@ from runstore.gateway.routes_delete_v1 import delete_routes_v1
 from runstore.gateway.routes_examples import example_routes, platform_example_routes
 from runstore.gateway.routes_feedback import feedback_routes
 from runstore.gateway.routes_filters_v1 import filter_routes_v1
+from runstore.gateway.routes_groups_v1 import group_routes_v1
 from runstore.gateway.routes_ingest import ingest_routes
 from runstore.gateway.routes_metrics import metrics_routes
 from runstore.gateway.routes_otlp import otlp_routes
@@ -64,6 +65,7 @@ def create_app(
     app.include_router(otlp_routes(store, bodies))
     app.include_router(filter_routes_v1(store))
     app.include_router(stats_routes_v1(store))
+    app.include_router(group_routes_v1(store))
     app.include_router(delete_routes_v1(store))
     app.include_router(run_routes_v1(store))
     app.include_router(run_routes_v2(store, now_us))
