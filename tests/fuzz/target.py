@@ -56,11 +56,13 @@ from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.filters import FilterServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.projects import ProjectServicer
+from runstore.rpc.prompts import PromptServicer
 from runstore.rpc.run_deletion import RunDeletionServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_query import RunQueryServicer
 from runstore.rpc.run_stats import RunStatsServicer
 from runstore.rpc.server import StoreServer
+from runstore.rpc.tenants import TenantServicer
 from runstore.rpc.thread_query import ThreadQueryServicer
 from runstore.rpc.trace_query import TraceQueryServicer
 from runstore.runtime.clock import SystemClock
@@ -336,6 +338,8 @@ async def open_target() -> AsyncIterator[Target]:
                 deletion=cast("RunDeletionServicer", _Absent()),
                 projects=cast("ProjectServicer", _Absent()),
                 queues=cast("AnnotationQueueServicer", _Absent()),
+                prompts=cast("PromptServicer", _Absent()),
+                tenants=cast("TenantServicer", _Absent()),
                 admin=cast("AdminServicer", _Absent()),
                 blobs=BlobServicer(uploads, blobs, cast("Any", engine), read_tokens),
                 interceptor=CallInterceptor(NoAuthentication(), CallMetrics(registry)),

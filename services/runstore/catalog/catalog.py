@@ -16,7 +16,10 @@ from runstore.catalog.examples import ExampleCatalog
 from runstore.catalog.keys import KeyCatalog
 from runstore.catalog.migrations import migrate
 from runstore.catalog.projects import ProjectCatalog
+from runstore.catalog.prompt_commits import PromptCommitCatalog
+from runstore.catalog.prompts import PromptCatalog
 from runstore.catalog.queue_items import QueueItemCatalog
+from runstore.catalog.tenant_handles import TenantHandles
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.principals import DEFAULT_TENANT_ID, DEFAULT_TENANT_NAME
 from runstore.runtime.clock import Clock, SystemClock
@@ -37,6 +40,9 @@ class Catalog:
         self.keys = KeyCatalog(database, self.projects, clock)
         self.annotation_queues = AnnotationQueueCatalog(database, clock)
         self.queue_items = QueueItemCatalog(database, clock)
+        self.tenant_handles = TenantHandles(database)
+        self.prompts = PromptCatalog(database, self.tenant_handles, clock)
+        self.prompt_commits = PromptCommitCatalog(database, clock)
 
     async def secret(self, name: str) -> bytes:
         """32 random bytes that stay the same for this catalog for ever; made on first use, exactly once."""

@@ -19,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 """The newest migration; a database that says otherwise is migrated or, if newer, refused."""
 
 metadata = MetaData(
@@ -133,4 +133,73 @@ queue_reviews = Table(
     Column("status", String(16)),
     Column("reviewed_at_us", BigInteger, nullable=False),
     Column("override_added_at_us", BigInteger),
+)
+
+tenant_handles = Table(
+    "tenant_handles",
+    metadata,
+    Column("handle", String(128), primary_key=True),
+    Column("tenant_id", String(36), ForeignKey("tenants.id"), nullable=False, unique=True),
+)
+
+prompts = Table(
+    "prompts",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("tenant_id", String(36), ForeignKey("tenants.id"), nullable=False),
+    Column("handle", String(128), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("readme", Text, nullable=False),
+    # A JSON array of strings.
+    Column("tags", Text, nullable=False),
+    Column("is_public", Boolean, nullable=False),
+    Column("is_archived", Boolean, nullable=False),
+    Column("num_likes", BigInteger, nullable=False),
+    Column("num_downloads", BigInteger, nullable=False),
+    Column("num_views", BigInteger, nullable=False),
+    Column("num_commits", BigInteger, nullable=False),
+    Column("last_commit_id", String(36)),
+    Column("last_commit_hash", String(64)),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),
+    UniqueConstraint("tenant_id", "handle"),
+    Index(None, "tenant_id", "kind", "updated_at_us", "id"),
+    # What counting a list looks at.
+    Index(None, "tenant_id", "kind", "is_archived", "is_public"),
+    Index(None, "kind", "is_public", "is_archived", "updated_at_us", "id"),
+)
+
+prompt_commits = Table(
+    "prompt_commits",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("prompt_id", String(36), ForeignKey("prompts.id", ondelete="CASCADE"), nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("parent_id", String(36)),
+    Column("parent_hash", String(64)),
+    Column("manifest", LargeBinary, nullable=False),
+    Column("description", Text),
+    Column("num_downloads", BigInteger, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    UniqueConstraint("prompt_id", "number"),
+    UniqueConstraint("prompt_id", "hash"),
+)
+
+prompt_tags = Table(
+    "prompt_tags",
+    metadata,
+    Column("prompt_id", String(36), ForeignKey("prompts.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("commit_id", String(36), ForeignKey("prompt_commits.id", ondelete="CASCADE"), nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),
+)
+
+prompt_likes = Table(
+    "prompt_likes",
+    metadata,
+    Column("prompt_id", String(36), ForeignKey("prompts.id", ondelete="CASCADE"), primary_key=True),
+    Column("user", String(64), primary_key=True),
 )

@@ -20,6 +20,10 @@ class Principal:
     """Whether the caller may see and do what concerns all tenants."""
 
 
+ANONYMOUS = Principal("", None)
+"""Somebody without credentials, who sees what is public."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
     """A workspace: the boundary that no read or write crosses."""

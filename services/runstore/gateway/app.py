@@ -26,11 +26,13 @@ from runstore.gateway.routes_groups_v1 import group_routes_v1
 from runstore.gateway.routes_ingest import ingest_routes
 from runstore.gateway.routes_metrics import metrics_routes
 from runstore.gateway.routes_otlp import otlp_routes
+from runstore.gateway.routes_prompts import prompt_routes
 from runstore.gateway.routes_queue_items import queue_item_routes
 from runstore.gateway.routes_runs_v1 import run_routes_v1
 from runstore.gateway.routes_runs_v2 import run_routes_v2
 from runstore.gateway.routes_server import server_routes
 from runstore.gateway.routes_sessions import session_routes
+from runstore.gateway.routes_settings import settings_routes
 from runstore.gateway.routes_stats_v1 import stats_routes_v1
 from runstore.gateway.routes_threads import thread_routes
 from runstore.gateway.routes_traces import trace_routes
@@ -78,6 +80,8 @@ def create_app(
     app.include_router(dataset_routes(store))
     app.include_router(example_routes(store, bodies))
     app.include_router(platform_example_routes(store, bodies))
+    app.include_router(prompt_routes(store))
+    app.include_router(settings_routes(store))
     app.include_router(server_routes(store))
     app.include_router(metrics_routes(store, metrics, needs_keys=needs_keys))
     _document_security(app)

@@ -5,7 +5,7 @@ Contract runs-v1, section 2, and runs-v2, section 0.
 | routes | body |
 |---|---|
 | v1 reads and sessions | FastAPI: `{"detail": "…"}`, for 422 `{"detail": [{"loc", "msg", "type"}]}` |
-| v1 ingest, platform | Go: `{"error": "…", "details": "…"}` |
+| v1 ingest, platform, commits | Go: `{"error": "…", "details": "…"}` |
 | v2 | RFC 7807 `application/problem+json` |
 """
 
@@ -43,7 +43,7 @@ def dialect_of(method: str, path: str) -> Dialect:
     """The dialect that clients of a route expect; `path` is canonical."""
     if path.startswith("/api/v2/"):
         return Dialect.PROBLEM
-    if path.startswith("/v1/platform/"):
+    if path.startswith(("/v1/platform/", "/commits/")):
         return Dialect.GO
     return Dialect.GO if _is_ingest(method, path) else Dialect.FASTAPI
 

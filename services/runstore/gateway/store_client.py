@@ -27,6 +27,7 @@ from runstore.v1 import filter_service_pb2 as filters
 from runstore.v1 import filter_service_pb2_grpc as filters_grpc
 from runstore.v1 import project_service_pb2 as projects
 from runstore.v1 import project_service_pb2_grpc as projects_grpc
+from runstore.v1 import prompt_service_pb2_grpc as prompts_grpc
 from runstore.v1 import run_deletion_service_pb2 as deletions
 from runstore.v1 import run_deletion_service_pb2_grpc as deletions_grpc
 from runstore.v1 import run_ingest_service_pb2 as ingest
@@ -35,6 +36,7 @@ from runstore.v1 import run_query_service_pb2 as queries
 from runstore.v1 import run_query_service_pb2_grpc as queries_grpc
 from runstore.v1 import run_stats_service_pb2 as stats
 from runstore.v1 import run_stats_service_pb2_grpc as stats_grpc
+from runstore.v1 import tenant_service_pb2_grpc as tenants_grpc
 from runstore.v1 import thread_query_service_pb2 as threads
 from runstore.v1 import thread_query_service_pb2_grpc as threads_grpc
 from runstore.v1 import trace_query_service_pb2 as traces
@@ -149,9 +151,11 @@ class StoreClient:
         self._threads = threads_grpc.ThreadQueryServiceStub(channel)
         self._projects = projects_grpc.ProjectServiceStub(channel)
         self.annotation_queues = queues_grpc.AnnotationQueueServiceStub(channel)
-        """What `ask` can ask about annotation queues."""
         self.datasets = datasets_grpc.DatasetServiceStub(channel)
         self.examples = examples_grpc.ExampleServiceStub(channel)
+        """What `ask` can ask about annotation queues, likewise the others without a method of their own."""
+        self.prompts = prompts_grpc.PromptServiceStub(channel)
+        self.tenants = tenants_grpc.TenantServiceStub(channel)
         self._blobs = blobs_grpc.BlobServiceStub(channel)
         self._health = health_pb2_grpc.HealthStub(channel)
 

@@ -10,7 +10,8 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from runstore.domain.errors import ErrorReason, RunstoreError
-from runstore.rpc.authentication import Authenticator, current_principal
+from runstore.domain.principals import ANONYMOUS, Principal
+from runstore.rpc.authentication import Authenticator, credential, current_principal
 from runstore.rpc.call_line import CallLine, current_call
 from runstore.rpc.call_metrics import CallMetrics
 from runstore.rpc.mapping import error_reason
@@ -29,6 +30,12 @@ _OPEN_METHODS = (
     "/grpc.reflection.v1.ServerReflection/",
     # The token in the request is the credential.
     "/runstore.v1.BlobService/ReadBlob",
+)
+
+# What they show to a caller without credentials is public.
+_PUBLIC_METHODS = frozenset(
+    f"/runstore.v1.PromptService/{method}"
+    for method in ("GetPrompt", "ListPrompts", "GetPromptCommit", "ListPromptCommits", "ListPromptTags")
 )
 
 _OPERATORS_SERVICE = "/runstore.v1.AdminService/"
@@ -127,13 +134,27 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         current_call.set(line)
         if line.method in _OPEN_METHODS:
             return
-        principal = await self._authenticator.principal(metadata)
-        if not principal.tenant_id and not line.method.startswith(_OPERATORS_SERVICE):
+        principal = await self._principal(metadata, line.method)
+        if (
+            principal.is_operator
+            and not principal.tenant_id
+            and not line.method.startswith(_OPERATORS_SERVICE)
+        ):
             raise RunstoreError(
                 ErrorReason.PERMISSION_DENIED, "the operator's key is no API key: runstore keys create"
             )
         line.tenant_id = principal.tenant_id
         current_principal.set(principal)
+
+    async def _principal(self, metadata: dict[str, str], method: str) -> Principal:
+        try:
+            return await self._authenticator.principal(metadata)
+        except RunstoreError as error:
+            if error.reason is not ErrorReason.UNAUTHENTICATED or credential(metadata):
+                raise
+            if method not in _PUBLIC_METHODS:
+                raise
+            return ANONYMOUS
 
     async def _fail(self, context: _Context, error: BaseException, line: CallLine) -> None:
         """End the call with the status of a known error; an unknown one is INTERNAL and says nothing more."""

@@ -17,10 +17,12 @@ from runstore.rpc.filters import FilterServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.otlp import OtlpServicer
 from runstore.rpc.projects import ProjectServicer
+from runstore.rpc.prompts import PromptServicer
 from runstore.rpc.run_deletion import RunDeletionServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_query import RunQueryServicer
 from runstore.rpc.run_stats import RunStatsServicer
+from runstore.rpc.tenants import TenantServicer
 from runstore.rpc.thread_query import ThreadQueryServicer
 from runstore.rpc.trace_query import TraceQueryServicer
 from runstore.v1 import (
@@ -32,10 +34,12 @@ from runstore.v1 import (
     feedback_service_pb2_grpc,
     filter_service_pb2_grpc,
     project_service_pb2_grpc,
+    prompt_service_pb2_grpc,
     run_deletion_service_pb2_grpc,
     run_ingest_service_pb2_grpc,
     run_query_service_pb2_grpc,
     run_stats_service_pb2_grpc,
+    tenant_service_pb2_grpc,
     thread_query_service_pb2_grpc,
     trace_query_service_pb2_grpc,
 )
@@ -54,6 +58,8 @@ SERVICES = (
     "runstore.v1.AnnotationQueueService",
     "runstore.v1.DatasetService",
     "runstore.v1.ExampleService",
+    "runstore.v1.PromptService",
+    "runstore.v1.TenantService",
     "opentelemetry.proto.collector.trace.v1.TraceService",
     "runstore.v1.BlobService",
     "runstore.v1.AdminService",
@@ -78,6 +84,8 @@ class StoreServer:
         datasets: DatasetServicer,
         examples: ExampleServicer,
         queues: AnnotationQueueServicer,
+        prompts: PromptServicer,
+        tenants: TenantServicer,
         admin: AdminServicer,
         blobs: BlobServicer,
         interceptor: CallInterceptor,
@@ -106,6 +114,8 @@ class StoreServer:
         annotation_queue_service_pb2_grpc.add_AnnotationQueueServiceServicer_to_server(queues, self._server)
         dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, self._server)
         example_service_pb2_grpc.add_ExampleServiceServicer_to_server(examples, self._server)
+        prompt_service_pb2_grpc.add_PromptServiceServicer_to_server(prompts, self._server)
+        tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(tenants, self._server)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(blobs, self._server)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs know only the threaded one

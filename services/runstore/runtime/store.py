@@ -39,12 +39,14 @@ from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.filters import FilterServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.projects import ProjectServicer
+from runstore.rpc.prompts import PromptServicer
 from runstore.rpc.run_deletion import RunDeletionServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_messages import RunMessages
 from runstore.rpc.run_query import RunQueryServicer
 from runstore.rpc.run_stats import RunStatsServicer
 from runstore.rpc.server import StoreServer
+from runstore.rpc.tenants import TenantServicer
 from runstore.rpc.thread_query import ThreadQueryServicer
 from runstore.rpc.trace_query import TraceQueryServicer
 from runstore.runtime.clock import Clock, SystemClock
@@ -187,6 +189,8 @@ async def _server(
         deletion=RunDeletionServicer(DeleteRuns(ingest, visibility, store.deletions)),
         projects=ProjectServicer(catalog.projects, store, visibility, unused, clock),
         queues=AnnotationQueueServicer(catalog, runs, page_tokens, clock),
+        prompts=PromptServicer(catalog.prompts, catalog.prompt_commits),
+        tenants=TenantServicer(catalog.tenant_handles),
         admin=AdminServicer(dead_letters, status, metrics.exposition),
         blobs=BlobServicer(uploads, blobs, store, read_tokens),
         interceptor=CallInterceptor(authenticator, metrics.calls),
