@@ -48,6 +48,9 @@ _SHAPES: dict[tuple[bool, bool], tuple[Callable[..., Any], str]] = {
     (True, True): (grpc.stream_stream_rpc_method_handler, "stream_stream"),
 }
 
+# A client takes 8 KiB of headers, twelve bytes to a character at most; refusals may repeat what was sent.
+_MAX_MESSAGE_CHARS = 500
+
 _ASK_FOR_LESS = "ask for less, by a shorter time, fewer projects, smaller pages or fewer fields"
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -175,6 +178,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         else:
             logger.error("call_failed", method=line.method, exc_info=error)
             refusal = RunstoreError(ErrorReason.INTERNAL, "internal error")
+        if len(refusal.message) > _MAX_MESSAGE_CHARS:
+            text = f"{refusal.message[:_MAX_MESSAGE_CHARS]}…"
+            refusal = RunstoreError(refusal.reason, text, field=refusal.field)
         line.end(refusal.reason.grpc_code, reason=refusal.reason.name, field=refusal.field)
         await context.abort(
             grpc.StatusCode[refusal.reason.grpc_code], refusal.message, _error_metadata(refusal)

@@ -106,6 +106,14 @@ async def test_known_error_arrives_whole(server: Server, reason: ErrorReason) ->
     assert error_pb2.ErrorReason.Name(detail.reason) == f"ERROR_REASON_{reason.name}"
 
 
+async def test_long_message_arrives_cut(server: Server) -> None:
+    """A refusal that repeats a long text is still the refusal; headers have a limit that nobody may meet."""
+    server.servicer.failure = RunstoreError(ErrorReason.NOT_FOUND, "\N{SNOWMAN}" * 100_000, field="name")
+    code, message, detail = await server.error(server.stub.WriteRuns(pb.WriteRunsRequest()))
+    assert (code, detail.field) == (grpc.StatusCode.NOT_FOUND, "name")
+    assert message == "\N{SNOWMAN}" * 500 + "…"
+
+
 @pytest.mark.parametrize(
     ("failure", "code", "reason"),
     [
