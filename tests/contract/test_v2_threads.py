@@ -435,6 +435,94 @@ async def test_search_in_plain_language_is_refused(sdk: Any, talk: Talk) -> None
             [item async for item in items_of(query)(**arguments, ai_search=" ")]
 
 
+async def test_usage_of_subtrees(sdk: Any, talk: Talk) -> None:
+    """With subtree usage a root's values are those of its trace; a run without children keeps its own."""
+    fields = ["ID", "TOTAL_TOKENS", "TOTAL_COST", "FIRST_TOKEN_TIME", "PROMPT_TOKEN_DETAILS", "IS_ROOT"]
+    arguments = {"project_ids": [talk.project_id], "trace_id": talk.turns[0], "selects": fields}
+    own = {run.id: run async for run in sdk.runs.query(**arguments)}
+    assert own[talk.turns[0]].total_tokens is None
+    runs = {run.id: run async for run in sdk.runs.query(**arguments, include_subtree_usage=True)}
+    root = runs.pop(talk.turns[0])
+    assert (root.total_tokens, root.total_cost) == (30, 0.006)
+    assert root.first_token_time == STARTED + timedelta(seconds=1)
+    assert root.prompt_token_details.raw == {"cache_read": 8}
+    assert all(run.to_dict() == own[run_id].to_dict() for run_id, run in runs.items())
+    filtered = sdk.runs.query(**arguments, include_subtree_usage=True, is_root=True)
+    assert [run.total_tokens async for run in filtered] == [30]
+
+
+def test_experiments_on_a_dataset(server: Server, client: Client, project: str) -> None:
+    """Runs of every project that refers to the dataset, however long ago, and of no other."""
+    dataset_id, run_id, at = uuid.uuid4(), uuid.uuid4(), datetime.now(UTC) - timedelta(days=30)
+    body = {"name": project, "reference_dataset_id": str(dataset_id), "start_time": at.isoformat()}
+    assert httpx.post(f"{server.url}/sessions", json=body).status_code == 200
+    client.create_run("old", {}, "tool", id=run_id, start_time=at, project_name=project)
+    client.create_run("other", {}, "tool", id=uuid.uuid4(), start_time=at, project_name=f"{project}-2")
+    client.flush()
+
+    def listed(dataset: uuid.UUID, **more: Any) -> list[str]:
+        answer = httpx.post(
+            f"{server.url}/api/v2/runs/query", json={"reference_dataset_id": str(dataset), **more}
+        )
+        return [run["id"] for run in answer.json()["items"]]
+
+    assert listed(dataset_id) == [str(run_id)]
+    assert listed(dataset_id, min_start_time=datetime.now(UTC).isoformat()) == []
+    assert listed(uuid.uuid4()) == []
+
+
+async def test_feedback_of_a_time(sdk: Any, client: Client, project: str) -> None:
+    """Bounds narrow the feedback that filters look at, in runs and in traces; alone they are refused."""
+    run_id, at = uuid.uuid4(), datetime.now(UTC)
+    client.create_run("judged", {}, "tool", id=run_id, start_time=at, project_name=project)
+    project_id = str(client.read_project(project_name=project).id)
+    client.create_feedback(run_id, key="helpful", score=1, session_id=project_id)
+    judged = 'eq(feedback_key, "helpful")'
+    before, after = at - timedelta(minutes=1), at + timedelta(minutes=10)
+    for bounds, count in (
+        ({"min_feedback_modified_at": before}, 1),
+        ({"max_feedback_modified_at": after}, 1),
+        ({"min_feedback_modified_at": before, "max_feedback_modified_at": after}, 1),
+        ({"min_feedback_modified_at": after}, 0),
+        ({"max_feedback_modified_at": before}, 0),
+    ):
+        runs = [run async for run in sdk.runs.query(project_ids=[project_id], filter=judged, **bounds)]
+        traces = sdk.traces.query(project_id=project_id, trace_filter=judged, **bounds)
+        assert (len(runs), len([trace async for trace in traces])) == (count, count), bounds
+    with pytest.raises(BadRequestError, match="feedback"):
+        [run async for run in sdk.runs.query(project_ids=[project_id], min_feedback_modified_at=before)]
+    with pytest.raises(BadRequestError, match="feedback"):
+        [t async for t in sdk.traces.query(project_id=project_id, min_feedback_modified_at=before)]
+
+
+async def test_threads_and_their_feedback(sdk: Any, client: Client, project: str) -> None:
+    """Feedback on a turn shows in lists and statistics of threads, and thread filters find it."""
+    project_id = ""
+    for thread_id, score in (("good", 1.0), ("bad", 0.0)):
+        run_id = uuid.uuid4()
+        metadata = {"metadata": {"thread_id": thread_id}}
+        client.create_run("turn", {}, "chain", id=run_id, project_name=project, extra=metadata)
+        project_id = str(client.read_project(project_name=project).id)
+        client.create_feedback(run_id, key="helpful", score=score, comment=thread_id, session_id=project_id)
+    threads = {thread.thread_id: thread async for thread in sdk.threads.query(project_id=project_id)}
+    assert {name: thread.feedback_stats["helpful"].avg for name, thread in threads.items()} == {
+        "good": 1.0,
+        "bad": 0.0,
+    }
+    liked = 'and(eq(feedback_key, "helpful"), eq(feedback_score, 1))'
+    for conditions in ({"thread_filter": liked}, {"trace_filter": liked}, {"tree_filter": liked}):
+        found = sdk.threads.query(project_id=project_id, **conditions)
+        assert [thread.thread_id async for thread in found] == ["good"]
+    stats = await sdk.threads.aggregate_stats(
+        project_id=project_id, select=["THREAD_COUNT", "THREAD_FEEDBACK_STATS"], thread_filter=liked
+    )
+    assert (stats.thread_count, stats.thread_feedback_stats["helpful"].n) == (1, 1)
+    one = await sdk.threads.stats("bad", session_id=project_id, selects=["FEEDBACK_STATS"])
+    assert one.feedback_stats["helpful"].comments == ["bad"]
+    with pytest.raises(BadRequestError, match="thread_filter"):
+        [t async for t in sdk.threads.query(project_id=project_id, thread_filter='eq(name, "n")')]
+
+
 def test_the_sdks_lists_of_selects_were_found() -> None:
     """The selects above are those of the SDK, and RunSelectField is among what traces take."""
     assert (len(AGGREGATE_STATS), len(THREAD_STATS), len(TURN_FIELDS)) == (20, 17, 25)

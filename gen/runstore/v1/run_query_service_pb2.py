@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from runstore.v1 import run_pb2 as runstore_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#runstore/v1/run_query_service.proto\x12\x0brunstore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15runstore/v1/run.proto\"\xb1\x04\n\x0fListRunsRequest\x12\x13\n\x0bproject_ids\x18\x01 \x03(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x15\n\x08trace_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rparent_run_id\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x1d\n\x15reference_example_ids\x18\x05 \x03(\t\x12&\n\x08run_type\x18\x06 \x01(\x0e\x32\x14.runstore.v1.RunType\x12\x14\n\x07is_root\x18\x07 \x01(\x08H\x02\x88\x01\x01\x12\x16\n\thas_error\x18\x08 \x01(\x08H\x03\x88\x01\x01\x12\x32\n\x0emin_start_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0emax_start_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x66ilter\x18\x0b \x01(\t\x12\x14\n\x0ctrace_filter\x18\x0c \x01(\t\x12\x13\n\x0btree_filter\x18\r \x01(\t\x12%\n\x06\x66ields\x18\x0e \x03(\x0e\x32\x15.runstore.v1.RunField\x12*\n\nsort_order\x18\x0f \x01(\x0e\x32\x16.runstore.v1.SortOrder\x12\x11\n\tpage_size\x18\x10 \x01(\x05\x12\x12\n\npage_token\x18\x11 \x01(\tB\x0b\n\t_trace_idB\x10\n\x0e_parent_run_idB\n\n\x08_is_rootB\x0c\n\n_has_error\"h\n\x10ListRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.runstore.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x1b\n\x13previous_page_token\x18\x03 \x01(\t\"j\n\rGetRunRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\nproject_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12%\n\x06\x66ields\x18\x03 \x03(\x0e\x32\x15.runstore.v1.RunFieldB\r\n\x0b_project_id\"/\n\x0eGetRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.runstore.v1.Run\"@\n\x11\x45xportRunsRequest\x12+\n\x05query\x18\x01 \x01(\x0b\x32\x1c.runstore.v1.ListRunsRequest\"J\n\x12\x45xportRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.runstore.v1.Run\x12\x14\n\x0cresume_token\x18\x02 \x01(\t2\xee\x01\n\x0fRunQueryService\x12G\n\x08ListRuns\x12\x1c.runstore.v1.ListRunsRequest\x1a\x1d.runstore.v1.ListRunsResponse\x12\x41\n\x06GetRun\x12\x1a.runstore.v1.GetRunRequest\x1a\x1b.runstore.v1.GetRunResponse\x12O\n\nExportRuns\x12\x1e.runstore.v1.ExportRunsRequest\x1a\x1f.runstore.v1.ExportRunsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#runstore/v1/run_query_service.proto\x12\x0brunstore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15runstore/v1/run.proto\"\xc9\x05\n\x0fListRunsRequest\x12\x13\n\x0bproject_ids\x18\x01 \x03(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x15\n\x08trace_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rparent_run_id\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x1d\n\x15reference_example_ids\x18\x05 \x03(\t\x12&\n\x08run_type\x18\x06 \x01(\x0e\x32\x14.runstore.v1.RunType\x12\x14\n\x07is_root\x18\x07 \x01(\x08H\x02\x88\x01\x01\x12\x16\n\thas_error\x18\x08 \x01(\x08H\x03\x88\x01\x01\x12\x32\n\x0emin_start_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0emax_start_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x66ilter\x18\x0b \x01(\t\x12\x14\n\x0ctrace_filter\x18\x0c \x01(\t\x12\x13\n\x0btree_filter\x18\r \x01(\t\x12%\n\x06\x66ields\x18\x0e \x03(\x0e\x32\x15.runstore.v1.RunField\x12*\n\nsort_order\x18\x0f \x01(\x0e\x32\x16.runstore.v1.SortOrder\x12\x11\n\tpage_size\x18\x10 \x01(\x05\x12\x12\n\npage_token\x18\x11 \x01(\t\x12<\n\x18min_feedback_modified_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12<\n\x18max_feedback_modified_at\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12with_subtree_usage\x18\x14 \x01(\x08\x42\x0b\n\t_trace_idB\x10\n\x0e_parent_run_idB\n\n\x08_is_rootB\x0c\n\n_has_error\"h\n\x10ListRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.runstore.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x1b\n\x13previous_page_token\x18\x03 \x01(\t\"j\n\rGetRunRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\nproject_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12%\n\x06\x66ields\x18\x03 \x03(\x0e\x32\x15.runstore.v1.RunFieldB\r\n\x0b_project_id\"/\n\x0eGetRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.runstore.v1.Run\"@\n\x11\x45xportRunsRequest\x12+\n\x05query\x18\x01 \x01(\x0b\x32\x1c.runstore.v1.ListRunsRequest\"J\n\x12\x45xportRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.runstore.v1.Run\x12\x14\n\x0cresume_token\x18\x02 \x01(\t2\xee\x01\n\x0fRunQueryService\x12G\n\x08ListRuns\x12\x1c.runstore.v1.ListRunsRequest\x1a\x1d.runstore.v1.ListRunsResponse\x12\x41\n\x06GetRun\x12\x1a.runstore.v1.GetRunRequest\x1a\x1b.runstore.v1.GetRunResponse\x12O\n\nExportRuns\x12\x1e.runstore.v1.ExportRunsRequest\x1a\x1f.runstore.v1.ExportRunsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,17 +34,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runstore.v1.run_query_servi
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTRUNSREQUEST']._serialized_start=109
-  _globals['_LISTRUNSREQUEST']._serialized_end=670
-  _globals['_LISTRUNSRESPONSE']._serialized_start=672
-  _globals['_LISTRUNSRESPONSE']._serialized_end=776
-  _globals['_GETRUNREQUEST']._serialized_start=778
-  _globals['_GETRUNREQUEST']._serialized_end=884
-  _globals['_GETRUNRESPONSE']._serialized_start=886
-  _globals['_GETRUNRESPONSE']._serialized_end=933
-  _globals['_EXPORTRUNSREQUEST']._serialized_start=935
-  _globals['_EXPORTRUNSREQUEST']._serialized_end=999
-  _globals['_EXPORTRUNSRESPONSE']._serialized_start=1001
-  _globals['_EXPORTRUNSRESPONSE']._serialized_end=1075
-  _globals['_RUNQUERYSERVICE']._serialized_start=1078
-  _globals['_RUNQUERYSERVICE']._serialized_end=1316
+  _globals['_LISTRUNSREQUEST']._serialized_end=822
+  _globals['_LISTRUNSRESPONSE']._serialized_start=824
+  _globals['_LISTRUNSRESPONSE']._serialized_end=928
+  _globals['_GETRUNREQUEST']._serialized_start=930
+  _globals['_GETRUNREQUEST']._serialized_end=1036
+  _globals['_GETRUNRESPONSE']._serialized_start=1038
+  _globals['_GETRUNRESPONSE']._serialized_end=1085
+  _globals['_EXPORTRUNSREQUEST']._serialized_start=1087
+  _globals['_EXPORTRUNSREQUEST']._serialized_end=1151
+  _globals['_EXPORTRUNSRESPONSE']._serialized_start=1153
+  _globals['_EXPORTRUNSRESPONSE']._serialized_end=1227
+  _globals['_RUNQUERYSERVICE']._serialized_start=1230
+  _globals['_RUNQUERYSERVICE']._serialized_end=1468
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,9 @@ class ListRunsRequest(_message.Message):
     SORT_ORDER_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MIN_FEEDBACK_MODIFIED_AT_FIELD_NUMBER: _builtins.int
+    MAX_FEEDBACK_MODIFIED_AT_FIELD_NUMBER: _builtins.int
+    WITH_SUBTREE_USAGE_FIELD_NUMBER: _builtins.int
     trace_id: _builtins.str
     """Runs of this trace."""
     parent_run_id: _builtins.str
@@ -67,6 +70,8 @@ class ListRunsRequest(_message.Message):
     """Runs a page: 0 means 100, above 1,000 means 1,000, negative is refused."""
     page_token: _builtins.str
     """Either token of another page of the same query; empty for the first page."""
+    with_subtree_usage: _builtins.bool
+    """Whether the selected tokens, costs and first token time of a run are those of it and everything below it."""
     @_builtins.property
     def project_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Projects, at most 100."""
@@ -91,6 +96,14 @@ class ListRunsRequest(_message.Message):
     def fields(self) -> _containers.RepeatedScalarFieldContainer[_run_pb2.RunField.ValueType]:
         """Fields to return; `id` alone when empty. Only what is selected is read."""
 
+    @_builtins.property
+    def min_feedback_modified_at(self) -> _timestamp_pb2.Timestamp:
+        """Feedback that filters look at was modified at this time or later; needs a filter with a condition on it."""
+
+    @_builtins.property
+    def max_feedback_modified_at(self) -> _timestamp_pb2.Timestamp:
+        """Feedback that filters look at was modified before this time; as `min_feedback_modified_at`."""
+
     def __init__(
         self,
         *,
@@ -111,10 +124,13 @@ class ListRunsRequest(_message.Message):
         sort_order: _run_pb2.SortOrder.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        min_feedback_modified_at: _timestamp_pb2.Timestamp | None = ...,
+        max_feedback_modified_at: _timestamp_pb2.Timestamp | None = ...,
+        with_subtree_usage: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_has_error", b"_has_error", "_is_root", b"_is_root", "_parent_run_id", b"_parent_run_id", "_trace_id", b"_trace_id", "has_error", b"has_error", "is_root", b"is_root", "max_start_time", b"max_start_time", "min_start_time", b"min_start_time", "parent_run_id", b"parent_run_id", "trace_id", b"trace_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_has_error", b"_has_error", "_is_root", b"_is_root", "_parent_run_id", b"_parent_run_id", "_trace_id", b"_trace_id", "has_error", b"has_error", "is_root", b"is_root", "max_feedback_modified_at", b"max_feedback_modified_at", "max_start_time", b"max_start_time", "min_feedback_modified_at", b"min_feedback_modified_at", "min_start_time", b"min_start_time", "parent_run_id", b"parent_run_id", "trace_id", b"trace_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_has_error", b"_has_error", "_is_root", b"_is_root", "_parent_run_id", b"_parent_run_id", "_trace_id", b"_trace_id", "fields", b"fields", "filter", b"filter", "has_error", b"has_error", "ids", b"ids", "is_root", b"is_root", "max_start_time", b"max_start_time", "min_start_time", b"min_start_time", "page_size", b"page_size", "page_token", b"page_token", "parent_run_id", b"parent_run_id", "project_ids", b"project_ids", "reference_example_ids", b"reference_example_ids", "run_type", b"run_type", "sort_order", b"sort_order", "trace_filter", b"trace_filter", "trace_id", b"trace_id", "tree_filter", b"tree_filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_has_error", b"_has_error", "_is_root", b"_is_root", "_parent_run_id", b"_parent_run_id", "_trace_id", b"_trace_id", "fields", b"fields", "filter", b"filter", "has_error", b"has_error", "ids", b"ids", "is_root", b"is_root", "max_feedback_modified_at", b"max_feedback_modified_at", "max_start_time", b"max_start_time", "min_feedback_modified_at", b"min_feedback_modified_at", "min_start_time", b"min_start_time", "page_size", b"page_size", "page_token", b"page_token", "parent_run_id", b"parent_run_id", "project_ids", b"project_ids", "reference_example_ids", b"reference_example_ids", "run_type", b"run_type", "sort_order", b"sort_order", "trace_filter", b"trace_filter", "trace_id", b"trace_id", "tree_filter", b"tree_filter", "with_subtree_usage", b"with_subtree_usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__has_error: _TypeAlias = _typing.Literal["has_error"]  # noqa: Y015
     _WhichOneofArgType__has_error: _TypeAlias = _typing.Literal["_has_error", b"_has_error"]  # noqa: Y015

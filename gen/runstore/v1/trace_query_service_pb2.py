@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from runstore.v1 import run_pb2 as runstore_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%runstore/v1/trace_query_service.proto\x12\x0brunstore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15runstore/v1/run.proto\"\xaf\x02\n\x11ListTracesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x32\n\x0emin_start_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0emax_start_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0ctrace_filter\x18\x04 \x01(\t\x12\x13\n\x0btree_filter\x18\x05 \x01(\t\x12\x11\n\ttrace_ids\x18\x06 \x03(\t\x12%\n\x06\x66ields\x18\x07 \x03(\x0e\x32\x15.runstore.v1.RunField\x12\x12\n\nwith_usage\x18\x08 \x01(\x08\x12\x11\n\tpage_size\x18\t \x01(\x05\x12\x12\n\npage_token\x18\n \x01(\t\"Q\n\x12ListTracesResponse\x12\"\n\x06traces\x18\x01 \x03(\x0b\x32\x12.runstore.v1.Trace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\x05Trace\x12\"\n\x08root_run\x18\x01 \x01(\x0b\x32\x10.runstore.v1.Run\x12&\n\x05usage\x18\x02 \x01(\x0b\x32\x17.runstore.v1.TraceUsage\"\x90\x07\n\nTraceUsage\x12\x19\n\x0ctotal_tokens\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\rprompt_tokens\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x1e\n\x11\x63ompletion_tokens\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x17\n\ntotal_cost\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x18\n\x0bprompt_cost\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x1c\n\x0f\x63ompletion_cost\x18\x06 \x01(\tH\x05\x88\x01\x01\x12M\n\x14prompt_token_details\x18\x07 \x03(\x0b\x32/.runstore.v1.TraceUsage.PromptTokenDetailsEntry\x12U\n\x18\x63ompletion_token_details\x18\x08 \x03(\x0b\x32\x33.runstore.v1.TraceUsage.CompletionTokenDetailsEntry\x12K\n\x13prompt_cost_details\x18\t \x03(\x0b\x32..runstore.v1.TraceUsage.PromptCostDetailsEntry\x12S\n\x17\x63ompletion_cost_details\x18\n \x03(\x0b\x32\x32.runstore.v1.TraceUsage.CompletionCostDetailsEntry\x12\x34\n\x10\x66irst_token_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x39\n\x17PromptTokenDetailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a=\n\x1b\x43ompletionTokenDetailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x38\n\x16PromptCostDetailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a<\n\x1a\x43ompletionCostDetailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_total_tokensB\x10\n\x0e_prompt_tokensB\x14\n\x12_completion_tokensB\r\n\x0b_total_costB\x0e\n\x0c_prompt_costB\x12\n\x10_completion_cost\"\x82\x02\n\x14ListTraceRunsRequest\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x32\n\x0emin_start_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0emax_start_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x06\x66ields\x18\x06 \x03(\x0e\x32\x15.runstore.v1.RunField\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\"P\n\x15ListTraceRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.runstore.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xba\x01\n\x11TraceQueryService\x12M\n\nListTraces\x12\x1e.runstore.v1.ListTracesRequest\x1a\x1f.runstore.v1.ListTracesResponse\x12V\n\rListTraceRuns\x12!.runstore.v1.ListTraceRunsRequest\x1a\".runstore.v1.ListTraceRunsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%runstore/v1/trace_query_service.proto\x12\x0brunstore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15runstore/v1/run.proto\"\xab\x03\n\x11ListTracesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x32\n\x0emin_start_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0emax_start_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0ctrace_filter\x18\x04 \x01(\t\x12\x13\n\x0btree_filter\x18\x05 \x01(\t\x12\x11\n\ttrace_ids\x18\x06 \x03(\t\x12%\n\x06\x66ields\x18\x07 \x03(\x0e\x32\x15.runstore.v1.RunField\x12\x12\n\nwith_usage\x18\x08 \x01(\x08\x12\x11\n\tpage_size\x18\t \x01(\x05\x12\x12\n\npage_token\x18\n \x01(\t\x12<\n\x18min_feedback_modified_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12<\n\x18max_feedback_modified_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Q\n\x12ListTracesResponse\x12\"\n\x06traces\x18\x01 \x03(\x0b\x32\x12.runstore.v1.Trace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\x05Trace\x12\"\n\x08root_run\x18\x01 \x01(\x0b\x32\x10.runstore.v1.Run\x12&\n\x05usage\x18\x02 \x01(\x0b\x32\x17.runstore.v1.TraceUsage\"\x90\x07\n\nTraceUsage\x12\x19\n\x0ctotal_tokens\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\rprompt_tokens\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x1e\n\x11\x63ompletion_tokens\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x17\n\ntotal_cost\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x18\n\x0bprompt_cost\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x1c\n\x0f\x63ompletion_cost\x18\x06 \x01(\tH\x05\x88\x01\x01\x12M\n\x14prompt_token_details\x18\x07 \x03(\x0b\x32/.runstore.v1.TraceUsage.PromptTokenDetailsEntry\x12U\n\x18\x63ompletion_token_details\x18\x08 \x03(\x0b\x32\x33.runstore.v1.TraceUsage.CompletionTokenDetailsEntry\x12K\n\x13prompt_cost_details\x18\t \x03(\x0b\x32..runstore.v1.TraceUsage.PromptCostDetailsEntry\x12S\n\x17\x63ompletion_cost_details\x18\n \x03(\x0b\x32\x32.runstore.v1.TraceUsage.CompletionCostDetailsEntry\x12\x34\n\x10\x66irst_token_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a\x39\n\x17PromptTokenDetailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a=\n\x1b\x43ompletionTokenDetailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x38\n\x16PromptCostDetailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a<\n\x1a\x43ompletionCostDetailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_total_tokensB\x10\n\x0e_prompt_tokensB\x14\n\x12_completion_tokensB\r\n\x0b_total_costB\x0e\n\x0c_prompt_costB\x12\n\x10_completion_cost\"\x82\x02\n\x14ListTraceRunsRequest\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x32\n\x0emin_start_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0emax_start_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x06\x66ields\x18\x06 \x03(\x0e\x32\x15.runstore.v1.RunField\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\"P\n\x15ListTraceRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.runstore.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xba\x01\n\x11TraceQueryService\x12M\n\nListTraces\x12\x1e.runstore.v1.ListTracesRequest\x1a\x1f.runstore.v1.ListTracesResponse\x12V\n\rListTraceRuns\x12!.runstore.v1.ListTraceRunsRequest\x1a\".runstore.v1.ListTraceRunsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,25 +42,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRACEUSAGE_COMPLETIONCOSTDETAILSENTRY']._loaded_options = None
   _globals['_TRACEUSAGE_COMPLETIONCOSTDETAILSENTRY']._serialized_options = b'8\001'
   _globals['_LISTTRACESREQUEST']._serialized_start=111
-  _globals['_LISTTRACESREQUEST']._serialized_end=414
-  _globals['_LISTTRACESRESPONSE']._serialized_start=416
-  _globals['_LISTTRACESRESPONSE']._serialized_end=497
-  _globals['_TRACE']._serialized_start=499
-  _globals['_TRACE']._serialized_end=582
-  _globals['_TRACEUSAGE']._serialized_start=585
-  _globals['_TRACEUSAGE']._serialized_end=1497
-  _globals['_TRACEUSAGE_PROMPTTOKENDETAILSENTRY']._serialized_start=1149
-  _globals['_TRACEUSAGE_PROMPTTOKENDETAILSENTRY']._serialized_end=1206
-  _globals['_TRACEUSAGE_COMPLETIONTOKENDETAILSENTRY']._serialized_start=1208
-  _globals['_TRACEUSAGE_COMPLETIONTOKENDETAILSENTRY']._serialized_end=1269
-  _globals['_TRACEUSAGE_PROMPTCOSTDETAILSENTRY']._serialized_start=1271
-  _globals['_TRACEUSAGE_PROMPTCOSTDETAILSENTRY']._serialized_end=1327
-  _globals['_TRACEUSAGE_COMPLETIONCOSTDETAILSENTRY']._serialized_start=1329
-  _globals['_TRACEUSAGE_COMPLETIONCOSTDETAILSENTRY']._serialized_end=1389
-  _globals['_LISTTRACERUNSREQUEST']._serialized_start=1500
-  _globals['_LISTTRACERUNSREQUEST']._serialized_end=1758
-  _globals['_LISTTRACERUNSRESPONSE']._serialized_start=1760
-  _globals['_LISTTRACERUNSRESPONSE']._serialized_end=1840
-  _globals['_TRACEQUERYSERVICE']._serialized_start=1843
-  _globals['_TRACEQUERYSERVICE']._serialized_end=2029
+  _globals['_LISTTRACESREQUEST']._serialized_end=538
+  _globals['_LISTTRACESRESPONSE']._serialized_start=540
+  _globals['_LISTTRACESRESPONSE']._serialized_end=621
+  _globals['_TRACE']._serialized_start=623
+  _globals['_TRACE']._serialized_end=706
+  _globals['_TRACEUSAGE']._serialized_start=709
+  _globals['_TRACEUSAGE']._serialized_end=1621
+  _globals['_TRACEUSAGE_PROMPTTOKENDETAILSENTRY']._serialized_start=1273
+  _globals['_TRACEUSAGE_PROMPTTOKENDETAILSENTRY']._serialized_end=1330
+  _globals['_TRACEUSAGE_COMPLETIONTOKENDETAILSENTRY']._serialized_start=1332
+  _globals['_TRACEUSAGE_COMPLETIONTOKENDETAILSENTRY']._serialized_end=1393
+  _globals['_TRACEUSAGE_PROMPTCOSTDETAILSENTRY']._serialized_start=1395
+  _globals['_TRACEUSAGE_PROMPTCOSTDETAILSENTRY']._serialized_end=1451
+  _globals['_TRACEUSAGE_COMPLETIONCOSTDETAILSENTRY']._serialized_start=1453
+  _globals['_TRACEUSAGE_COMPLETIONCOSTDETAILSENTRY']._serialized_end=1513
+  _globals['_LISTTRACERUNSREQUEST']._serialized_start=1624
+  _globals['_LISTTRACERUNSREQUEST']._serialized_end=1882
+  _globals['_LISTTRACERUNSRESPONSE']._serialized_start=1884
+  _globals['_LISTTRACERUNSRESPONSE']._serialized_end=1964
+  _globals['_TRACEQUERYSERVICE']._serialized_start=1967
+  _globals['_TRACEQUERYSERVICE']._serialized_end=2153
 # @@protoc_insertion_point(module_scope)

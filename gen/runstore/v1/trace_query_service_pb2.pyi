@@ -36,6 +36,8 @@ class ListTracesRequest(_message.Message):
     WITH_USAGE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    MIN_FEEDBACK_MODIFIED_AT_FIELD_NUMBER: _builtins.int
+    MAX_FEEDBACK_MODIFIED_AT_FIELD_NUMBER: _builtins.int
     project_id: _builtins.str
     """Project of the traces."""
     trace_filter: _builtins.str
@@ -64,6 +66,14 @@ class ListTracesRequest(_message.Message):
     def fields(self) -> _containers.RepeatedScalarFieldContainer[_run_pb2.RunField.ValueType]:
         """Fields of the root run to return; `id` alone when empty."""
 
+    @_builtins.property
+    def min_feedback_modified_at(self) -> _timestamp_pb2.Timestamp:
+        """Feedback that filters look at was modified at this time or later; needs a filter with a condition on it."""
+
+    @_builtins.property
+    def max_feedback_modified_at(self) -> _timestamp_pb2.Timestamp:
+        """Feedback that filters look at was modified before this time; as `min_feedback_modified_at`."""
+
     def __init__(
         self,
         *,
@@ -77,10 +87,12 @@ class ListTracesRequest(_message.Message):
         with_usage: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        min_feedback_modified_at: _timestamp_pb2.Timestamp | None = ...,
+        max_feedback_modified_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["max_start_time", b"max_start_time", "min_start_time", b"min_start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_feedback_modified_at", b"max_feedback_modified_at", "max_start_time", b"max_start_time", "min_feedback_modified_at", b"min_feedback_modified_at", "min_start_time", b"min_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "max_start_time", b"max_start_time", "min_start_time", b"min_start_time", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "trace_filter", b"trace_filter", "trace_ids", b"trace_ids", "tree_filter", b"tree_filter", "with_usage", b"with_usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "max_feedback_modified_at", b"max_feedback_modified_at", "max_start_time", b"max_start_time", "min_feedback_modified_at", b"min_feedback_modified_at", "min_start_time", b"min_start_time", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "trace_filter", b"trace_filter", "trace_ids", b"trace_ids", "tree_filter", b"tree_filter", "with_usage", b"with_usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -117,6 +117,7 @@ class RowPart(StrEnum):
     """Type of what gave the feedback: `api`, `model`, `app`, …"""
     ERROR = "error"
     """Whether the evaluator failed."""
+    MODIFIED_AT = "modified_at"
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,6 +246,8 @@ class RunQuery:
     filter: Condition | None = None
     trace_filter: Condition | None = None
     tree_filter: Condition | None = None
+    with_subtree_usage: bool = False
+    """Tokens, costs and first token time of a run are those of it and everything below it together."""
     descending: bool = True
     limit: int = 100
     max_payload_bytes: int | None = None

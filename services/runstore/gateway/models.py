@@ -146,7 +146,9 @@ class RunsQueryV2(BaseModel):
     project_ids: list[UUID] | None = Field(
         None, validation_alias=AliasChoices("project_ids", "session", "session_ids")
     )
-    reference_dataset_id: UUID | None = Field(None, description="Not offered yet.")
+    reference_dataset_id: UUID | None = Field(
+        None, description="All experiments on it; from their beginning on when min_start_time is absent."
+    )
     min_start_time: TimeUs | None = Field(
         None,
         validation_alias=AliasChoices("min_start_time", "start_time"),
@@ -171,9 +173,15 @@ class RunsQueryV2(BaseModel):
     filter: str | None = None
     trace_filter: str | None = None
     tree_filter: str | None = None
-    min_feedback_modified_at: TimeUs | None = Field(None, description="Not offered yet.")
-    max_feedback_modified_at: TimeUs | None = Field(None, description="Not offered yet.")
-    include_subtree_usage: bool | None = Field(None, description="Not offered yet.")
+    min_feedback_modified_at: TimeUs | None = Field(
+        None, description="Inclusive; of the feedback that the filters look at."
+    )
+    max_feedback_modified_at: TimeUs | None = Field(
+        None, description="Exclusive; of the feedback that the filters look at."
+    )
+    include_subtree_usage: bool | None = Field(
+        None, description="Tokens, costs and first token time of a run are those of everything below it, too."
+    )
     ai_search: str | None = Field(
         None, validation_alias=AliasChoices("ai_search", "ai_query"), description="Not offered."
     )

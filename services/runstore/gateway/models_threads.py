@@ -53,8 +53,12 @@ class TracesQuery(BaseModel):
     trace_filter: str | None = Field(None, description="On the root run.")
     tree_filter: str | None = Field(None, description="On any run of the trace.")
     trace_ids: list[UUID] | None = Field(None, description="These traces only.")
-    min_feedback_modified_at: TimeUs | None = Field(None, description="Not offered yet.")
-    max_feedback_modified_at: TimeUs | None = Field(None, description="Not offered yet.")
+    min_feedback_modified_at: TimeUs | None = Field(
+        None, description="Inclusive; of the feedback that the filters look at."
+    )
+    max_feedback_modified_at: TimeUs | None = Field(
+        None, description="Exclusive; of the feedback that the filters look at."
+    )
     selects: list[SelectV2] | None = Field(
         None,
         description="TOTAL_TOKENS, TOTAL_COST and FIRST_TOKEN_TIME select those of the whole trace, all "

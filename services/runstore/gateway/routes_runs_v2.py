@@ -14,6 +14,7 @@ from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.gateway.ai_search import refuse_ai_search
 from runstore.gateway.call_log import add_call_facts
 from runstore.gateway.dialects import json_response
+from runstore.gateway.experiments import experiments_on
 from runstore.gateway.large_answers import runs_response
 from runstore.gateway.models import Problem, RunPageV2, RunsQueryV2, RunV2, SelectV2
 from runstore.gateway.models_threads import RunUrl
@@ -21,8 +22,8 @@ from runstore.gateway.patch_streams import Part, list_response
 from runstore.gateway.run_json import RUN_TYPES
 from runstore.gateway.run_v2 import Selection
 from runstore.gateway.store_client import StoreClient, credentials_of
-from runstore.gateway.time_fields import TimeUs, to_timestamp
-from runstore.gateway.windows import Window, window_of
+from runstore.gateway.time_fields import TimeUs, to_time_us, to_timestamp
+from runstore.gateway.windows import Window, set_feedback_window, window_of
 from runstore.v1 import run_pb2
 from runstore.v1 import run_query_service_pb2 as pb
 
@@ -50,13 +51,21 @@ def run_routes_v2(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
         With `Accept: text/event-stream` the answer is a stream of JSON Patches. **Careful:** without
         `min_start_time` only the last day is looked at.
         """
-        _refuse_what_is_missing(request, body)
+        refuse_ai_search(request, body.ai_search)
         selection = Selection(body.selects or (), str(request.base_url))
         window = window_of(body, now_us(), body.cursor)
-        query = _list_request(body, selection, window)
         credentials = credentials_of(request.headers)
+        project_ids = [str(project_id) for project_id in body.project_ids or ()]
+        if body.reference_dataset_id is not None:
+            experiments = await experiments_on(store, str(body.reference_dataset_id), window, credentials)
+            project_ids = [experiment.id for experiment in experiments]
+            if body.min_start_time is None and not body.cursor:
+                window = window.since(to_time_us(each.start_time) for each in experiments)
+        query = _list_request(body, project_ids, selection, window)
 
         async def read(size: int, page_token: str) -> Part:
+            if not project_ids:  # A dataset without experiments.
+                return Part([], "")
             query.page_size, query.page_token = size, page_token
             page = await store.list_runs(query, credentials)
             add_call_facts(request.scope, runs=len(page.runs))
@@ -111,22 +120,11 @@ def _add_url(router: APIRouter, store: StoreClient) -> None:
         return json_response({"url": str(request.base_url).rstrip("/") + run.app_path})
 
 
-def _refuse_what_is_missing(request: Request, body: RunsQueryV2) -> None:
-    refuse_ai_search(request, body.ai_search)
-    missing = {
-        "reference_dataset_id": body.reference_dataset_id is not None,
-        "min_feedback_modified_at": body.min_feedback_modified_at is not None,
-        "max_feedback_modified_at": body.max_feedback_modified_at is not None,
-        "include_subtree_usage": bool(body.include_subtree_usage),
-    }
-    for name, is_asked in missing.items():
-        if is_asked:
-            raise RunstoreError(ErrorReason.UNIMPLEMENTED, "not offered by this version", field=name)
-
-
-def _list_request(body: RunsQueryV2, selection: Selection, window: Window) -> pb.ListRunsRequest:
+def _list_request(
+    body: RunsQueryV2, project_ids: list[str], selection: Selection, window: Window
+) -> pb.ListRunsRequest:
     request = pb.ListRunsRequest(
-        project_ids=map(str, body.project_ids or ()),
+        project_ids=project_ids,
         ids=map(str, body.ids or ()),
         reference_example_ids=map(str, body.reference_examples or ()),
         trace_id=None if body.trace_id is None else str(body.trace_id),
@@ -138,8 +136,10 @@ def _list_request(body: RunsQueryV2, selection: Selection, window: Window) -> pb
         trace_filter=body.trace_filter or "",
         tree_filter=body.tree_filter or "",
         fields=selection.fields,
+        with_subtree_usage=bool(body.include_subtree_usage),
         sort_order=run_pb2.SORT_ORDER_ASC if body.sort_order == "asc" else run_pb2.SORT_ORDER_DESC,
     )
+    set_feedback_window(request, body)
     if body.run_type is not None:
         request.run_type = RUN_TYPES[body.run_type]
     return request

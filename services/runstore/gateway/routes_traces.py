@@ -21,7 +21,7 @@ from runstore.gateway.run_v2 import Selection
 from runstore.gateway.store_client import Credentials, StoreClient, credentials_of
 from runstore.gateway.thread_json import TraceSelection
 from runstore.gateway.time_fields import TimeUs, to_timestamp
-from runstore.gateway.windows import window_of
+from runstore.gateway.windows import set_feedback_window, window_of
 from runstore.v1 import trace_query_service_pb2 as pb
 
 _DEFAULT_PAGE_SIZE: Final = 20
@@ -61,21 +61,20 @@ def _add_query(router: APIRouter, store: StoreClient, now_us: Callable[[], int])
         credentials = credentials_of(request.headers)
 
         async def read(size: int, page_token: str) -> Part:
-            page = await store.list_traces(
-                pb.ListTracesRequest(
-                    project_id=str(body.project_id),
-                    min_start_time=to_timestamp(window.min_start_time_us),
-                    max_start_time=to_timestamp(window.max_start_time_us),
-                    trace_filter=body.trace_filter or "",
-                    tree_filter=body.tree_filter or "",
-                    trace_ids=map(str, body.trace_ids or ()),
-                    fields=selection.fields,
-                    with_usage=selection.with_usage,
-                    page_size=size,
-                    page_token=page_token,
-                ),
-                credentials,
+            query = pb.ListTracesRequest(
+                project_id=str(body.project_id),
+                min_start_time=to_timestamp(window.min_start_time_us),
+                max_start_time=to_timestamp(window.max_start_time_us),
+                trace_filter=body.trace_filter or "",
+                tree_filter=body.tree_filter or "",
+                trace_ids=map(str, body.trace_ids or ()),
+                fields=selection.fields,
+                with_usage=selection.with_usage,
+                page_size=size,
+                page_token=page_token,
             )
+            set_feedback_window(query, body)
+            page = await store.list_traces(query, credentials)
             return Part([selection.show(trace) for trace in page.traces], page.next_page_token)
 
         size = body.page_size or _DEFAULT_PAGE_SIZE

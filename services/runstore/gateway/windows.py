@@ -1,9 +1,11 @@
 """The windows of start times that v2 lists look in, the last day unless told otherwise, and their cursors."""
 
 import re
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple, Protocol
 
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.gateway.time_fields import to_timestamp
 
 _DAY_US: Final = 24 * 3600 * 1_000_000
 _CURSOR: Final = re.compile(r"w(-?\d{1,17})\.(-?\d{1,17})\.(.+)", re.ASCII)
@@ -27,6 +29,10 @@ class Window(NamedTuple):
     min_start_time_us: int
     max_start_time_us: int
     page_token: str
+
+    def since(self, times_us: Iterable[int]) -> "Window":
+        """The window from the earliest of these times on, if there is any."""
+        return self._replace(min_start_time_us=min(times_us, default=self.min_start_time_us))
 
     def next_cursor(self, next_page_token: str) -> str | None:
         """What the client sends for the next page; None at the end."""
@@ -53,3 +59,11 @@ def window_of(body: Windowed, now_us: int, cursor: str | None = None) -> Window:
 
 def _refused(message: str) -> RunstoreError:
     return RunstoreError(ErrorReason.INVALID_CURSOR, message, field="cursor")
+
+
+def set_feedback_window(request: Any, body: Any) -> None:
+    """Copies the bounds of the feedback that filters look at, as far as they are given."""
+    for name in ("min_feedback_modified_at", "max_feedback_modified_at"):
+        time_us = getattr(body, name)
+        if time_us is not None:
+            getattr(request, name).CopyFrom(to_timestamp(time_us))

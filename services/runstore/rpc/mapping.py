@@ -13,6 +13,7 @@ from runstore.domain.projects import Project
 from runstore.domain.runs import Attachment, RunField, RunPatch, RunQuery, RunType, StoredRun
 from runstore.ingest.validation import uuid_text
 from runstore.query.binding import parse_condition
+from runstore.query.feedback_window import FeedbackWindow
 from runstore.v1 import error_pb2, project_service_pb2, run_ingest_service_pb2, run_pb2, run_query_service_pb2
 
 _RUN_TYPES: dict[run_pb2.RunType.ValueType, str] = {
@@ -96,7 +97,8 @@ def error_reason(reason: ErrorReason) -> error_pb2.ErrorReason.ValueType:
 
 def run_query(request: run_query_service_pb2.ListRunsRequest, tenant_id: str) -> RunQuery:
     """The question, without its page. Raises INVALID_ARGUMENT, INVALID_FILTER."""
-    return RunQuery(
+    window = feedback_window(request)
+    query = RunQuery(
         tenant_id=tenant_id,
         fields=run_fields(request.fields),
         project_ids=ids("project_ids", request.project_ids),
@@ -109,10 +111,21 @@ def run_query(request: run_query_service_pb2.ListRunsRequest, tenant_id: str) ->
         has_error=request.has_error if request.HasField("has_error") else None,
         min_start_time_us=optional_time_us(request, "min_start_time"),
         max_start_time_us=optional_time_us(request, "max_start_time"),
-        filter=parse_condition(request.filter, "filter"),
-        trace_filter=parse_condition(request.trace_filter, "trace_filter"),
-        tree_filter=parse_condition(request.tree_filter, "tree_filter"),
+        filter=window.narrow(parse_condition(request.filter, "filter")),
+        trace_filter=window.narrow(parse_condition(request.trace_filter, "trace_filter")),
+        tree_filter=window.narrow(parse_condition(request.tree_filter, "tree_filter")),
         descending=request.sort_order != run_pb2.SORT_ORDER_ASC,
+        with_subtree_usage=request.with_subtree_usage,
+    )
+    window.check()
+    return query
+
+
+def feedback_window(request: Any) -> FeedbackWindow:
+    """The window of feedback that a request's filters look at."""
+    return FeedbackWindow(
+        optional_time_us(request, "min_feedback_modified_at"),
+        optional_time_us(request, "max_feedback_modified_at"),
     )
 
 

@@ -10,7 +10,7 @@ from runstore.ingest.validation import uuid_text
 from runstore.query.binding import parse_condition
 from runstore.query.list_traces import ListTraces
 from runstore.rpc.authentication import current_principal
-from runstore.rpc.mapping import decimal_text, optional_time_us, run_fields, set_time
+from runstore.rpc.mapping import decimal_text, feedback_window, optional_time_us, run_fields, set_time
 from runstore.rpc.run_messages import RunMessages
 from runstore.v1 import trace_query_service_pb2 as pb
 from runstore.v1 import trace_query_service_pb2_grpc
@@ -26,6 +26,7 @@ class TraceQueryServicer(trace_query_service_pb2_grpc.TraceQueryServiceServicer)
         self._messages = messages
 
     async def ListTraces(self, request: pb.ListTracesRequest, context: _Context) -> pb.ListTracesResponse:
+        window = feedback_window(request)
         query = RunQuery(
             tenant_id=current_principal.get().tenant_id,
             fields=run_fields(request.fields),
@@ -35,9 +36,10 @@ class TraceQueryServicer(trace_query_service_pb2_grpc.TraceQueryServiceServicer)
             ),
             min_start_time_us=optional_time_us(request, "min_start_time"),
             max_start_time_us=last_before_us(request, "max_start_time"),
-            filter=parse_condition(request.trace_filter, "trace_filter"),
-            tree_filter=parse_condition(request.tree_filter, "tree_filter"),
+            filter=window.narrow(parse_condition(request.trace_filter, "trace_filter")),
+            tree_filter=window.narrow(parse_condition(request.tree_filter, "tree_filter")),
         )
+        window.check()
         page = await self._traces.page(
             query, request.page_size, request.page_token, with_usage=request.with_usage
         )

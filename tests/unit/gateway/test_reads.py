@@ -11,6 +11,7 @@ import pytest
 
 from runstore.domain.errors import ErrorReason
 from runstore.gateway import run_v1, run_v2
+from runstore.v1 import project_service_pb2 as projects
 from runstore.v1 import run_pb2
 from runstore.v1 import run_query_service_pb2 as pb
 
@@ -389,9 +390,8 @@ BAD_V2: dict[str, tuple[dict[str, Any], int]] = {
     "bad trace id": ({"trace_id": "x"}, 422),
     "ai_search": ({"ai_search": "x"}, 406),
     "blank ai_search": ({"ai_search": " "}, 400),
-    "subtree usage": ({"include_subtree_usage": True}, 501),
-    "feedback bound": ({"min_feedback_modified_at": "2024-01-01"}, 501),
-    "dataset": ({"project_ids": None, "reference_dataset_id": OTHER_ID}, 501),
+    "bad feedback bound": ({"min_feedback_modified_at": "x"}, 400),
+    "bad dataset": ({"project_ids": None, "reference_dataset_id": "x"}, 422),
 }
 
 
@@ -430,3 +430,41 @@ def test_v2_read_problems(http: httpx.Client, run_id: str, params: Any, status: 
     """Each with its status, as a problem."""
     answer = http.get(f"/api/v2/runs/{run_id}", params=params)
     assert (answer.status_code, answer.json()["status"]) == (status, status)
+
+
+def test_v2_asks_for_subtrees_and_narrows_feedback(http: httpx.Client, store: FakeStore) -> None:
+    """What only v2 knows arrives at the store."""
+    body = {
+        "project_ids": [PROJECT_ID],
+        "include_subtree_usage": True,
+        "min_feedback_modified_at": "2024-01-01T00:00:00Z",
+        "max_feedback_modified_at": "2024-01-02T00:00:00Z",
+    }
+    assert http.post("/api/v2/runs/query", json=body).status_code == 200
+    [query] = store.of("ListRuns")
+    assert query.with_subtree_usage
+    assert query.max_feedback_modified_at.seconds - query.min_feedback_modified_at.seconds == 86_400
+
+
+def test_v2_lists_the_experiments_on_a_dataset(http: httpx.Client, store: FakeStore) -> None:
+    """Projects that refer to it, from the beginning of the first on; none is an empty page."""
+    body = {"reference_dataset_id": OTHER_ID}
+    assert http.post("/api/v2/runs/query", json=body).json() == {"items": [], "next_cursor": None}
+    assert store.of("ListRuns") == []
+    experiments = [projects.Project(id=PROJECT_ID), projects.Project(id=OTHER_ID)]
+    for number, experiment in enumerate(experiments):
+        experiment.start_time.seconds = 1_700_000_000 + number
+    store.answers["ListProjects"] = projects.ListProjectsResponse(projects=experiments)
+    store.answers["ListRuns"] = pb.ListRunsResponse(next_page_token="more")
+    first = http.post("/api/v2/runs/query", json=body).json()
+    [query] = store.of("ListRuns")
+    assert list(query.project_ids) == [PROJECT_ID, OTHER_ID]
+    assert query.min_start_time.seconds == 1_700_000_000
+    # On the next page an experiment that has begun meanwhile must not be there: it would be another query.
+    late = projects.Project(id=RUN_ID)
+    late.start_time.seconds = query.max_start_time.seconds + 1
+    store.answers["ListProjects"] = projects.ListProjectsResponse(projects=[*experiments, late])
+    http.post("/api/v2/runs/query", json={**body, "cursor": first["next_cursor"]})
+    again = store.of("ListRuns")[1]
+    assert list(again.project_ids) == [PROJECT_ID, OTHER_ID]
+    assert (again.min_start_time, again.max_start_time) == (query.min_start_time, query.max_start_time)

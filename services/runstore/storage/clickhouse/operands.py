@@ -150,6 +150,7 @@ ROW_PARTS: Mapping[RowFamily, Mapping[RowPart, Column]] = {
         RowPart.COMMENT: Column("comment", nullable=True),
         RowPart.SOURCE: Column("source_type"),
         RowPart.ERROR: Column("error"),
+        RowPart.MODIFIED_AT: Column("modified_at"),
     },
 }
 """Parts of the row under test, but for its value, which is JSON."""

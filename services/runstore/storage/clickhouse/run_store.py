@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -249,6 +250,8 @@ class ClickHouseRunStore:
     # -- reading ---------------------------------------------------------------------------------
 
     async def list_runs(self, query: RunQuery, /) -> RunPage:
+        if query.with_subtree_usage:
+            query = replace(query, fields=query.fields | {RunField.TRACE_ID})
         found = await self._finder.page(query)
         page = await self._fitting(query, found[: query.limit])
         return RunPage(tuple(await self._with_payloads(query, page)), has_more=len(found) > len(page))
@@ -278,6 +281,7 @@ class ClickHouseRunStore:
                 self._add_payloads(query, page),
                 self._add_attachments(query, page),
                 self._add_feedback_stats(query, page),
+                self._add_subtree_usage(query, page),
             )
         return [run for _, run in page]
 
@@ -316,6 +320,16 @@ class ClickHouseRunStore:
         for key, run in page:
             if key.run_id in stats:
                 run.values[RunField.FEEDBACK_STATS] = stats[key.run_id]
+
+    async def _add_subtree_usage(self, query: RunQuery, page: list[FoundRun]) -> None:
+        """Put what is below the page's runs into their usage."""
+        if not query.with_subtree_usage:
+            return
+        trace_ids = {run.values[RunField.TRACE_ID] for _, run in page}
+        run_ids = [key.run_id for key, _ in page]
+        usage = await self.traces.subtree_usage(query.tenant_id, trace_ids, run_ids, query.fields)
+        for key, run in page:
+            run.values.update(usage.get(key.run_id, {}))
 
     async def attachment(self, ref: AttachmentRef, /) -> Attachment | None:
         parameters: dict[str, Any] = {"tenant": ref.tenant_id, "name": ref.name}
