@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -15,7 +16,7 @@ from runstore.v1 import run_pb2
 from runstore.v1 import run_query_service_pb2 as queries
 from runstore.v1 import run_query_service_pb2_grpc as queries_grpc
 
-from .servers import serving
+from .servers import Server, serving
 
 START_S = 1_790_000_000
 BATCH = 1_000
@@ -90,7 +91,19 @@ def test_large_trace_is_listed_whole(tmp_path: Path, runs: int) -> None:
         assert number == runs
         children = reader.ListRuns(queries.ListRunsRequest(parent_run_id=run_id(0), page_size=100)).runs
         assert {run.id for run in children} == {run_id(each) for each in range(1, 10)}
+        assert_is_read_at_once(server, runs)
         assert server.defects() == []
+
+
+def assert_is_read_at_once(server: Server, runs: int) -> None:
+    """v2 answers the whole trace without pages; the gateway sends it on part by part, of unknown length."""
+    [project] = httpx.get(f"{server.url}/sessions", params={"name": PROJECT}).json()
+    url = f"{server.url}/api/v2/traces/{run_id(0)}/runs"
+    query = {"project_id": project["id"], "selects": ["ID", "INPUTS"]}
+    answer = httpx.get(url, params=query, timeout=60)
+    assert answer.headers["transfer-encoding"] == "chunked"
+    items = answer.json()["items"]
+    assert items == [{"id": run_id(number), "inputs": {"number": number}} for number in range(runs)]
 
 
 def ancestors(number: int) -> list[int]:
