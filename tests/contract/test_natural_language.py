@@ -126,6 +126,40 @@ def test_model_that_makes_no_sense(clever: Server, asking: Client, endpoint: Cha
     assert (answer.status_code, answer.json()) == (503, {"detail": "the language model does not answer"})
 
 
+async def test_streams_of_the_sdk(asking: Client, endpoint: ChatEndpoint, project: str) -> None:
+    """Runs, traces and threads are searched by `ai_search`, page after page; each item shows the filter."""
+    endpoint.answers = ['eq(status, "error")', "eq(is_root, false)"]
+    start = datetime.now(UTC)
+    failed = []
+    for number in range(6):
+        run_id = uuid.uuid4()
+        asking.create_run(
+            "n", {}, "tool", id=run_id, project_name=project, error="e" if number % 2 else None,
+            start_time=start + timedelta(milliseconds=number),
+            extra={"metadata": {"thread_id": f"t{number}"}},
+        )  # fmt: skip
+        if number % 2:
+            failed.append(run_id)
+    project_id = str(asking.read_project(project_name=project).id)
+    until = start + timedelta(minutes=1)
+    sdk: Any = asking
+    streams: list[tuple[Any, dict[str, Any], Any]] = [
+        (sdk.runs.streaming.query_v2_items, {"project_ids": [project_id]}, lambda item: item.id),
+        (sdk.traces.streaming.query_items, {"project_id": project_id}, lambda item: item.root_run.id),
+        (sdk.threads.streaming.query_items, {"project_id": project_id}, lambda item: item.last_trace_id),
+    ]
+    for stream, arguments, id_of in streams:
+        endpoint.requests.clear()
+        endpoint.answers = ['eq(status, "error")', "eq(is_root, false)"]
+        found = [
+            item
+            async for item in stream(**arguments, ai_search="what failed?", page_size=2, max_start_time=until)
+        ]
+        assert [id_of(item) for item in found] == [str(run_id) for run_id in reversed(failed)]
+        assert found[0].to_dict()["query_metadata"] == {"filter": 'eq(status, "error")'}
+        assert len(endpoint.requests) == 1
+
+
 def test_without_a_model(server: Server) -> None:
     """A clear refusal that SDKs do not retry."""
     body = {"session": [str(uuid.uuid4())], "query": "x"}

@@ -183,7 +183,9 @@ class RunsQueryV2(BaseModel):
         None, description="Tokens, costs and first token time of a run are those of everything below it, too."
     )
     ai_search: str | None = Field(
-        None, validation_alias=AliasChoices("ai_search", "ai_query"), description="Not offered."
+        None,
+        validation_alias=AliasChoices("ai_search", "ai_query"),
+        description="A criterion in plain language.",
     )
     selects: list[SelectV2] | None = Field(
         None, validation_alias=AliasChoices("selects", "select"), description="Only `id` when absent."

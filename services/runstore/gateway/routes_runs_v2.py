@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from runstore.domain.errors import ErrorReason, RunstoreError
-from runstore.gateway.ai_search import refuse_ai_search
+from runstore.gateway.ai_search import Search, search_of
 from runstore.gateway.call_log import add_call_facts
 from runstore.gateway.dialects import json_response
 from runstore.gateway.experiments import experiments_on
@@ -39,7 +39,13 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 def run_routes_v2(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
     """The routes, reading from `store`; `now_us` gives the time that the default window ends at."""
     router = APIRouter(tags=["Runs (v2)"])
+    _add_query(router, store, now_us)
+    _add_read(router, store)
+    _add_url(router, store)
+    return router
 
+
+def _add_query(router: APIRouter, store: StoreClient, now_us: Callable[[], int]) -> None:
     @router.post(
         "/api/v2/runs/query",
         response_model=RunPageV2,
@@ -51,17 +57,17 @@ def run_routes_v2(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
         With `Accept: text/event-stream` the answer is a stream of JSON Patches. **Careful:** without
         `min_start_time` only the last day is looked at.
         """
-        refuse_ai_search(request, body.ai_search)
-        selection = Selection(body.selects or (), str(request.base_url))
-        window = window_of(body, now_us(), body.cursor)
         credentials = credentials_of(request.headers)
+        search = await search_of(request, body.ai_search, body.cursor, store, credentials)
+        selection = Selection(body.selects or (), str(request.base_url))
+        window = window_of(body, now_us(), search.cursor)
         project_ids = [str(project_id) for project_id in body.project_ids or ()]
         if body.reference_dataset_id is not None:
             experiments = await experiments_on(store, str(body.reference_dataset_id), window, credentials)
             project_ids = [experiment.id for experiment in experiments]
             if body.min_start_time is None and not body.cursor:
                 window = window.since(to_time_us(each.start_time) for each in experiments)
-        query = _list_request(body, project_ids, selection, window)
+        query = _list_request(body, project_ids, selection, window, search)
 
         async def read(size: int, page_token: str) -> Part:
             if not project_ids:  # A dataset without experiments.
@@ -69,12 +75,21 @@ def run_routes_v2(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
             query.page_size, query.page_token = size, page_token
             page = await store.list_runs(query, credentials)
             add_call_facts(request.scope, runs=len(page.runs))
-            items = [{**selection.show(run), "query_metadata": None} for run in page.runs]
+            items = [{**selection.show(run), "query_metadata": search.metadata} for run in page.runs]
             return Part(items, page.next_page_token)
 
         size = body.page_size or _DEFAULT_PAGE_SIZE
-        return await list_response(request, store, read, size, window.page_token, window.next_cursor)
+        return await list_response(
+            request,
+            store,
+            read,
+            size,
+            window.page_token,
+            lambda token: search.wrap(window.next_cursor(token)),
+        )
 
+
+def _add_read(router: APIRouter, store: StoreClient) -> None:
     @router.get(
         "/api/v2/runs/{run_id}",
         response_model=RunV2,
@@ -92,9 +107,6 @@ def run_routes_v2(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
         query = pb.GetRunRequest(id=str(run_id), project_id=str(project_id), fields=selection.fields)
         answer = await store.get_run(query, credentials_of(request.headers))
         return runs_response(selection.show(answer.run), store)
-
-    _add_url(router, store)
-    return router
 
 
 def _add_url(router: APIRouter, store: StoreClient) -> None:
@@ -121,7 +133,7 @@ def _add_url(router: APIRouter, store: StoreClient) -> None:
 
 
 def _list_request(
-    body: RunsQueryV2, project_ids: list[str], selection: Selection, window: Window
+    body: RunsQueryV2, project_ids: list[str], selection: Selection, window: Window, search: Search
 ) -> pb.ListRunsRequest:
     request = pb.ListRunsRequest(
         project_ids=project_ids,
@@ -132,7 +144,7 @@ def _list_request(
         has_error=body.has_error,
         min_start_time=to_timestamp(window.min_start_time_us),
         max_start_time=to_timestamp(window.max_start_time_us),
-        filter=body.filter or "",
+        filter=search.beside(body.filter),
         trace_filter=body.trace_filter or "",
         tree_filter=body.tree_filter or "",
         fields=selection.fields,

@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from runstore.gateway.ai_search import refuse_ai_search
+from runstore.gateway.ai_search import search_of
 from runstore.gateway.dialects import json_response
 from runstore.gateway.models_threads import (
     ThreadConditions,
@@ -56,17 +56,26 @@ def _add_query(router: APIRouter, store: StoreClient, now_us: Callable[[], int])
         With `Accept: text/event-stream` the answer is a stream of JSON Patches. **Careful:** without
         `min_start_time` only the last day is looked at.
         """
-        refuse_ai_search(request, body.ai_search)
-        window = window_of(body, now_us(), body.cursor)
         credentials = credentials_of(request.headers)
+        search = await search_of(request, body.ai_search, body.cursor, store, credentials)
+        window = window_of(body, now_us(), search.cursor)
+        conditions = {**_conditions(body, window), "filter": search.beside(body.filter)}
 
         async def read(size: int, page_token: str) -> Part:
-            query = pb.ListThreadsRequest(page_size=size, page_token=page_token, **_conditions(body, window))
+            query = pb.ListThreadsRequest(page_size=size, page_token=page_token, **conditions)
             page = await store.list_threads(query, credentials)
-            return Part([show_thread(thread) for thread in page.threads], page.next_page_token)
+            items = [{**show_thread(thread), "query_metadata": search.metadata} for thread in page.threads]
+            return Part(items, page.next_page_token)
 
         size = body.page_size or _DEFAULT_PAGE_SIZE
-        return await list_response(request, store, read, size, window.page_token, window.next_cursor)
+        return await list_response(
+            request,
+            store,
+            read,
+            size,
+            window.page_token,
+            lambda token: search.wrap(window.next_cursor(token)),
+        )
 
 
 def _add_stats(router: APIRouter, store: StoreClient, now_us: Callable[[], int]) -> None:

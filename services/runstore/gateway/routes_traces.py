@@ -11,7 +11,7 @@ import msgspec
 from fastapi import APIRouter, HTTPException, Query, Request
 from starlette.responses import Response, StreamingResponse
 
-from runstore.gateway.ai_search import refuse_ai_search
+from runstore.gateway.ai_search import search_of
 from runstore.gateway.call_log import add_call_facts
 from runstore.gateway.large_answers import filled, runs_response
 from runstore.gateway.models import Problem, SelectV2
@@ -55,17 +55,17 @@ def _add_query(router: APIRouter, store: StoreClient, now_us: Callable[[], int])
         With `Accept: text/event-stream` the answer is a stream of JSON Patches. **Careful:** without
         `min_start_time` only the last day is looked at.
         """
-        refuse_ai_search(request, body.ai_search)
-        selection = TraceSelection(body.selects or (), str(request.base_url))
-        window = window_of(body, now_us(), body.cursor)
         credentials = credentials_of(request.headers)
+        search = await search_of(request, body.ai_search, body.cursor, store, credentials)
+        selection = TraceSelection(body.selects or (), str(request.base_url))
+        window = window_of(body, now_us(), search.cursor)
 
         async def read(size: int, page_token: str) -> Part:
             query = pb.ListTracesRequest(
                 project_id=str(body.project_id),
                 min_start_time=to_timestamp(window.min_start_time_us),
                 max_start_time=to_timestamp(window.max_start_time_us),
-                trace_filter=body.trace_filter or "",
+                trace_filter=search.beside(body.trace_filter),
                 tree_filter=body.tree_filter or "",
                 trace_ids=map(str, body.trace_ids or ()),
                 fields=selection.fields,
@@ -75,10 +75,18 @@ def _add_query(router: APIRouter, store: StoreClient, now_us: Callable[[], int])
             )
             set_feedback_window(query, body)
             page = await store.list_traces(query, credentials)
-            return Part([selection.show(trace) for trace in page.traces], page.next_page_token)
+            items = [{**selection.show(trace), "query_metadata": search.metadata} for trace in page.traces]
+            return Part(items, page.next_page_token)
 
         size = body.page_size or _DEFAULT_PAGE_SIZE
-        return await list_response(request, store, read, size, window.page_token, window.next_cursor)
+        return await list_response(
+            request,
+            store,
+            read,
+            size,
+            window.page_token,
+            lambda token: search.wrap(window.next_cursor(token)),
+        )
 
 
 def _add_runs(router: APIRouter, store: StoreClient) -> None:
