@@ -22,8 +22,8 @@ WORDS = (
     "line\nbreak", "xylotheque", "42", "ok", "100%", "under_score", "{brace}", "it's",
 )  # fmt: skip
 NAMES = ("agent", "Agent", "ChatOpenAI", "Retrieve Docs", "naïve", "a_b")
-TAGS = ("prod", "beta", "ünï", "it's", "a")
-KEYS = ("env", "user", "a.b", "session_id", "n")
+TAGS = ("prod", "beta", "ünï", "it's", "a", "")
+KEYS = ("env", "user", "a.b", "session_id", "n", "")
 VALUES: tuple[Any, ...] = ("prod", "dev", 5, 5.5, -1, True, "5", {"x": "y"}, ["a"], None, "", "quokka", "é")
 LEAF_KEYS = ("question", "messages.content", "messages.role", "docs.page_content", "n", "deep.a.b", "x.y")
 FEEDBACK_KEYS = ("correctness", "user_score", "ünï")
@@ -337,8 +337,8 @@ class Asker:
             [
                 f"has(metadata, {document})",
                 f"exists(metadata, {self._quoted(key)})",
-                f"{self._equal()}(metadata.{key}, {self._literal(value)})",
-                f"gt(metadata.{key}, 4)",
+                f"{self._equal()}({self._quoted(f'metadata.{key}')}, {self._literal(value)})",
+                f"gt({self._quoted(f'metadata.{key}')}, 4)",
             ]
         )
 

@@ -82,6 +82,19 @@ CONDITIONS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("filter_or", {"filter": 'or(eq(name, "lone"), eq(status, "error"))'}, ["lone", "bad"]),
     ("filter_latency", {"filter": "gte(latency, 89)"}, ["good", "root"]),
     ("filter_start_time", {"filter": 'gt(start_time, "2026-02-03T04:05:09Z")'}, ["running", "lone"]),
+    ("filter_search", {"filter": 'search("BROKE it")'}, ["bad"]),
+    ("filter_rows", {"filter": 'and(eq(output_key, "x"), gt(output_value, 1))'}, ["lone", "good"]),
+    ("trace_filter", {"trace_filter": 'has(tags, "b")'}, ["bad", "good", "root"]),
+    ("tree_filter", {"tree_filter": 'eq(status, "error")'}, ["bad", "good", "root"]),
+    (
+        "all_filters",
+        {
+            "filter": 'eq(run_type, "llm")',
+            "trace_filter": 'eq(name, "root")',
+            "tree_filter": 'eq(name, "bad")',
+        },
+        ["good"],
+    ),
     ("is_root", {"is_root": True}, ["running", "lone", "root"]),
     ("is_not_root", {"is_root": False}, ["bad", "good"]),
     ("parent_run_id", {"parent_run_id": "id:root"}, ["bad", "good"]),
@@ -161,9 +174,9 @@ async def test_selected_fields_alone_are_read(async_client: AsyncClient, runs: R
 async def test_filter_on_the_trace_is_refused_by_name(
     async_client: AsyncClient, runs: Runs, name: str
 ) -> None:
-    """Filters on a run's trace are not offered yet: the contract's 400 names them, nothing is listed."""
-    condition: dict[str, Any] = {name: 'eq(name, "root")'}
-    with pytest.raises(LangSmithError, match=f"400.*{name}"):
+    """The contract's 400 names the filter that is wrong."""
+    condition: dict[str, Any] = {name: 'eq(nme, "root")'}
+    with pytest.raises(LangSmithError, match=f"400.*Invalid {name}: unknown field .*nme"):
         [run async for run in async_client.list_runs(project_id=runs.project_id, **condition)]
 
 

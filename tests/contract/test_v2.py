@@ -204,6 +204,9 @@ async def test_child_knows_its_ancestors(runs: Any, trace: Trace) -> None:
         ({"ids": ["child"]}, ["child"]),
         ({"reference_examples": "example"}, ["root"]),
         ({"filter": 'eq(name, "child")'}, ["child"]),
+        ({"filter": 'search(error, "xxxx")', "trace_filter": 'has(tags, "two")'}, ["child"]),
+        ({"tree_filter": 'and(eq(name, "child"), eq(status, "error"))'}, ["child", "root"]),
+        ({"trace_filter": 'eq(output_value, "!")', "tree_filter": 'eq(name, "nobody")'}, []),
         ({"min_start_time": STARTED, "max_start_time": STARTED}, ["child", "root"]),
         ({"min_start_time": STARTED + timedelta(microseconds=1)}, []),
         ({"max_start_time": STARTED - timedelta(microseconds=1)}, []),
@@ -278,5 +281,6 @@ async def test_refusals_are_the_sdks_exceptions(runs: Any, trace: Trace) -> None
         [run async for run in runs.query(project_ids=[trace.project_id], selects=["NO_SUCH"])]
     with pytest.raises(BadRequestError, match="project_ids"):
         [run async for run in runs.query()]
-    with pytest.raises(BadRequestError, match="filter"):
-        [run async for run in runs.query(project_ids=[trace.project_id], filter="eq(")]
+    for name in ("filter", "trace_filter", "tree_filter"):
+        with pytest.raises(BadRequestError, match=f"Invalid {name}"):
+            [run async for run in runs.query(project_ids=[trace.project_id], **{name: "eq("})]

@@ -160,7 +160,7 @@ def parse(text: str, field: str = "filter") -> Filter | None:
 
 def invalid_filter(reason: str, offset: int, field: str) -> RunstoreError:
     """The contract's error: what is wrong, and at which character (from 0) of which parameter."""
-    message = f"Invalid filter: {reason} at offset {offset}"
+    message = f"Invalid {field}: {reason} at offset {offset}"
     return RunstoreError(ErrorReason.INVALID_FILTER, message, field=field)
 
 

@@ -97,7 +97,7 @@ class NaturalLanguage:
             answer = await model.complete(messages)
             candidate = _FENCE.sub("", answer.strip()).strip()
             try:
-                if parse_condition(candidate, "query") is not None:
+                if parse_condition(candidate) is not None:
                     return candidate
                 refusal = "there is no filter"
             except RunstoreError as error:

@@ -242,7 +242,7 @@ def test_refusal(text: str, message: str) -> None:
         parse_condition(text, "trace_filter")
     assert caught.value.reason is ErrorReason.INVALID_FILTER
     assert caught.value.field == "trace_filter"
-    assert caught.value.message.startswith("Invalid filter: ")
+    assert caught.value.message.startswith("Invalid trace_filter: ")
     assert message in caught.value.message
 
 

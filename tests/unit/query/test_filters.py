@@ -139,7 +139,7 @@ def test_error_says_what_was_expected_and_where(text: str, reason: str) -> None:
         parse(text, "tree_filter")
     assert caught.value.reason is ErrorReason.INVALID_FILTER
     assert caught.value.field == "tree_filter"
-    assert caught.value.message.startswith("Invalid filter: ")
+    assert caught.value.message.startswith("Invalid tree_filter: ")
     assert reason in caught.value.message
 
 

@@ -214,7 +214,8 @@ class CandidateWriter:
         """Rows with one of the keys and, if there are any, one of the texts for its value."""
         terms = [_metadata_term(key, value) for key in keys for text in texts for value in _spellings(text)]
         listed = self._parameter("Array(String)", terms or list(keys))
-        yield self._runs(Rank.METADATA if terms else Rank.FIGURE, f"hasAnyTokens({METADATA_TERMS}, {listed})")
+        # `hasAnyTokens` would pass over the empty key.
+        yield self._runs(Rank.METADATA if terms else Rank.FIGURE, f"hasAny({METADATA_TERMS}, {listed})")
 
     # ------------------------------------------------------------ words
 
