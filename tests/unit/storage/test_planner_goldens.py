@@ -40,7 +40,7 @@ _QUESTIONS: dict[str, dict[str, Any]] = {
 
 
 def _query(question: dict[str, Any]) -> RunQuery:
-    given = {
+    given: dict[str, Any] = {
         name: parse_condition(value, name) if name.endswith("filter") else value
         for name, value in question.items()
     }
