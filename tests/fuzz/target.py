@@ -50,6 +50,8 @@ from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.authentication import NoAuthentication
 from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.call_metrics import CallMetrics
+from runstore.rpc.comparative_experiments import ComparativeExperimentServicer
+from runstore.rpc.dataset_sharing import DatasetSharingServicer, SharedDatasetServicer
 from runstore.rpc.datasets import DatasetServicer
 from runstore.rpc.examples import ExampleServicer
 from runstore.rpc.feedback import FeedbackServicer
@@ -345,6 +347,9 @@ async def open_target() -> AsyncIterator[Target]:
                 interceptor=CallInterceptor(NoAuthentication(), CallMetrics(registry)),
                 datasets=cast("DatasetServicer", _Absent()),
                 examples=cast("ExampleServicer", _Absent()),
+                dataset_sharing=cast("DatasetSharingServicer", _Absent()),
+                shared_datasets=cast("SharedDatasetServicer", _Absent()),
+                comparative_experiments=cast("ComparativeExperimentServicer", _Absent()),
             )
             address = f"unix:{folder / 'store.sock'}"
             await server.start([address])

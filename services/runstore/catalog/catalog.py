@@ -9,7 +9,9 @@ from sqlalchemy import insert, select
 
 from runstore.catalog import tables
 from runstore.catalog.annotation_queues import AnnotationQueueCatalog
+from runstore.catalog.comparative_experiments import ComparativeExperimentCatalog
 from runstore.catalog.database import Conflict, Database, open_database
+from runstore.catalog.dataset_shares import DatasetShareCatalog
 from runstore.catalog.dataset_versions import DatasetVersionCatalog
 from runstore.catalog.datasets import DatasetCatalog
 from runstore.catalog.examples import ExampleCatalog
@@ -36,6 +38,8 @@ class Catalog:
         self.projects = ProjectCatalog(database, clock)
         self.datasets = DatasetCatalog(database, clock)
         self.dataset_versions = DatasetVersionCatalog(database)
+        self.dataset_shares = DatasetShareCatalog(database)
+        self.comparative_experiments = ComparativeExperimentCatalog(database)
         self.examples = ExampleCatalog(database, clock)
         self.keys = KeyCatalog(database, self.projects, clock)
         self.annotation_queues = AnnotationQueueCatalog(database, clock)

@@ -7,7 +7,18 @@ one of these at most.
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+)
 from sqlalchemy import UniqueConstraint as Unique
 
 from runstore.catalog.tables import metadata
@@ -81,4 +92,30 @@ example_blobs = Table(
     Column("dataset_id", String(36), ForeignKey("datasets.id"), nullable=False),
     Index(None, "tenant_id", "example_id"),
     Index(None, "dataset_id"),
+)
+
+dataset_shares = Table(
+    "dataset_shares",
+    metadata,
+    Column("dataset_id", String(36), ForeignKey("datasets.id"), primary_key=True),
+    Column("tenant_id", String(36), nullable=False),
+    Column("token", String(36), nullable=False),
+    Column("share_projects", Boolean, nullable=False),
+    Unique("token"),
+)
+
+comparative_experiments = Table(
+    "comparative_experiments",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("tenant_id", String(36), ForeignKey("tenants.id"), nullable=False),
+    Column("dataset_id", String(36), ForeignKey("datasets.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text),
+    # JSON array; nobody looks a comparison up by one of its experiments.
+    Column("experiment_ids", LargeBinary, nullable=False),
+    Column("extra", LargeBinary, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("modified_at_us", BigInteger, nullable=False),
+    Index(None, "dataset_id", "created_at_us", "id"),
 )

@@ -20,6 +20,8 @@ _datasets = tables.datasets.c
 _ERASABLE: Final = ("inputs_schema", "outputs_schema", "transformations")
 _COMPUTED: Final = ("experiment_count", "last_experiment_us")
 _OWN_TABLES: Final = (
+    tables.dataset_shares,
+    tables.comparative_experiments,
     tables.example_blobs,
     tables.examples,
     tables.dataset_tags,

@@ -17,9 +17,11 @@ from runstore.gateway.error_handlers import install_error_handlers
 from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.prefixes import CanonicalPaths
 from runstore.gateway.routes_annotation_queues import annotation_queue_routes
+from runstore.gateway.routes_dataset_sharing import dataset_sharing_routes
 from runstore.gateway.routes_datasets import dataset_routes
 from runstore.gateway.routes_delete_v1 import delete_routes_v1
 from runstore.gateway.routes_examples import example_routes, platform_example_routes
+from runstore.gateway.routes_experiments import experiment_routes
 from runstore.gateway.routes_feedback import feedback_routes
 from runstore.gateway.routes_filters_v1 import filter_routes_v1
 from runstore.gateway.routes_groups_v1 import group_routes_v1
@@ -77,6 +79,8 @@ def create_app(
     app.include_router(session_routes(store))
     app.include_router(annotation_queue_routes(store))
     app.include_router(queue_item_routes(store))
+    app.include_router(experiment_routes(store))
+    app.include_router(dataset_sharing_routes(store))
     app.include_router(dataset_routes(store))
     app.include_router(example_routes(store, bodies))
     app.include_router(platform_example_routes(store, bodies))

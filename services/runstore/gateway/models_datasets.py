@@ -5,6 +5,14 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from runstore.gateway.models import SelectV2
+from runstore.gateway.time_fields import TimeUs
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
 DataType = Literal["kv", "llm", "chat"]
 
 
@@ -57,6 +65,71 @@ class DatasetRecord(BaseModel):
     metadata: dict[str, Any]
 
 
+class DatasetShareRecord(BaseModel):
+    """How a dataset is shared."""
+
+    dataset_id: UUID
+    share_token: UUID
+
+
+class ComparativeCreate(BaseModel):
+    """Experiments on one dataset to compare."""
+
+    id: UUID | None = None
+    name: str
+    experiment_ids: list[UUID]
+    reference_dataset_id: UUID
+    description: str | None = None
+    created_at: TimeUs | None = None
+    extra: dict[str, Any] | None = None
+
+
+class ComparativeRecord(BaseModel):
+    """A comparison of experiments."""
+
+    id: UUID
+    tenant_id: UUID
+    name: str
+    description: str | None
+    reference_dataset_id: UUID
+    experiment_ids: list[UUID]
+    experiments_info: list[dict[str, UUID]]
+    extra: dict[str, Any]
+    created_at: str
+    modified_at: str
+
+
+class ExperimentRunsQuery(BaseModel):
+    """Which runs of experiments to show beside the examples that they ran on."""
+
+    session_ids: list[UUID] = Field(min_length=1, description="Experiments.")
+    offset: int = Field(0, ge=0, le=2**31 - 1)
+    limit: int = Field(100, ge=1, le=100)
+    preview: bool = Field(default=False, description="Beginnings of inputs and outputs instead.")
+    comparative_experiment_id: UUID | None = Field(None, description="Without effect.")
+    filters: dict[UUID, list[str]] | None = Field(None, description="Conditions on runs, by experiment.")
+
+
+class ExperimentSort(BaseModel):
+    """By the mean score of a key of feedback."""
+
+    by: str
+    order: Annotated[Literal["ASC", "DESC"], BeforeValidator(_upper)] = "DESC"
+
+
+class ExperimentRunsQueryV2(BaseModel):
+    """Which runs of experiments to show beside the examples that they ran on."""
+
+    experiment_ids: list[UUID] = Field(min_length=1)
+    example_ids: list[UUID] | None = Field(None, max_length=1000)
+    filters: dict[UUID, list[str]] | None = Field(None, description="Conditions on runs, by experiment.")
+    comparative_experiment_id: UUID | None = Field(None, description="Without effect.")
+    selects: list[SelectV2] | None = Field(None, description="Keys of runs; only `id` when absent.")
+    sort: ExperimentSort | None = Field(None, description="With one experiment alone.")
+    page_size: int = Field(20, ge=1, le=100)
+    cursor: str | None = None
+
+
 class DatasetVersionRecord(BaseModel):
     """A version of a dataset."""
 
@@ -107,11 +180,3 @@ class ExampleRecord(BaseModel):
     modified_at: str
     source_run_id: UUID | None
     attachment_urls: dict[str, AttachmentUrl] | None = Field(None, description="When it was selected.")
-
-
-def _names(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-SplitNames = Annotated[list[str], BeforeValidator(_names)]
-"""One name or several."""

@@ -74,7 +74,7 @@ def session_routes(store: StoreClient) -> APIRouter:
             upsert=upsert,
         )
         answer = await store.create_project(message, credentials_of(request.headers))
-        return json_response(_show(answer.project))
+        return json_response(show_session(answer.project))
 
     @router.get("", response_model=list[TracerSession])
     async def list_sessions(request: Request, query: Annotated[_ListQuery, Query()]) -> Response:
@@ -107,7 +107,7 @@ def session_routes(store: StoreClient) -> APIRouter:
             reference_dataset_id=_text(body.reference_dataset_id),
         )
         answer = await store.update_project(message, credentials_of(request.headers))
-        return json_response(_show(answer.project))
+        return json_response(show_session(answer.project))
 
     @router.delete("/{session_id}", responses=not_found)
     async def delete_session(request: Request, session_id: UUID) -> Response:
@@ -143,7 +143,7 @@ async def _show_with_stats(
 ) -> list[dict[str, Any]]:
     """The projects, with the statistics of all of them from one call if asked for."""
     if not query.include_stats or not projects:
-        return [_show(project) for project in projects]
+        return [show_session(project) for project in projects]
     selection = SessionStatsSelection(query.stats_select)
     start_time = query.stats_start_time
     runs = ListRunsRequest(
@@ -157,10 +157,14 @@ async def _show_with_stats(
     )
     by_project = {group.group: group.stats for group in answer.groups}
     nothing = stats_pb.RunStats(run_count=0)
-    return [{**_show(project), **selection.show(by_project.get(project.id, nothing))} for project in projects]
+    return [
+        {**show_session(project), **selection.show(by_project.get(project.id, nothing))}
+        for project in projects
+    ]
 
 
-def _show(project: pb.Project) -> dict[str, Any]:
+def show_session(project: pb.Project) -> dict[str, Any]:
+    """A project as JSON content, without statistics."""
     return {
         "id": project.id,
         "tenant_id": project.tenant_id,

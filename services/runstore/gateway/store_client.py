@@ -18,7 +18,9 @@ from runstore.v1 import admin_service_pb2_grpc as admin_grpc
 from runstore.v1 import annotation_queue_service_pb2_grpc as queues_grpc
 from runstore.v1 import blob_service_pb2 as blobs
 from runstore.v1 import blob_service_pb2_grpc as blobs_grpc
+from runstore.v1 import comparative_experiment_service_pb2_grpc as comparative_grpc
 from runstore.v1 import dataset_service_pb2_grpc as datasets_grpc
+from runstore.v1 import dataset_sharing_service_pb2_grpc as dataset_sharing_grpc
 from runstore.v1 import error_pb2
 from runstore.v1 import example_service_pb2_grpc as examples_grpc
 from runstore.v1 import feedback_service_pb2 as feedback
@@ -156,6 +158,9 @@ class StoreClient:
         """What `ask` can ask about annotation queues, likewise the others without a method of their own."""
         self.prompts = prompts_grpc.PromptServiceStub(channel)
         self.tenants = tenants_grpc.TenantServiceStub(channel)
+        self.dataset_sharing = dataset_sharing_grpc.DatasetSharingServiceStub(channel)
+        self.shared_datasets = dataset_sharing_grpc.SharedDatasetServiceStub(channel)
+        self.comparative_experiments = comparative_grpc.ComparativeExperimentServiceStub(channel)
         self._blobs = blobs_grpc.BlobServiceStub(channel)
         self._health = health_pb2_grpc.HealthStub(channel)
 

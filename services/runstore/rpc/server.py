@@ -10,6 +10,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from runstore.rpc.admin import AdminServicer
 from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.blobs import BlobServicer
+from runstore.rpc.comparative_experiments import ComparativeExperimentServicer
+from runstore.rpc.dataset_sharing import DatasetSharingServicer, SharedDatasetServicer
 from runstore.rpc.datasets import DatasetServicer
 from runstore.rpc.examples import ExampleServicer
 from runstore.rpc.feedback import FeedbackServicer
@@ -29,7 +31,9 @@ from runstore.v1 import (
     admin_service_pb2_grpc,
     annotation_queue_service_pb2_grpc,
     blob_service_pb2_grpc,
+    comparative_experiment_service_pb2_grpc,
     dataset_service_pb2_grpc,
+    dataset_sharing_service_pb2_grpc,
     example_service_pb2_grpc,
     feedback_service_pb2_grpc,
     filter_service_pb2_grpc,
@@ -60,6 +64,9 @@ SERVICES = (
     "runstore.v1.ExampleService",
     "runstore.v1.PromptService",
     "runstore.v1.TenantService",
+    "runstore.v1.DatasetSharingService",
+    "runstore.v1.SharedDatasetService",
+    "runstore.v1.ComparativeExperimentService",
     "opentelemetry.proto.collector.trace.v1.TraceService",
     "runstore.v1.BlobService",
     "runstore.v1.AdminService",
@@ -83,6 +90,9 @@ class StoreServer:
         projects: ProjectServicer,
         datasets: DatasetServicer,
         examples: ExampleServicer,
+        dataset_sharing: DatasetSharingServicer,
+        shared_datasets: SharedDatasetServicer,
+        comparative_experiments: ComparativeExperimentServicer,
         queues: AnnotationQueueServicer,
         prompts: PromptServicer,
         tenants: TenantServicer,
@@ -113,6 +123,15 @@ class StoreServer:
         project_service_pb2_grpc.add_ProjectServiceServicer_to_server(projects, self._server)
         annotation_queue_service_pb2_grpc.add_AnnotationQueueServiceServicer_to_server(queues, self._server)
         dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, self._server)
+        dataset_sharing_service_pb2_grpc.add_DatasetSharingServiceServicer_to_server(
+            dataset_sharing, self._server
+        )
+        dataset_sharing_service_pb2_grpc.add_SharedDatasetServiceServicer_to_server(
+            shared_datasets, self._server
+        )
+        comparative_experiment_service_pb2_grpc.add_ComparativeExperimentServiceServicer_to_server(
+            comparative_experiments, self._server
+        )
         example_service_pb2_grpc.add_ExampleServiceServicer_to_server(examples, self._server)
         prompt_service_pb2_grpc.add_PromptServiceServicer_to_server(prompts, self._server)
         tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(tenants, self._server)

@@ -33,6 +33,8 @@ from runstore.rpc.admin import AdminServicer
 from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.authentication import Authenticator, KeyAuthentication, NoAuthentication
 from runstore.rpc.blobs import BlobServicer
+from runstore.rpc.comparative_experiments import ComparativeExperimentServicer
+from runstore.rpc.dataset_sharing import DatasetSharingServicer, SharedDatasetServicer
 from runstore.rpc.datasets import DatasetServicer
 from runstore.rpc.examples import ExampleServicer
 from runstore.rpc.feedback import FeedbackServicer
@@ -175,6 +177,7 @@ async def _server(
     dead_letters = DeadLetters(store.dead_letters, store, ingest, visibility)
     messages = RunMessages(read_tokens)
     contents = ExampleContents(blobs, unused, uploads)
+    examples = ExampleServicer(catalog.datasets, catalog.examples, contents, read_tokens)
     return StoreServer(
         ingest=RunIngestServicer(ingest, visibility, uploads, metrics.ingest),
         query=RunQueryServicer(runs, messages),
@@ -197,7 +200,12 @@ async def _server(
         datasets=DatasetServicer(
             catalog.datasets, catalog.dataset_versions, catalog.examples, contents, clock
         ),
-        examples=ExampleServicer(catalog.datasets, catalog.examples, contents, read_tokens),
+        examples=examples,
+        dataset_sharing=DatasetSharingServicer(catalog.dataset_shares),
+        shared_datasets=SharedDatasetServicer(
+            catalog.dataset_shares, catalog.datasets, catalog.examples, catalog.projects, examples
+        ),
+        comparative_experiments=ComparativeExperimentServicer(catalog.comparative_experiments, clock),
     )
 
 
