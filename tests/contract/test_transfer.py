@@ -15,6 +15,8 @@ import pytest
 from langsmith import Client
 
 from runstore.v1 import blob_service_pb2 as blobs
+from runstore.v1 import feedback_service_pb2 as feedback
+from runstore.v1 import feedback_service_pb2_grpc as feedback_grpc
 from runstore.v1 import project_service_pb2 as projects
 from runstore.v1 import run_ingest_service_pb2 as ingest
 from runstore.v1 import run_pb2 as pb
@@ -42,7 +44,25 @@ def stored(source: Stubs) -> str:
     name = f"everything-{uuid.uuid4().hex}"
     operations = [operation for number in range(40) for operation in trace(number, name)]
     assert not source.ingest.WriteRuns(ingest.WriteRunsRequest(operations=operations)).errors
+    records = [judgement(number, operation.create.id) for number, operation in enumerate(operations[:20])]
+    stub = feedback_grpc.FeedbackServiceStub(source.channel)
+    assert not stub.WriteFeedback(feedback.WriteFeedbackRequest(feedback=records)).errors
     return name
+
+
+def judgement(number: int, run_id: str) -> feedback.Feedback:
+    """A score, a label, a comment or a correction."""
+    record = feedback.Feedback(id=str(uuid.uuid4()), run_id=run_id, key=f"key {number % 3}")
+    record.source.type = "api"
+    record.source.metadata = b'{"by": "test"}'
+    record.create_time.CopyFrom(timestamp(STARTED + timedelta(days=1, seconds=number)))
+    if number % 2:
+        record.score = number / 7
+    else:
+        record.value = b'{"label": "\xc3\xa4"}'
+    if number % 3 == 0:
+        record.comment, record.correction = "it's\nso", b'{"desired": 1}'
+    return record
 
 
 def trace(number: int, project: str) -> list[ingest.RunOperation]:
@@ -103,6 +123,20 @@ def contents(stubs: Stubs, project: str, metadata: tuple[tuple[str, str], ...] =
     return [content(stubs, run) for run in runs]
 
 
+def judgements(
+    stubs: Stubs, project: str, metadata: tuple[tuple[str, str], ...] = ()
+) -> list[feedback.Feedback]:
+    """All feedback on runs of a project, in order of its ids; apart from whose it is."""
+    found = stubs.projects.ListProjects(projects.ListProjectsRequest(name=project), metadata=metadata)
+    condition = feedback.FeedbackCondition(project_ids=[found.projects[0].id])
+    records = feedback_grpc.FeedbackServiceStub(stubs.channel).ListFeedback(
+        feedback.ListFeedbackRequest(condition=condition), metadata=metadata
+    )
+    for record in records.feedback:
+        record.ClearField("project_id")
+    return sorted(records.feedback, key=lambda record: record.id)
+
+
 def content(stubs: Stubs, run: pb.Run) -> dict[str, Any]:
     bare = pb.Run()
     bare.CopyFrom(run)
@@ -134,17 +168,19 @@ def test_what_is_exported_comes_back_the_same(
     """Every field of every run, payloads and files to the byte, elsewhere; once more changes nothing."""
     path = tmp_path / f"runs.{file_format}"
     said = export(server, path, "--project", stored, "--attachments")
-    assert said.stderr.splitlines() == ["Exported 80 runs."]
+    assert said.stderr.splitlines() == ["Exported 80 runs and 20 feedback records."]
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
     key = guarded.create_key(f"import-{file_format}")
-    sent = contents(source, stored)
+    sent, said_of_them = contents(source, stored), judgements(source, stored)
+    assert len(said_of_them) == 20
     assert len(sent) == 80
     assert sum(bool(each["payloads"]) for each in sent) == 6
     with grpc.insecure_channel(guarded.grpc, [("grpc.max_receive_message_length", -1)]) as channel:
         for _ in range(2):
             said = import_(guarded, str(path), "--api-key", key)
-            assert said.stderr.splitlines() == ["Imported 80 runs."]
+            assert said.stderr.splitlines() == ["Imported 80 runs and 20 feedback records."]
             assert contents(Stubs(channel), stored, (("x-api-key", key),)) == sent
+            assert judgements(Stubs(channel), stored, (("x-api-key", key),)) == said_of_them
 
 
 def test_choice_of_runs(server: Server, stored: str, tmp_path: Path) -> None:
@@ -155,7 +191,10 @@ def test_choice_of_runs(server: Server, stored: str, tmp_path: Path) -> None:
         server, path, "--project", stored, "--from", since.isoformat(), "--until", until.isoformat(),
         "--filter", "eq(is_root, true)",
     )  # fmt: skip
-    assert said.stderr.splitlines() == ["Exported 15 runs.", "Left out 6 attachments: see --attachments."]
+    assert said.stderr.splitlines() == [
+        "Exported 15 runs and 3 feedback records.",
+        "Left out 6 attachments: see --attachments.",
+    ]
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["start_time"] for row in rows] == [
         (since + timedelta(minutes=minute)).strftime("%Y-%m-%dT%H:%M:%S.%fZ") for minute in range(15)
@@ -201,7 +240,7 @@ def test_all_projects_without_a_choice(server: Server, guarded: Server, stored: 
     import_(guarded, str(tmp_path / "one.jsonl"), "--api-key", key, "--project", "other")
     said = export(guarded, tmp_path / "all.jsonl", "--api-key", key)
     # An id is one run: the second import has moved all of them.
-    assert "Exported 80 runs." in said.stderr
+    assert "Exported 80 runs and" in said.stderr
     names = {json.loads(line)["session_name"] for line in (tmp_path / "all.jsonl").read_text().splitlines()}
     assert names == {"other"}
 

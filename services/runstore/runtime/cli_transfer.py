@@ -94,7 +94,7 @@ def export(
                 done = export_runs(access, chosen, query, writer, show, has_attachments=attachments)
         finally:
             bar.finish()
-    typer.echo(f"Exported {output_of.counted(done.runs, 'run')}.", err=True)
+    typer.echo(f"Exported {_amount(done.runs, done.feedback)}.", err=True)
     if done.files_left_out:
         why = "larger than 64 MiB" if attachments else "see --attachments"
         typer.echo(f"Left out {output_of.counted(done.files_left_out, 'attachment')}: {why}.", err=True)
@@ -134,7 +134,7 @@ def import_(
         importing = Import(access, project, refused)
         for current in paths:
             _import_file(importing, current)
-    typer.echo(f"Imported {output_of.counted(importing.stored, 'run')}.", err=True)
+    typer.echo(f"Imported {_amount(importing.stored, importing.stored_feedback)}.", err=True)
     if importing.refused:
         typer.echo(f"Refused {output_of.counted(importing.refused, 'row')}.", err=True)
         raise typer.Exit(_FAILURE)
@@ -156,6 +156,13 @@ def _import_file(importing: "Import", path: Path) -> None:
         importing.finish()
     finally:
         bar.finish()
+
+
+def _amount(runs: int, feedback: int) -> str:
+    from runstore.runtime import cli_output as output_of
+
+    text = output_of.counted(runs, "run")
+    return f"{text} and {output_of.counted(feedback, 'feedback record')}" if feedback else text
 
 
 @contextmanager

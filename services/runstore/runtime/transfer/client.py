@@ -13,6 +13,8 @@ from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.runtime.admin_client import reason_of, refusal
 from runstore.v1 import blob_service_pb2 as blobs
 from runstore.v1 import blob_service_pb2_grpc as blobs_grpc
+from runstore.v1 import feedback_service_pb2 as feedback
+from runstore.v1 import feedback_service_pb2_grpc as feedback_grpc
 from runstore.v1 import project_service_pb2 as projects
 from runstore.v1 import project_service_pb2_grpc as projects_grpc
 from runstore.v1 import run_ingest_service_pb2 as ingest
@@ -25,6 +27,7 @@ _TIMEOUT_S: Final = 60.0
 _PATIENCE_S: Final = 120.0
 _PAUSE_S: Final = 0.5
 _PAGE_SIZE: Final = 100
+_FEEDBACK_PAGE_SIZE: Final = 1_000
 _CHUNK_BYTES: Final = 1024 * 1024
 _MAX_MESSAGE_BYTES: Final = 1024 * 1024 * 1024
 
@@ -38,6 +41,7 @@ class StoreAccess:
         self._queries = queries_grpc.RunQueryServiceStub(channel)
         self._ingest = ingest_grpc.RunIngestServiceStub(channel)
         self._projects = projects_grpc.ProjectServiceStub(channel)
+        self._feedback = feedback_grpc.FeedbackServiceStub(channel)
         self._blobs = blobs_grpc.BlobServiceStub(channel)
 
     # -- reading ---------------------------------------------------------------------------------
@@ -87,6 +91,19 @@ class StoreAccess:
             else:
                 return
 
+    def feedback_of(self, run_ids: Sequence[str]) -> dict[str, list[feedback.Feedback]]:
+        """Every feedback record of these runs, by run."""
+        found: dict[str, list[feedback.Feedback]] = {}
+        condition = feedback.FeedbackCondition(run_ids=run_ids)
+        request = feedback.ListFeedbackRequest(condition=condition, page_size=_FEEDBACK_PAGE_SIZE)
+        while True:
+            page = self._call(self._feedback.ListFeedback, request).feedback
+            for record in page:
+                found.setdefault(record.run_id, []).append(record)
+            request.offset += len(page)
+            if len(page) < _FEEDBACK_PAGE_SIZE:
+                return found
+
     def read_blob(self, token: str) -> Iterator[bytes]:
         """A large payload or a file, in chunks."""
         try:
@@ -129,6 +146,12 @@ class StoreAccess:
         """Make operations durable; waits while the store is busy or away."""
         request = ingest.WriteRunsRequest(operations=operations)
         answer: ingest.WriteRunsResponse = self._call(self._ingest.WriteRuns, request)
+        return answer
+
+    def write_feedback(self, records: Sequence[feedback.Feedback]) -> feedback.WriteFeedbackResponse:
+        """As `write`, of feedback records."""
+        request = feedback.WriteFeedbackRequest(feedback=records)
+        answer: feedback.WriteFeedbackResponse = self._call(self._feedback.WriteFeedback, request)
         return answer
 
     def upload(self, kind: "blobs.BlobKind.ValueType", content: bytes) -> str:

@@ -120,6 +120,6 @@ COLUMNS: Final = (
     _details("completion_cost_details", pb.RUN_FIELD_COMPLETION_COST_DETAILS),
     Column("feedback_stats", pb.RUN_FIELD_FEEDBACK_STATS, feedback_stats, in_parquet=_json_text),
 )
-"""Of every export. What writers add: `session_name`, and `attachments` if asked for."""
+"""Of every export. What writers add: `session_name`, `feedback`, and `attachments` if asked for."""
 
 FIELDS: Final = sorted({column.field for column in COLUMNS})

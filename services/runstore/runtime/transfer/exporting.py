@@ -26,6 +26,8 @@ class Exported:
     """What came out."""
 
     runs: int = 0
+    feedback: int = 0
+    """Records on those runs."""
     files: int = 0
     files_left_out: int = 0
 
@@ -50,9 +52,12 @@ def export_runs(
         asked.fields[:] = [*FIELDS, pb.RUN_FIELD_ATTACHMENTS]
         first, last = _bounds(store, asked)
         for runs in store.export(asked):
+            feedback = store.feedback_of([run.id for run in runs])
             for run in runs:
                 files = _files_of(run) if has_attachments else []
-                writer.write(run, project.name, files)
+                records = feedback.get(run.id, [])
+                writer.write(run, project.name, files, records)
+                done.feedback += len(records)
                 done.files += len(files)
                 done.files_left_out += len(run.attachments) - len(files)
             done.runs += len(runs)

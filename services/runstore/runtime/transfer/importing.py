@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Final
 
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.gateway.feedback_json import read_feedback
 from runstore.gateway.run_json import fill_fields
 from runstore.runtime.transfer.client import StoreAccess
 from runstore.runtime.transfer.readers import BadRow, File, FoundRun
 from runstore.v1 import blob_service_pb2 as blobs
 from runstore.v1 import run_ingest_service_pb2 as pb
+from runstore.v1.feedback_service_pb2 import Feedback
 
 _BATCH_RUNS: Final = 1_000
 _BATCH_BYTES: Final = 8 * 1024 * 1024
@@ -30,9 +32,11 @@ class Import:
         self._projects: dict[tuple[str, str], str] = {}
         self._operations: list[pb.RunOperation] = []
         self._places: list[str] = []
+        self._feedback: list[list[Feedback]] = []
         self._bytes = 0
         self.stored = 0
         """Runs."""
+        self.stored_feedback = 0
         self.refused = 0
 
     def add(self, row: FoundRun | BadRow) -> None:
@@ -46,16 +50,18 @@ class Import:
             self._set_project(operation.create)
             self._set_files(operation.create, row.files)
             self._upload_payloads(operation.create)
+            records = [_on(operation.create, read_feedback(bytes(record))) for record in row.feedback]
         except RunstoreError as error:
             if error.reason in _OF_THE_WHOLE:
                 raise
             self._refuse(row.place, error)
             return
-        size = operation.ByteSize()
+        size = operation.ByteSize() + sum(record.ByteSize() for record in records)
         if self._bytes + size > _BATCH_BYTES:
             self._send()
         self._operations.append(operation)
         self._places.append(row.place)
+        self._feedback.append(records)
         self._bytes += size
         if len(self._operations) >= _BATCH_RUNS:
             self._send()
@@ -105,11 +111,35 @@ class Import:
             reason = ErrorReason.INVALID_ARGUMENT
             self._refuse(self._places[error.index], RunstoreError(reason, error.message, field=error.field))
         self.stored += len(self._operations) - len(errors)
-        self._operations, self._places, self._bytes = [], [], 0
+        self._send_feedback({error.index for error in errors})
+        self._operations, self._places, self._feedback, self._bytes = [], [], [], 0
+
+    def _send_feedback(self, refused: set[int]) -> None:
+        """What is said of the runs that are stored."""
+        said = [
+            (place, record)
+            for index, (place, records) in enumerate(zip(self._places, self._feedback, strict=True))
+            if index not in refused
+            for record in records
+        ]
+        for begin in range(0, len(said), _BATCH_RUNS):
+            some = said[begin : begin + _BATCH_RUNS]
+            errors = self._store.write_feedback([record for _, record in some]).errors
+            for error in errors:
+                reason = RunstoreError(ErrorReason.INVALID_ARGUMENT, error.message, field=error.field)
+                self._refuse(f"{some[error.index][0]}: feedback", reason)
+            self.stored_feedback += len(some) - len(errors)
 
     def _refuse(self, place: str, error: RunstoreError) -> None:
         self.refused += 1
         self._on_refusal(place, error)
+
+
+def _on(run: pb.RunFields, record: Feedback) -> Feedback:
+    """The record in the project that the run goes to."""
+    record.run_id = run.id
+    record.ClearField("project_id")
+    return record
 
 
 # No other row would fare better.

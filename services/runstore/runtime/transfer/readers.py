@@ -27,6 +27,7 @@ _TEXTS: Final = ("id", "trace_id", "dotted_order", "parent_run_id", "session_id"
                  "run_type", "reference_example_id")  # fmt: skip
 _TIMES: Final = ("start_time", "end_time")
 _ATTACHMENTS_KEY: Final = b'"attachments"'
+_FEEDBACK_KEY: Final = b'"feedback"'
 
 OnProgress = Callable[[int, int], None]
 """So much is read of so much."""
@@ -48,6 +49,8 @@ class FoundRun:
     """Where it stands: `line 17`."""
     run: RunJson
     files: dict[str, File] = field(default_factory=dict)
+    feedback: list[msgspec.Raw] = field(default_factory=list)
+    """Records on the run, each a JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,10 @@ class BadRow:
 
 class _Files(msgspec.Struct):
     attachments: dict[str, File] | None = None
+
+
+class _Feedback(msgspec.Struct):
+    feedback: list[msgspec.Raw] | None = None
 
 
 class _Answer(msgspec.Struct):
@@ -148,17 +155,29 @@ def _rows_of(content: mmap.mmap) -> list[msgspec.Raw]:
 
 def _parsed(place: str, text: bytes) -> FoundRun | BadRow:
     try:
-        return FoundRun(place, parse_run(text), _files(text) if _ATTACHMENTS_KEY in text else {})
+        return FoundRun(place, parse_run(text), _files(text), _feedback(text))
     except RunstoreError as error:
         return BadRow(place, error)
 
 
 def _files(text: bytes) -> dict[str, File]:
     """Attachments as `runstore export` writes them; those of other exporters are addresses, which expire."""
+    if _ATTACHMENTS_KEY not in text:
+        return {}
     try:
         return msgspec.json.decode(text, type=_Files).attachments or {}
     except msgspec.ValidationError:
         return {}
+
+
+def _feedback(text: bytes) -> list[msgspec.Raw]:
+    """Records as `runstore export` writes them."""
+    if _FEEDBACK_KEY not in text:
+        return []
+    try:
+        return msgspec.json.decode(text, type=_Feedback).feedback or []
+    except msgspec.ValidationError:
+        return []
 
 
 def _parquet(path: Path, on_progress: OnProgress) -> Iterator[FoundRun | BadRow]:
@@ -166,7 +185,7 @@ def _parquet(path: Path, on_progress: OnProgress) -> Iterator[FoundRun | BadRow]
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise RunstoreError(ErrorReason.MALFORMED_BODY, f"{path} is no Parquet: {error}") from error
-    names = {"attachments", "tags", *_TEXTS, *_TIMES, *PAYLOAD_FIELDS}
+    names = {"attachments", "feedback", "tags", *_TEXTS, *_TIMES, *PAYLOAD_FIELDS}
     total, number = file.metadata.num_rows, 0
     with file:
         for batch in file.iter_batches(
@@ -185,8 +204,10 @@ def _of_row(place: str, row: dict[str, Any]) -> FoundRun | BadRow:
     try:
         for name in ("tags", *PAYLOAD_FIELDS):
             content[name] = row.get(name) if name == "error" else _decoded(row.get(name))
-        files = _files(msgspec.json.encode({"attachments": _decoded(row.get("attachments"))}))
-        return FoundRun(place, parse_run(msgspec.json.encode(content)), files)
+        more = msgspec.json.encode(
+            {name: _decoded(row.get(name)) for name in ("attachments", "feedback") if row.get(name)}
+        )
+        return FoundRun(place, parse_run(msgspec.json.encode(content)), _files(more), _feedback(more))
     except RunstoreError as error:
         return BadRow(place, error)
     except (TypeError, ValueError, msgspec.MsgspecError) as error:

@@ -14,8 +14,10 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from runstore.gateway.feedback_json import show_feedback
 from runstore.runtime.transfer.columns import COLUMNS
 from runstore.v1 import run_pb2 as pb
+from runstore.v1.feedback_service_pb2 import Feedback
 
 STDOUT: Final = Path("-")
 
@@ -41,8 +43,10 @@ class FileFormat(StrEnum):
 class RunFileWriter(Protocol):
     """Takes runs one by one."""
 
-    def write(self, run: pb.Run, project_name: str, files: Iterable[str], /) -> None:
-        """Add a run with those of its attachments that are named."""
+    def write(
+        self, run: pb.Run, project_name: str, files: Iterable[str], records: Iterable[Feedback], /
+    ) -> None:
+        """Add a run with feedback on it, and those of its attachments that are named."""
         ...
 
     def close(self) -> None:
@@ -116,12 +120,15 @@ class _JsonLinesWriter:
         self._read_blob = read_blob
         self._has_attachments = has_attachments
 
-    def write(self, run: pb.Run, project_name: str, files: Iterable[str], /) -> None:
+    def write(
+        self, run: pb.Run, project_name: str, files: Iterable[str], records: Iterable[Feedback], /
+    ) -> None:
         content: dict[str, Any] = {}
         for column in COLUMNS:
             value = column.value(run)
             content[column.name] = None if value is None else column.in_json(value)
         content["session_name"] = project_name
+        content["feedback"] = [show_feedback(record) for record in records]
         if self._has_attachments:
             content["attachments"] = _attachments(run, files)
         for chunk in _filled(msgspec.json.encode(content), self._read_blob):
@@ -139,7 +146,7 @@ class _ParquetWriter:
         self._read_blob = read_blob
         self._has_attachments = has_attachments
         fields = [(column.name, column.arrow_type) for column in COLUMNS]
-        fields.append(("session_name", pa.string()))
+        fields += [("session_name", pa.string()), ("feedback", pa.string())]
         if has_attachments:
             fields.append(("attachments", pa.string()))
         self._schema = pa.schema(fields)
@@ -147,14 +154,16 @@ class _ParquetWriter:
         self._bytes = 0
         self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
 
-    def write(self, run: pb.Run, project_name: str, files: Iterable[str], /) -> None:
+    def write(
+        self, run: pb.Run, project_name: str, files: Iterable[str], records: Iterable[Feedback], /
+    ) -> None:
         cells: list[Any] = []
         for column in COLUMNS:
             value = column.value(run)
             if isinstance(value, msgspec.Raw):
                 value = b"".join(_filled(bytes(value), self._read_blob))
             cells.append(None if value is None else column.in_parquet(value))
-        cells.append(project_name)
+        cells += [project_name, msgspec.json.encode([show_feedback(record) for record in records])]
         if self._has_attachments:
             cells.append(b"".join(_filled(msgspec.json.encode(_attachments(run, files)), self._read_blob)))
         for values, cell in zip(self._columns, cells, strict=True):
