@@ -189,6 +189,32 @@ Files without operations replace those that there are.""",
     }
 }
 
+DATASET_UPLOAD_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "input_keys"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": "CSV with a header."},
+                        "input_keys": {"type": "array", "items": {"type": "string"}},
+                        "output_keys": {"type": "array", "items": {"type": "string"}},
+                        "metadata_keys": {"type": "array", "items": {"type": "string"}},
+                        "name": {"type": "string", "description": "That of the file when absent."},
+                        "description": {"type": "string"},
+                        "data_type": {"type": "string", "enum": ["kv", "llm", "chat"]},
+                        "id": {"type": "string", "format": "uuid"},
+                        "inputs_schema_definition": {"type": "string", "description": "JSON Schema."},
+                        "outputs_schema_definition": {"type": "string", "description": "JSON Schema."},
+                    },
+                }
+            }
+        },
+    }
+}
+
 ACCEPTED_ANSWER: Final = {
     "description": "Everything is stored durably.",
     "content": {
