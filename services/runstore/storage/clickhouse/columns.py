@@ -268,29 +268,46 @@ ANY_PAYLOAD = sum(PAYLOAD_BITS.values())
 
 
 @dataclass(frozen=True, slots=True)
+class Rank:
+    """What counts before the sequence number."""
+
+    column: str
+    sql: str
+    of: Callable[[Any], Any]
+    """The same of the column's value, in Python."""
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """Columns that merge together: all of them come from one row."""
 
     columns: tuple[str, ...]
     bit: Present | None
     """Only rows with this bit speak about the columns; None: every row does."""
-    order: str = "seq"
-    """The row with the highest value of this SQL expression counts."""
+    rank: Rank | None = None
+    """The row with the highest rank counts, and among equal ones that with the highest sequence number."""
 
     @property
     def aggregate(self) -> str:
         """SQL of the merged column, or of the tuple of them if there are several."""
         value = self.columns[0] if len(self.columns) == 1 else f"({', '.join(self.columns)})"
+        order = "seq" if self.rank is None else f"({self.rank.sql}, seq)"
         if self.bit is None:
-            return f"argMax({value}, {self.order})"
-        return f"argMaxIf({value}, {self.order}, bitAnd(present, {self.bit.value}) != 0)"
+            return f"argMax({value}, {order})"
+        return f"argMaxIf({value}, {order}, bitAnd(present, {self.bit.value}) != 0)"
 
+
+_SETTLED = int(Present.SETTLED)
+_SETTLED_RANK = Rank("present", f"bitAnd(present, {_SETTLED})", lambda present: present & _SETTLED)
+_THREAD_RANK = Rank("thread_rank", "thread_rank", int)
+_USER_RANK = Rank("ls_user_id", "ls_user_id != ''", bool)
+_USAGE_RANK = Rank("usage_rank", "usage_rank", int)
 
 GROUPS = {
     "position": Group(
         ("trace_id", "dotted_order", "parent_run_ids"),
         None,
-        f"(bitAnd(present, {Present.SETTLED.value}), seq)",
+        _SETTLED_RANK,
     ),
     "name": Group(("name",), Present.NAME),
     "run_type": Group(("run_type",), Present.RUN_TYPE),
@@ -298,8 +315,8 @@ GROUPS = {
     # Of the last events, which may have no token.
     "first_token_time": Group(("first_token_time", "present"), Present.EVENTS),
     "tags": Group(("tags",), Present.TAGS),
-    "thread_id": Group(("thread_id",), Present.EXTRA, "(thread_rank, seq)"),
-    "ls_user_id": Group(("ls_user_id",), Present.EXTRA, "(ls_user_id != '', seq)"),
+    "thread_id": Group(("thread_id",), Present.EXTRA, _THREAD_RANK),
+    "ls_user_id": Group(("ls_user_id",), Present.EXTRA, _USER_RANK),
     "reference_example_id": Group(("reference_example_id",), Present.REFERENCE_EXAMPLE),
     "usage": Group(
         (
@@ -310,7 +327,7 @@ GROUPS = {
             "completion_token_details",
         ),
         Present.USAGE,
-        "(usage_rank, seq)",
+        _USAGE_RANK,
     ),
     # Of the same row as the usage.
     "cost": Group(
@@ -324,7 +341,7 @@ GROUPS = {
             "price_model_id",
         ),
         Present.USAGE,
-        "(usage_rank, seq)",
+        _USAGE_RANK,
     ),
     "price_model_id": Group(("price_model_id",), Present.PRICE),
 }

@@ -28,9 +28,9 @@ from runstore.domain.conditions import (
 )
 from runstore.domain.runs import Position, RunField, RunKey, RunQuery
 from runstore.storage.clickhouse.candidates import Candidate, CandidateWriter, Rank
-from runstore.storage.clickhouse.columns import PAYLOAD_BITS, Group, sql_time
+from runstore.storage.clickhouse.columns import PAYLOAD_BITS, sql_time
 from runstore.storage.clickhouse.filter_sql import render
-from runstore.storage.clickhouse.merged_run import groups_of
+from runstore.storage.clickhouse.merged_run import columns_of
 from runstore.storage.clickhouse.merged_sql import KEY, SqlCondition, matching_runs, merged_runs
 
 
@@ -120,7 +120,7 @@ class RunListSql:
 
     def __init__(self, query: RunQuery, key_range: KeyRange, condition: Condition | None) -> None:
         """`condition` is what runs have to meet besides being in the range."""
-        self._query = query
+        self.query = query
         self.condition = condition
         self._parameters: dict[str, Any] = {
             "tenant": query.tenant_id,
@@ -140,8 +140,8 @@ class RunListSql:
         self._parameters.update(writer.parameters)
         self.descending = query.descending
         self._order = "DESC" if query.descending else "ASC"
-        self.groups = groups_of(query.fields)
-        """Merged groups in the order in which pages return them, behind the key and `present`."""
+        self.columns = columns_of(query.fields)
+        """Of partial rows, in the order in which pages return them."""
 
     @property
     def promising(self) -> list[Candidate]:
@@ -179,8 +179,8 @@ class RunListSql:
     def by_keys(self, keys: list[RunKey]) -> Statement:
         """Merged runs behind `query.after` with these keys that meet the query's conditions, in order, at
         most one more than the query's limit."""
-        rows = f"{self._rows(self._query.after)} AND {bind_keys(self._parameters, keys)}"
-        return self._merged(rows, self._query.limit + 1)
+        rows = f"{self._rows(self.query.after)} AND {bind_keys(self._parameters, keys)}"
+        return self._merged(rows, self.query.limit + 1)
 
     def matching(self, expressions: Iterable[str], keys: list[RunKey] | None = None) -> Statement:
         """All runs of the range, or those of them with these keys, that meet the query's conditions, in no
@@ -219,7 +219,7 @@ class RunListSql:
         conditions = list(self._range)
         if project is not None:
             conditions[1] = f"project_id = {self._bind(f'project{project}', self._projects[project], 'UUID')}"
-        behind, up_to = ("<", ">=") if self._query.descending else (">", "<=")
+        behind, up_to = ("<", ">=") if self.query.descending else (">", "<=")
         for name, position, operator in (("after", after, behind), ("until", until, up_to)):
             if position is not None:
                 conditions.append(self._beside(name, position, operator))
@@ -237,7 +237,7 @@ class RunListSql:
         return " AND ".join([rows, *(f"({KEY}) IN ({keys})" for keys in found)])
 
     def _merged(self, rows: str, limit: int) -> Statement:
-        text = merged_runs(rows, self.groups, self._sql_condition(rows), self._order, limit)
+        text = merged_runs(rows, self.columns, self._sql_condition(rows), self._order, limit)
         return Statement(text, self._parameters)
 
     def _sql_condition(self, rows: str) -> SqlCondition | None:
@@ -259,29 +259,27 @@ _TIME = "DateTime64(6, 'UTC')"
 
 
 def payloads(tenant_id: str, keys: list[RunKey], columns: Mapping[str, bool]) -> Statement:
-    """Payload columns of the runs with these keys: project id, run id, then per column its merged value,
-    NULL when absent. A column is read whole (of a reference to a blob the beginning) or, if False, as far as
-    a preview needs; `extra` comes as an array of all its values, oldest first."""
+    """Payload columns of the runs with these keys: project id, run id, `present`, and per column its merged
+    value, "" when absent. A column is read whole (of a reference to a blob the beginning) or, if False, as
+    far as a preview needs; `extra` comes as an array of all its values, oldest first."""
     parameters: dict[str, Any] = {"tenant": tenant_id}
     outputs = []
     for column, is_whole in columns.items():
-        bit = PAYLOAD_BITS[column]
+        said = f"bitAnd(present, {PAYLOAD_BITS[column].value}) != 0"
         if column == "extra":
-            outputs.append(
-                "arrayMap(row -> row.2, arraySort(row -> row.1, "
-                f"groupArrayIf((seq, extra), bitAnd(present, {bit.value}) != 0)))"
-            )
+            pairs = f"arraySort(row -> row.1, groupArrayIf((seq, extra), {said}))"
+            outputs.append(f"arrayMap(row -> row.2, {pairs})")
             continue
-        value = Group((column,), bit).aggregate
+        value = column
         if not is_whole:
-            value = f"substring({value}, 1, {_HEAD_BYTES})"
+            value = f"substring({column}, 1, {_HEAD_BYTES})"
         elif column in OFFLOADED_FIELDS:
-            value = f"if(startsWith({value}, '\\0'), substring({value}, 1, {_REFERENCE_BYTES}), {value})"
-        outputs.append(f"if(bitAnd(groupBitOr(present), {bit.value}) != 0, {value}, NULL)")
+            value = f"if(startsWith({column}, '\0'), substring({column}, 1, {_REFERENCE_BYTES}), {column})"
+        outputs.append(f"argMaxIf({value}, seq, {said})")
     text = (
-        f"SELECT toString(project_id), toString(run_id), {', '.join(outputs)} FROM run_payloads "
-        f"WHERE tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, keys)} "
-        "GROUP BY project_id, start_time, run_id"
+        f"SELECT toString(project_id), toString(run_id), groupBitOr(present), {', '.join(outputs)} "
+        f"FROM run_payloads WHERE tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, keys)} "
+        f"GROUP BY {KEY}"
     )
     return Statement(text, parameters)
 
@@ -305,12 +303,5 @@ def payload_sizes(tenant_id: str, keys: list[RunKey], columns: Collection[str]) 
 
 def bind_keys(parameters: dict[str, Any], keys: list[RunKey]) -> str:
     """Condition on rows of these keys."""
-    parameters["key_projects"] = [key.project_id for key in keys]
-    parameters["key_times"] = [key.start_time_us for key in keys]
-    parameters["key_runs"] = [key.run_id for key in keys]
-    return (
-        "(project_id, start_time, run_id) IN (SELECT project, fromUnixTimestamp64Micro(time, 'UTC'), "
-        "run FROM "
-        "(SELECT arrayJoin(arrayZip({key_projects:Array(UUID)}, {key_times:Array(Int64)}, "
-        "{key_runs:Array(UUID)})) AS key, key.1 AS project, key.2 AS time, key.3 AS run))"
-    )
+    parameters["keys"] = [(key.project_id, sql_time(key.start_time_us), key.run_id) for key in keys]
+    return f"({KEY}) IN {{keys:Array(Tuple(UUID, {_TIME}, UUID))}}"

@@ -1,15 +1,16 @@
-"""A merged run in Python: from the groups that SQL has merged to the fields that a reader selects."""
+"""A run in Python: from its partial rows to the fields that a reader selects, by the rules of `columns`."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from operator import itemgetter
 from typing import Any
 
 from runstore.domain.prices import Cost, Price, cost
 from runstore.domain.runs import RunField, RunKey
 from runstore.domain.times import format_naive
 from runstore.domain.usage import Usage
-from runstore.storage.clickhouse.columns import EPOCH, GROUPS, NIL_UUID, Present
+from runstore.storage.clickhouse.columns import EPOCH, GROUPS, Group, Present
 
 Prices = Mapping[str, tuple[Mapping[str, Decimal], Mapping[str, Decimal]]]
 """Dollars per token by category, of prompt and completion, by price model id."""
@@ -18,40 +19,57 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class MergedRun:
-    """One run; reads its fields out of its groups."""
+    """One run; reads its fields out of its partial rows."""
 
     def __init__(
-        self, tenant_id: str, key: RunKey, present: int, groups: Mapping[str, Any], prices: Prices
+        self, tenant_id: str, key: RunKey, columns: Mapping[str, int], rows: Sequence[tuple[Any, ...]]
     ) -> None:
+        """`columns`: where in a row each column is, of those that `columns_of` names."""
         self.tenant_id = tenant_id
         self.key = key
-        self._present = present
-        self._groups = groups
-        self._prices = prices
+        self._columns = columns
+        self._rows = rows
+        self._present = 0
+        for row in rows:
+            self._present |= row[columns["present"]]
+        self._prices: Prices = {}
         self._late_cost: Cost | None = None
 
-    def fields(self, wanted: Collection[RunField]) -> dict[RunField, Any]:
+    def fields(self, wanted: Collection[RunField], prices: Prices) -> dict[RunField, Any]:
         """The wanted fields that have a value; those of other tables are left out."""
+        self._prices = prices
         values = {field: _FIELDS[field][1](self) for field in wanted if field in _FIELDS}
         return {field: value for field, value in values.items() if value is not None}
 
     def has(self, bit: Present) -> bool:
         """Whether any row spoke about what the bit stands for."""
-        return bool(self._present & bit)
+        return self._present & bit.value != 0
 
     def value(self, group: str, column: str) -> Any:
-        """One merged column."""
-        merged = self._groups[group]
-        columns = GROUPS[group].columns
-        return merged[columns.index(column)] if len(columns) > 1 else merged
+        """One merged column; None when no row spoke about it."""
+        row = self._row(GROUPS[group])
+        return None if row is None else row[self._columns[column]]
+
+    def _row(self, group: Group) -> tuple[Any, ...] | None:
+        """The row that counts for a group."""
+        columns, bit, rank = self._columns, group.bit, group.rank
+        present, seq = columns["present"], columns["seq"]
+        rows = self._rows if bit is None else [row for row in self._rows if row[present] & bit.value]
+        if len(rows) <= 1:
+            return rows[0] if rows else None
+        if rank is None:
+            return max(rows, key=itemgetter(seq))
+        ranked = columns[rank.column]
+        return max(rows, key=lambda row: (rank.of(row[ranked]), row[seq]))
 
     def time_us(self, group: str, bit: Present) -> int | None:
         """A merged time in microseconds, None when no row spoke about it."""
-        return _time_us(self._groups[group]) if self.has(bit) else None
+        return _time_us(self.value(group, group)) if self.has(bit) else None
 
     def first_token_time_us(self) -> int | None:
         """Of the last events; None when they have no token."""
-        has_token = self.value("first_token_time", "present") & Present.FIRST_TOKEN
+        present = self.value("first_token_time", "present") or 0
+        has_token = present & Present.FIRST_TOKEN.value
         return _time_us(self.value("first_token_time", "first_token_time")) if has_token else None
 
     def status(self) -> str:
@@ -75,28 +93,32 @@ class MergedRun:
 
     def price_model_id(self) -> str | None:
         """None for a model that nobody prices, and without any."""
-        price_model_id = str(self._groups["price_model_id"])
-        return None if price_model_id == NIL_UUID else price_model_id
+        price_model_id = self.value("price_model_id", "price_model_id")
+        return None if price_model_id is None or price_model_id.int == 0 else str(price_model_id)
 
     def usage(self, column: str) -> Any:
         """Merged usage; None when the run has none."""
         return self.value("usage", column) if self.has(Present.USAGE) else None
 
-    def cost(self, column: str) -> Any:
-        """Merged cost; that of usage and price which came apart is made here."""
-        if not self.has(Present.USAGE):
-            return None
+    def needs_price(self) -> bool:
+        """Whether its usage and its price came apart, so that its cost is still to be made."""
+        if not (self.has(Present.USAGE) and self.has(Present.PRICE)):
+            return False
         priced_by = self.value("cost", "price_model_id")
-        holds = self.value("cost", "is_cost_told") or priced_by == self._groups["price_model_id"]
-        if holds or not self.has(Present.PRICE):
+        is_told = self.value("cost", "is_cost_told")
+        return not is_told and priced_by != self.value("price_model_id", "price_model_id")
+
+    def cost(self, column: str) -> Any:
+        """Merged cost; None when the run has none."""
+        if not self.needs_price():
             return self.value("cost", column)
         if self._late_cost is None:
             self._late_cost = self._price_late()
         return getattr(self._late_cost, column)
 
     def _price_late(self) -> Cost:
-        price_model_id = str(self._groups["price_model_id"])
-        usage = Usage(0, **dict(zip(GROUPS["usage"].columns, self._groups["usage"], strict=True)))
+        price_model_id = str(self.value("price_model_id", "price_model_id"))
+        usage = Usage(0, **{column: self.value("usage", column) for column in GROUPS["usage"].columns})
         prices = self._prices.get(price_model_id)
         return cost(usage, None if prices is None else Price(price_model_id, *prices))
 
@@ -163,12 +185,19 @@ _FIELDS: dict[RunField, tuple[tuple[str, ...], _Read]] = {
     RunField.PRICE_MODEL_ID: (("price_model_id",), MergedRun.price_model_id),
     RunField.THREAD_ID: (("thread_id",), lambda run: run.value("thread_id", "thread_id") or None),
     RunField.LS_USER_ID: (("ls_user_id",), lambda run: run.value("ls_user_id", "ls_user_id") or None),
-    RunField.TAGS: (("tags",), lambda run: run.value("tags", "tags")),
+    RunField.TAGS: (("tags",), lambda run: run.value("tags", "tags") or []),
     **{field: _usage(field) for field in _USAGE_FIELDS},
     **{field: _cost(field) for field in COST_FIELDS},
 }
 
 
-def groups_of(fields: Collection[RunField]) -> tuple[str, ...]:
-    """The merged groups that these fields are read from."""
-    return tuple(sorted({group for field in fields if field in _FIELDS for group in _FIELDS[field][0]}))
+def columns_of(fields: Collection[RunField]) -> tuple[str, ...]:
+    """The columns of partial rows that these fields are read from."""
+    names = {"present", "seq"}
+    for field in fields:
+        for name in _FIELDS[field][0] if field in _FIELDS else ():
+            group = GROUPS[name]
+            names.update(group.columns)
+            if group.rank is not None:
+                names.add(group.rank.column)
+    return tuple(sorted(names))

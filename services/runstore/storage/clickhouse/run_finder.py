@@ -97,7 +97,7 @@ class RunFinder:
         if not keys:
             return []
         sql = RunListSql(query, key_range, condition_of(query))
-        return _found(sql, await self._rows(sql.by_keys(keys)), query, await self._prices(query))
+        return await self._found(sql, sql.by_keys(keys))
 
     async def _named(self, query: RunQuery) -> tuple[list[RunKey], KeyRange]:
         """Keys of the runs that the query names, and the range that they are in."""
@@ -112,9 +112,8 @@ class RunFinder:
     async def _by_position(self, query: RunQuery) -> list[FoundRun]:
         """Until one run more than the page holds is found."""
         sql, few, until = await self._narrowed(query, await self._key_range(query))
-        prices = await self._prices(query)
         if few is not None:
-            return _found(sql, await self._rows(sql.by_keys(few)), query, prices) if few else []
+            return await self._found(sql, sql.by_keys(few)) if few else []
         window = _FEW if sql.condition is not None else 2 * query.limit + 16
         found: list[FoundRun] = []
         after = query.after
@@ -123,7 +122,7 @@ class RunFinder:
                 border = await self._rows(sql.border(after, window))
                 until = Position(*border[0]) if border else None
             page = sql.page(after, until, query.limit + 1 - len(found))
-            found += _found(sql, await self._rows(page), query, prices)
+            found += await self._found(sql, page)
             if until is None:
                 break
             after, until = until, None
@@ -235,10 +234,26 @@ class RunFinder:
         )
         return _narrowed(bounds, await self._rows(Statement(text, parameters)))
 
-    async def _prices(self, query: RunQuery) -> Prices:
-        """Every price that runs were charged by, if the query may need one; a few hundred at most."""
-        if not query.fields & COST_FIELDS:
-            return {}
+    async def _found(self, sql: RunListSql, statement: Statement) -> list[FoundRun]:
+        """The runs that the statement, one of `sql`, selects."""
+        query = sql.query
+        places = {column: place for place, column in enumerate(sql.columns)}
+        runs = [
+            MergedRun(query.tenant_id, RunKey(*key), places, rows)
+            for *key, rows in await self._rows(statement)
+        ]
+        is_priced = query.fields & COST_FIELDS and any(run.needs_price() for run in runs)
+        prices = await self._prices() if is_priced else {}
+        return [
+            (
+                run.key,
+                StoredRun(Position(run.key.start_time_us, run.key.run_id), run.fields(query.fields, prices)),
+            )
+            for run in runs
+        ]
+
+    async def _prices(self) -> Prices:
+        """Every price that runs were charged by; a few hundred at most."""
         text = (
             "SELECT toString(price_model_id), any(prompt_prices), any(completion_prices) "
             "FROM model_prices GROUP BY price_model_id"
@@ -267,15 +282,6 @@ def _in_traces(traces: Sequence[Sequence[Any]]) -> Condition:
         for project_id, ids in by_project.items()
     )
     return AnyOf(in_projects) if in_projects else Always(value=False)
-
-
-def _found(sql: RunListSql, rows: Sequence[Sequence[Any]], query: RunQuery, prices: Prices) -> list[FoundRun]:
-    runs = []
-    for project_id, time_us, run_id, present, *values in rows:
-        key = RunKey(project_id, time_us, run_id)
-        merged = MergedRun(query.tenant_id, key, present, dict(zip(sql.groups, values, strict=True)), prices)
-        runs.append((key, StoredRun(Position(time_us, run_id), merged.fields(query.fields))))
-    return runs
 
 
 def _narrowed(bounds: KeyRange, found: Sequence[Sequence[Any]]) -> KeyRange:

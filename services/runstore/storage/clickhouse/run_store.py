@@ -32,7 +32,7 @@ from runstore.domain.runs import (
 )
 from runstore.storage.clickhouse import schema
 from runstore.storage.clickhouse.blocks import BlockBuilder
-from runstore.storage.clickhouse.columns import Present, sql_time
+from runstore.storage.clickhouse.columns import PAYLOAD_BITS, Present, sql_time
 from runstore.storage.clickhouse.dead_letters import ClickHouseDeadLetters
 from runstore.storage.clickhouse.deletions import ClickHouseDeletions
 from runstore.storage.clickhouse.engine import Engine, ReadLimits
@@ -292,7 +292,14 @@ class ClickHouseRunStore:
             return
         statement = payloads(query.tenant_id, [key for key, _ in page], columns)
         rows = await self._rows(statement, bytes_columns=True)
-        by_key = {(_text(row[0]), _text(row[1])): dict(zip(columns, row[2:], strict=True)) for row in rows}
+        by_key = {
+            (_text(project_id), _text(run_id)): {
+                column: value
+                for column, value in zip(columns, values, strict=True)
+                if present & PAYLOAD_BITS[column].value
+            }
+            for project_id, run_id, present, *values in rows
+        }
         for key, run in page:
             _set_payloads(query, run, by_key.get((key.project_id, key.run_id), {}))
 
