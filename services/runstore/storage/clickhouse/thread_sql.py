@@ -5,7 +5,7 @@ the skip index on `thread_id` finds these among the partial rows.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from runstore.domain.conditions import (
@@ -135,6 +135,42 @@ def in_threads(thread_ids: Collection[str] | None) -> Condition:
             return OneOf(ScalarField.THREAD_ID, tuple(several))
 
 
+def root_rows(roots: Statement, most: int) -> Statement:
+    """The roots themselves, at most so many: run id, start time in microseconds, thread id, whether it
+    failed, and the end in microseconds, NULL while there is none."""
+    text = (
+        "SELECT toString(run_id), toUnixTimestamp64Micro(start_time), assumeNotNull(thread_id), has_error, "
+        f"toUnixTimestamp64Micro(end_time) FROM ({roots.text}) LIMIT {most}"
+    )
+    return Statement(text, roots.parameters)
+
+
+def known_roots(rows: Sequence[Sequence[Any]], project_id: str) -> Statement:
+    """The same relation of these rows, so that no statement looks for the roots again."""
+    ids, starts, threads, failed, ends = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    parameters: dict[str, Any] = {
+        "of_project": project_id,
+        "root_ids": list(ids),
+        "root_starts": list(starts),
+        "root_threads": list(threads),
+        "root_failed": list(failed),
+        "root_ends": [_NO_END if end is None else end for end in ends],
+    }
+    end = f"if(root.5 = {_NO_END}, NULL, fromUnixTimestamp64Micro(root.5, 'UTC'))"
+    text = (
+        "SELECT {of_project:UUID} AS project_id, fromUnixTimestamp64Micro(root.2, 'UTC') AS start_time, "
+        f"root.1 AS run_id, root.3 AS thread_id, root.4 AS has_error, {end} AS end_time, "
+        f"if(root.5 = {_NO_END}, NULL, (root.5 - root.2) / 1e6) AS latency FROM (SELECT arrayJoin(arrayZip("
+        "{root_ids:Array(UUID)}, {root_starts:Array(Int64)}, {root_threads:Array(String)}, "
+        "{root_failed:Array(Bool)}, {root_ends:Array(Int64)})) AS root)"
+    )
+    return Statement(text, parameters)
+
+
+# Before any time that the engine holds.
+_NO_END = -(2**62)
+
+
 def root_columns_of(condition: Condition) -> frozenset[str]:
     """Merged columns of the root that `ThreadStatsSql.threads_with_trace` needs."""
     return (render(condition).columns - _USAGE) | {"thread_id"}
@@ -253,6 +289,12 @@ class ThreadStatsSql:
         )
         return Statement(text, self._parameters)
 
+    def any_feedback(self) -> Statement:
+        """A row if there is feedback on any run of the traces: else `feedback` is not worth its cost."""
+        runs = f"SELECT run_id FROM runs WHERE {self._range} AND {self._of_roots}"
+        text = f"SELECT 1 FROM feedback WHERE tenant_id = {{of_tenant:UUID}} AND run_id IN ({runs}) LIMIT 1"
+        return Statement(text, self._parameters)
+
     def feedback(self, *, by_thread: bool) -> Statement:
         """Feedback on the runs of the traces: thread id, or "" if they are not told apart, key, and then what
         `stats_of` reads."""
@@ -308,4 +350,8 @@ class ThreadStatsSql:
 
     def _runs(self, *columns: str) -> str:
         """All runs of the traces, among others."""
-        return runs_with(self._range, f"trace_id IN (SELECT run_id FROM ({self._roots}))", columns)
+        return runs_with(self._range, self._of_roots, columns)
+
+    @property
+    def _of_roots(self) -> str:
+        return f"trace_id IN (SELECT run_id FROM ({self._roots}))"

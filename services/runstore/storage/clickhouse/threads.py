@@ -25,11 +25,15 @@ from runstore.storage.clickhouse.thread_sql import (
     ThreadStatsSql,
     computed,
     in_threads,
+    known_roots,
     root_columns_of,
+    root_rows,
 )
 
 _WIDEST_WINDOW_ROWS = 1_000_000
 _ALL = 10**9
+_FEW_ROOTS = 2_000
+"""So many roots are sent back to the engine rather than looked for by every statement."""
 _PREVIEWS = frozenset({RunField.INPUTS_PREVIEW, RunField.OUTPUTS_PREVIEW, RunField.ERROR_PREVIEW})
 
 
@@ -81,8 +85,8 @@ class ClickHouseThreads:
             [values] = await self._rows(sql.totals(stats))
             found = _stats(names, values)
         if ThreadStat.FEEDBACK_STATS in stats:
-            rows = await self._rows(sql.feedback(by_thread=False))
-            found[ThreadStat.FEEDBACK_STATS] = {key: stats_of(columns) for _, key, *columns in rows}
+            feedback = await self._feedback(sql, by_thread=False)
+            found[ThreadStat.FEEDBACK_STATS] = feedback.get("", {})
         return found
 
     async def turn_numbers(
@@ -101,7 +105,7 @@ class ClickHouseThreads:
         """Threads that match behind `query.after`, at least one more than the limit if there are."""
         sql = ThreadOrderSql(query)
         found: list[tuple[str, Position]] = []
-        after, window = query.after, 4 * min(query.limit, _WIDEST_WINDOW_ROWS) + 16
+        after, window = query.after, min(16 * query.limit + 16, _WIDEST_WINDOW_ROWS)
         while len(found) <= query.limit:
             border = await self._rows(sql.border(after, window))
             until = Position(*border[0]) if border else None
@@ -123,8 +127,8 @@ class ClickHouseThreads:
         if query.filter is not None and eligible:
             eligible = await self._with_root(_roots(query, eligible, query.filter))
         if query.trace_filter is not None and eligible:
-            roots = _roots(query, eligible)
-            sql = await self._stats_sql(query, roots, root_columns_of(query.trace_filter))
+            columns = root_columns_of(query.trace_filter)
+            sql = await self._about(query, await self._runs.matching(_roots(query, eligible), columns))
             eligible = await self._thread_ids(sql.threads_with_trace(query.trace_filter))
         if query.tree_filter is not None and eligible:
             roots = replace(_roots(query, eligible), tree_filter=query.tree_filter)
@@ -150,7 +154,7 @@ class ClickHouseThreads:
             return []
         sql = await self._stats_sql(query, _roots(query, positions))
         summaries, feedback = await asyncio.gather(
-            self._rows(sql.by_thread(LISTED_STATS)), self._feedback(sql)
+            self._rows(sql.by_thread(LISTED_STATS)), self._feedback(sql, by_thread=True)
         )
         rows = {thread_id: values for thread_id, *values in summaries}
         landmarks = {run_id for values in rows.values() for run_id in values[:3]}
@@ -177,10 +181,12 @@ class ClickHouseThreads:
             )
         return threads
 
-    async def _feedback(self, sql: ThreadStatsSql) -> dict[str, FeedbackByKey]:
-        """Feedback on the runs of each thread."""
+    async def _feedback(self, sql: ThreadStatsSql, *, by_thread: bool) -> dict[str, FeedbackByKey]:
+        """Feedback on the runs of each thread, or of all together, under ""."""
         found: dict[str, dict[str, FeedbackStats]] = {}
-        for thread_id, key, *columns in await self._rows(sql.feedback(by_thread=True)):
+        if not await self._rows(sql.any_feedback()):
+            return {}
+        for thread_id, key, *columns in await self._rows(sql.feedback(by_thread=by_thread)):
             found.setdefault(thread_id, {})[key] = stats_of(columns)
         return dict(found)
 
@@ -198,12 +204,16 @@ class ClickHouseThreads:
         )
         return {run.position.run_id: run.values for run in page.runs}
 
-    async def _stats_sql(
-        self, query: ThreadQuery, roots: RunQuery, columns: Collection[str] = ROOT_COLUMNS
-    ) -> ThreadStatsSql:
+    async def _stats_sql(self, query: ThreadQuery, roots: RunQuery) -> ThreadStatsSql:
         """Statements about the traces below these roots."""
-        matching = await self._runs.matching(roots, columns)
-        sql = ThreadStatsSql(matching, query.tenant_id, query.project_id)
+        matching = await self._runs.matching(roots, ROOT_COLUMNS)
+        rows = await self._rows(root_rows(matching, _FEW_ROOTS + 1))
+        if len(rows) <= _FEW_ROOTS:
+            matching = known_roots(rows, query.project_id)
+        return await self._about(query, matching)
+
+    async def _about(self, query: ThreadQuery, roots: Statement) -> ThreadStatsSql:
+        sql = ThreadStatsSql(roots, query.tenant_id, query.project_id)
         span = await self._rows(sql.span())
         sql.bound(*(span[0] if span else (0, 0)))
         return sql
