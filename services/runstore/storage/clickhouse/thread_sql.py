@@ -256,8 +256,8 @@ class ThreadStatsSql:
     def __init__(self, roots: Statement, tenant_id: str, project_id: str) -> None:
         """`roots` selects the root runs with their keys and ROOT_COLUMNS."""
         self._roots = roots.text
-        self._parameters = {**roots.parameters, "of_tenant": tenant_id, "of_project": project_id}
-        self._range = "tenant_id = {of_tenant:UUID} AND project_id = {of_project:UUID}"
+        self._parameters = {**roots.parameters, "tenant": tenant_id, "of_project": project_id}
+        self._range = "tenant_id = {tenant:UUID} AND project_id = {of_project:UUID}"
 
     def span(self) -> Statement:
         """Between which times the runs of the traces started: two times in microseconds; no row without
@@ -292,14 +292,14 @@ class ThreadStatsSql:
     def any_feedback(self) -> Statement:
         """A row if there is feedback on any run of the traces: else `feedback` is not worth its cost."""
         runs = f"SELECT run_id FROM runs WHERE {self._range} AND {self._of_roots}"
-        text = f"SELECT 1 FROM feedback WHERE tenant_id = {{of_tenant:UUID}} AND run_id IN ({runs}) LIMIT 1"
+        text = f"SELECT 1 FROM feedback WHERE tenant_id = {{tenant:UUID}} AND run_id IN ({runs}) LIMIT 1"
         return Statement(text, self._parameters)
 
     def feedback(self, *, by_thread: bool) -> Statement:
         """Feedback on the runs of the traces: thread id, or "" if they are not told apart, key, and then what
         `stats_of` reads."""
         records = merged_feedback(
-            f"tenant_id = {{of_tenant:UUID}} AND run_id IN (SELECT run_id FROM {self._runs('trace_id')})"
+            f"tenant_id = {{tenant:UUID}} AND run_id IN (SELECT run_id FROM {self._runs('trace_id')})"
         )
         rows = (
             f"(SELECT feedback.*, assumeNotNull(root.thread_id) AS thread_id FROM {records} AS feedback "
