@@ -19,6 +19,8 @@ import httpx
 import pytest
 
 from runstore.v1 import project_service_pb2 as projects
+from runstore.v1 import run_deletion_service_pb2 as deletion
+from runstore.v1 import run_deletion_service_pb2_grpc as deletion_grpc
 from runstore.v1 import run_ingest_service_pb2 as ingest
 from runstore.v1 import run_pb2 as pb
 from runstore.v1 import run_query_service_pb2 as queries
@@ -28,6 +30,7 @@ from .test_grpc import STARTED, Stubs, create, project_id_of, refusal, timestamp
 from .wire import dotted_order
 
 RUNS_PER_ROLE = 14
+DELETED_RUNS = 4
 START_TIMES = 5
 """Distinct ones: many runs share each."""
 LATEST = STARTED + timedelta(hours=1)
@@ -94,6 +97,9 @@ class Runs:
     entering: list[uuid.UUID] = field(default_factory=list)
     leaving: list[uuid.UUID] = field(default_factory=list)
     doomed: list[uuid.UUID] = field(default_factory=list)
+    """Go with their project."""
+    deleted: list[uuid.UUID] = field(default_factory=list)
+    """One by one, as runs or as traces."""
     never: list[uuid.UUID] = field(default_factory=list)
 
 
@@ -101,11 +107,11 @@ def given(stubs: Stubs, condition: Condition, chance: random.Random) -> Runs:
     """Runs of every role, stored."""
     runs = Runs(f"walk-{uuid.uuid4().hex}", f"doomed-{uuid.uuid4().hex}", condition)
     operations = []
-    for role in ("steady", "entering", "leaving", "doomed", "never"):
-        on = role in ("steady", "leaving", "doomed")
+    for role in ("steady", "entering", "leaving", "doomed", "deleted", "never"):
+        on = role not in ("entering", "never")
         if not on and condition.on == condition.off:
             continue  # Everything matches, always.
-        ids = [uuid.uuid4() for _ in range(RUNS_PER_ROLE)]
+        ids = [uuid.uuid4() for _ in range(DELETED_RUNS if role == "deleted" else RUNS_PER_ROLE)]
         getattr(runs, role).extend(ids)
         project = runs.doomed_project if role == "doomed" else runs.project
         fields = condition.on if on else condition.off
@@ -134,10 +140,17 @@ class Churn:
 
     def __init__(self, stubs: Stubs, runs: Runs, chance: random.Random) -> None:
         self._stubs = stubs
+        self._deletion = deletion_grpc.RunDeletionServiceStub(stubs.channel)
         self._runs = runs
         self._chance = chance
         self._changes = self._in_any_order()
         self._lock = threading.Lock()
+
+    def finish(self) -> None:
+        """Whatever is left to be changed."""
+        for change in self._changes:
+            if not isinstance(change, ingest.RunOperation):
+                self._delete(change)
 
     def step(self) -> None:
         """New runs, some changes; once the deletion of a project."""
@@ -152,18 +165,28 @@ class Churn:
             for change in (next(self._changes, None) for _ in range(4)):
                 if change is None:
                     break
-                if isinstance(change, str):
-                    doomed = project_id_of(self._stubs, change)
-                    self._stubs.projects.DeleteProject(projects.DeleteProjectRequest(id=doomed))
-                else:
+                if isinstance(change, ingest.RunOperation):
                     operations.append(change)
+                else:
+                    self._delete(change)
             assert not self._stubs.ingest.WriteRuns(ingest.WriteRunsRequest(operations=operations)).errors
 
-    def _in_any_order(self) -> "Iterator[ingest.RunOperation | str]":
+    def _delete(self, what: str | uuid.UUID) -> None:
+        """A project by its name, or a run by its id."""
+        if isinstance(what, str):
+            doomed = project_id_of(self._stubs, what)
+            self._stubs.projects.DeleteProject(projects.DeleteProjectRequest(id=doomed))
+        elif self._chance.random() < 0.5:
+            self._deletion.DeleteRuns(deletion.DeleteRunsRequest(ids=[str(what)]))
+        else:
+            self._deletion.DeleteTraces(deletion.DeleteTracesRequest(trace_ids=[str(what)]))
+
+    def _in_any_order(self) -> "Iterator[ingest.RunOperation | str | uuid.UUID]":
         condition = self._runs.condition
-        changes: list[ingest.RunOperation | str] = [
+        changes: list[ingest.RunOperation | str | uuid.UUID] = [
             update(run_id, **condition.on) for run_id in self._runs.entering
         ]
+        changes += self._runs.deleted
         if condition.can_end:
             changes += [update(run_id, **condition.off) for run_id in self._runs.leaving]
         self._chance.shuffle(changes)
@@ -272,6 +295,10 @@ def test_walks_are_exact_while_everything_changes(server: Server, stubs: Stubs, 
         ]
         for number, walk in enumerate(walks):
             check(runs, walk.result(timeout=120), ascending=ascending != (number == 1))
+    churn.finish()
+    fetch = pages_grpc(stubs, ids, runs.condition, ascending=True)
+    left = {run["id"] for run in walked(fetch, churn, chance)}
+    assert not left & {str(run_id) for run_id in (*runs.deleted, *runs.doomed)}
     exported: list[dict[str, Any]] = []
     request = queries.ExportRunsRequest(query=grpc_request(ids, runs.condition, ascending=True))
     request.query.page_size = 5
