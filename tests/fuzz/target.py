@@ -46,10 +46,10 @@ from runstore.ingest.visibility import Visibility
 from runstore.query.read_feedback import ReadFeedback
 from runstore.query.read_tokens import ReadTokens
 from runstore.rpc.admin import AdminServicer
-from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.authentication import NoAuthentication
 from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.call_metrics import CallMetrics
+from runstore.rpc.catalog_services import CatalogServicers
 from runstore.rpc.comparative_experiments import ComparativeExperimentServicer
 from runstore.rpc.dataset_sharing import DatasetSharingServicer, SharedDatasetServicer
 from runstore.rpc.datasets import DatasetServicer
@@ -58,13 +58,11 @@ from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.filters import FilterServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.projects import ProjectServicer
-from runstore.rpc.prompts import PromptServicer
 from runstore.rpc.run_deletion import RunDeletionServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_query import RunQueryServicer
 from runstore.rpc.run_stats import RunStatsServicer
 from runstore.rpc.server import StoreServer
-from runstore.rpc.tenants import TenantServicer
 from runstore.rpc.thread_query import ThreadQueryServicer
 from runstore.rpc.trace_query import TraceQueryServicer
 from runstore.runtime.clock import SystemClock
@@ -293,6 +291,13 @@ class _Absent:
         return None
 
 
+class _AbsentServices:
+    """Services that are not served."""
+
+    def register(self, server: object) -> None:
+        pass
+
+
 @asynccontextmanager
 async def open_target() -> AsyncIterator[Target]:
     """A target in this process, with its files in a temporary folder."""
@@ -339,9 +344,7 @@ async def open_target() -> AsyncIterator[Target]:
                 stats=cast("RunStatsServicer", _Absent()),
                 deletion=cast("RunDeletionServicer", _Absent()),
                 projects=cast("ProjectServicer", _Absent()),
-                queues=cast("AnnotationQueueServicer", _Absent()),
-                prompts=cast("PromptServicer", _Absent()),
-                tenants=cast("TenantServicer", _Absent()),
+                catalog=cast("CatalogServicers", _AbsentServices()),
                 admin=cast("AdminServicer", _Absent()),
                 blobs=BlobServicer(uploads, blobs, cast("Any", engine), read_tokens),
                 interceptor=CallInterceptor(NoAuthentication(), CallMetrics(registry)),

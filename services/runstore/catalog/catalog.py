@@ -15,12 +15,14 @@ from runstore.catalog.dataset_shares import DatasetShareCatalog
 from runstore.catalog.dataset_versions import DatasetVersionCatalog
 from runstore.catalog.datasets import DatasetCatalog
 from runstore.catalog.examples import ExampleCatalog
+from runstore.catalog.feedback_setup import FeedbackConfigCatalog, FeedbackTokenCatalog
 from runstore.catalog.keys import KeyCatalog
 from runstore.catalog.migrations import migrate
 from runstore.catalog.projects import ProjectCatalog
 from runstore.catalog.prompt_commits import PromptCommitCatalog
 from runstore.catalog.prompts import PromptCatalog
 from runstore.catalog.queue_items import QueueItemCatalog
+from runstore.catalog.shares import ShareCatalog
 from runstore.catalog.tenant_handles import TenantHandles
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.principals import DEFAULT_TENANT_ID, DEFAULT_TENANT_NAME
@@ -44,6 +46,9 @@ class Catalog:
         self.keys = KeyCatalog(database, self.projects, clock)
         self.annotation_queues = AnnotationQueueCatalog(database, clock)
         self.queue_items = QueueItemCatalog(database, clock)
+        self.shares = ShareCatalog(database, clock)
+        self.feedback_tokens = FeedbackTokenCatalog(database, clock)
+        self.feedback_configs = FeedbackConfigCatalog(database, clock)
         self.tenant_handles = TenantHandles(database)
         self.prompts = PromptCatalog(database, self.tenant_handles, clock)
         self.prompt_commits = PromptCommitCatalog(database, clock)

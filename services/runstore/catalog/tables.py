@@ -19,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = "0005"
+SCHEMA_VERSION = "0006"
 """The newest migration; a database that says otherwise is migrated or, if newer, refused."""
 
 metadata = MetaData(
@@ -202,4 +202,45 @@ prompt_likes = Table(
     metadata,
     Column("prompt_id", String(36), ForeignKey("prompts.id", ondelete="CASCADE"), primary_key=True),
     Column("user", String(64), primary_key=True),
+)
+
+run_shares = Table(
+    "run_shares",
+    metadata,
+    Column("token", String(36), primary_key=True),
+    Column("tenant_id", String(36), ForeignKey("tenants.id"), nullable=False),
+    # The run's id, or a digest of the thread and its project: shared at most once.
+    Column("subject", String(64), nullable=False),
+    Column("run_id", String(36)),
+    Column("trace_id", String(36)),
+    Column("project_id", String(36), nullable=False),
+    Column("thread_id", Text),
+    Column("created_at_us", BigInteger, nullable=False),
+    UniqueConstraint("tenant_id", "subject"),
+)
+
+feedback_tokens = Table(
+    "feedback_tokens",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("tenant_id", String(36), ForeignKey("tenants.id"), nullable=False),
+    Column("run_id", String(36), nullable=False),
+    Column("feedback_key", Text, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("expires_at_us", BigInteger, nullable=False),
+    Index(None, "tenant_id", "run_id", "created_at_us"),
+)
+
+feedback_configs = Table(
+    "feedback_configs",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("tenant_id", String(36), ForeignKey("tenants.id"), nullable=False),
+    Column("feedback_key", String(180), nullable=False),
+    # A JSON object.
+    Column("config", LargeBinary, nullable=False),
+    Column("is_lower_score_better", Boolean, nullable=False),
+    Column("is_enforced", Boolean, nullable=False),
+    Column("modified_at_us", BigInteger, nullable=False),
+    UniqueConstraint("tenant_id", "feedback_key"),
 )

@@ -24,6 +24,7 @@ from runstore.gateway.routes_delete_v1 import delete_routes_v1
 from runstore.gateway.routes_examples import example_routes, platform_example_routes
 from runstore.gateway.routes_experiments import experiment_routes
 from runstore.gateway.routes_feedback import feedback_routes
+from runstore.gateway.routes_feedback_setup import feedback_config_routes, feedback_token_routes
 from runstore.gateway.routes_filters_v1 import filter_routes_v1
 from runstore.gateway.routes_groups_v1 import group_routes_v1
 from runstore.gateway.routes_ingest import ingest_routes
@@ -36,6 +37,7 @@ from runstore.gateway.routes_runs_v2 import run_routes_v2
 from runstore.gateway.routes_server import server_routes
 from runstore.gateway.routes_sessions import session_routes
 from runstore.gateway.routes_settings import settings_routes
+from runstore.gateway.routes_shares import share_routes
 from runstore.gateway.routes_stats_v1 import stats_routes_v1
 from runstore.gateway.routes_threads import thread_routes
 from runstore.gateway.routes_traces import trace_routes
@@ -74,7 +76,10 @@ def create_app(
     app.include_router(delete_routes_v1(store))
     app.include_router(run_routes_v1(store))
     app.include_router(run_routes_v2(store, now_us))
+    app.include_router(feedback_token_routes(store))
+    app.include_router(feedback_config_routes(store))
     app.include_router(feedback_routes(store, bodies))
+    app.include_router(share_routes(store))
     app.include_router(trace_routes(store, now_us))
     app.include_router(thread_routes(store, now_us))
     app.include_router(session_routes(store))

@@ -23,8 +23,10 @@ from runstore.v1 import dataset_service_pb2_grpc as datasets_grpc
 from runstore.v1 import dataset_sharing_service_pb2_grpc as dataset_sharing_grpc
 from runstore.v1 import error_pb2
 from runstore.v1 import example_service_pb2_grpc as examples_grpc
+from runstore.v1 import feedback_config_service_pb2_grpc as feedback_configs_grpc
 from runstore.v1 import feedback_service_pb2 as feedback
 from runstore.v1 import feedback_service_pb2_grpc as feedback_grpc
+from runstore.v1 import feedback_token_service_pb2_grpc as feedback_tokens_grpc
 from runstore.v1 import filter_service_pb2 as filters
 from runstore.v1 import filter_service_pb2_grpc as filters_grpc
 from runstore.v1 import project_service_pb2 as projects
@@ -38,6 +40,7 @@ from runstore.v1 import run_query_service_pb2 as queries
 from runstore.v1 import run_query_service_pb2_grpc as queries_grpc
 from runstore.v1 import run_stats_service_pb2 as stats
 from runstore.v1 import run_stats_service_pb2_grpc as stats_grpc
+from runstore.v1 import share_service_pb2_grpc as shares_grpc
 from runstore.v1 import tenant_service_pb2_grpc as tenants_grpc
 from runstore.v1 import thread_query_service_pb2 as threads
 from runstore.v1 import thread_query_service_pb2_grpc as threads_grpc
@@ -156,6 +159,10 @@ class StoreClient:
         self.datasets = datasets_grpc.DatasetServiceStub(channel)
         self.examples = examples_grpc.ExampleServiceStub(channel)
         """What `ask` can ask about annotation queues, likewise the others without a method of their own."""
+        self.shares = shares_grpc.ShareServiceStub(channel)
+        self.shared_runs = shares_grpc.SharedRunServiceStub(channel)
+        self.feedback_tokens = feedback_tokens_grpc.FeedbackTokenServiceStub(channel)
+        self.feedback_configs = feedback_configs_grpc.FeedbackConfigServiceStub(channel)
         self.prompts = prompts_grpc.PromptServiceStub(channel)
         self.tenants = tenants_grpc.TenantServiceStub(channel)
         self.dataset_sharing = dataset_sharing_grpc.DatasetSharingServiceStub(channel)

@@ -30,6 +30,8 @@ _OPEN_METHODS = (
     "/grpc.reflection.v1.ServerReflection/",
     # The token in the request is the credential.
     "/runstore.v1.BlobService/ReadBlob",
+    "/runstore.v1.SharedRunService/ListSharedRuns",
+    "/runstore.v1.FeedbackTokenService/UseFeedbackToken",
     "/runstore.v1.SharedDatasetService/",
 )
 

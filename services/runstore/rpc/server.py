@@ -7,9 +7,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 
+from runstore.rpc import catalog_services
 from runstore.rpc.admin import AdminServicer
-from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.blobs import BlobServicer
+from runstore.rpc.catalog_services import CatalogServicers
 from runstore.rpc.comparative_experiments import ComparativeExperimentServicer
 from runstore.rpc.dataset_sharing import DatasetSharingServicer, SharedDatasetServicer
 from runstore.rpc.datasets import DatasetServicer
@@ -19,17 +20,14 @@ from runstore.rpc.filters import FilterServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.otlp import OtlpServicer
 from runstore.rpc.projects import ProjectServicer
-from runstore.rpc.prompts import PromptServicer
 from runstore.rpc.run_deletion import RunDeletionServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_query import RunQueryServicer
 from runstore.rpc.run_stats import RunStatsServicer
-from runstore.rpc.tenants import TenantServicer
 from runstore.rpc.thread_query import ThreadQueryServicer
 from runstore.rpc.trace_query import TraceQueryServicer
 from runstore.v1 import (
     admin_service_pb2_grpc,
-    annotation_queue_service_pb2_grpc,
     blob_service_pb2_grpc,
     comparative_experiment_service_pb2_grpc,
     dataset_service_pb2_grpc,
@@ -38,12 +36,10 @@ from runstore.v1 import (
     feedback_service_pb2_grpc,
     filter_service_pb2_grpc,
     project_service_pb2_grpc,
-    prompt_service_pb2_grpc,
     run_deletion_service_pb2_grpc,
     run_ingest_service_pb2_grpc,
     run_query_service_pb2_grpc,
     run_stats_service_pb2_grpc,
-    tenant_service_pb2_grpc,
     thread_query_service_pb2_grpc,
     trace_query_service_pb2_grpc,
 )
@@ -59,11 +55,9 @@ SERVICES = (
     "runstore.v1.RunStatsService",
     "runstore.v1.RunDeletionService",
     "runstore.v1.ProjectService",
-    "runstore.v1.AnnotationQueueService",
+    *catalog_services.NAMES,
     "runstore.v1.DatasetService",
     "runstore.v1.ExampleService",
-    "runstore.v1.PromptService",
-    "runstore.v1.TenantService",
     "runstore.v1.DatasetSharingService",
     "runstore.v1.SharedDatasetService",
     "runstore.v1.ComparativeExperimentService",
@@ -93,9 +87,7 @@ class StoreServer:
         dataset_sharing: DatasetSharingServicer,
         shared_datasets: SharedDatasetServicer,
         comparative_experiments: ComparativeExperimentServicer,
-        queues: AnnotationQueueServicer,
-        prompts: PromptServicer,
-        tenants: TenantServicer,
+        catalog: CatalogServicers,
         admin: AdminServicer,
         blobs: BlobServicer,
         interceptor: CallInterceptor,
@@ -121,7 +113,6 @@ class StoreServer:
         run_deletion_service_pb2_grpc.add_RunDeletionServiceServicer_to_server(deletion, self._server)
         run_stats_service_pb2_grpc.add_RunStatsServiceServicer_to_server(stats, self._server)
         project_service_pb2_grpc.add_ProjectServiceServicer_to_server(projects, self._server)
-        annotation_queue_service_pb2_grpc.add_AnnotationQueueServiceServicer_to_server(queues, self._server)
         dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, self._server)
         dataset_sharing_service_pb2_grpc.add_DatasetSharingServiceServicer_to_server(
             dataset_sharing, self._server
@@ -133,8 +124,7 @@ class StoreServer:
             comparative_experiments, self._server
         )
         example_service_pb2_grpc.add_ExampleServiceServicer_to_server(examples, self._server)
-        prompt_service_pb2_grpc.add_PromptServiceServicer_to_server(prompts, self._server)
-        tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(tenants, self._server)
+        catalog.register(self._server)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(blobs, self._server)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs know only the threaded one

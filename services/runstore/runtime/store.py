@@ -29,15 +29,18 @@ from runstore.query.natural_language import NaturalLanguage
 from runstore.query.read_feedback import ReadFeedback
 from runstore.query.read_tokens import ReadTokens
 from runstore.query.run_stats import RunStatistics
+from runstore.query.shared_runs import SharedRuns
 from runstore.rpc.admin import AdminServicer
 from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.authentication import Authenticator, KeyAuthentication, NoAuthentication
 from runstore.rpc.blobs import BlobServicer
+from runstore.rpc.catalog_services import CatalogServicers
 from runstore.rpc.comparative_experiments import ComparativeExperimentServicer
 from runstore.rpc.dataset_sharing import DatasetSharingServicer, SharedDatasetServicer
 from runstore.rpc.datasets import DatasetServicer
 from runstore.rpc.examples import ExampleServicer
 from runstore.rpc.feedback import FeedbackServicer
+from runstore.rpc.feedback_setup import FeedbackConfigServicer, FeedbackTokenServicer
 from runstore.rpc.filters import FilterServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.projects import ProjectServicer
@@ -48,6 +51,7 @@ from runstore.rpc.run_messages import RunMessages
 from runstore.rpc.run_query import RunQueryServicer
 from runstore.rpc.run_stats import RunStatsServicer
 from runstore.rpc.server import StoreServer
+from runstore.rpc.shares import SharedRunServicer, ShareServicer
 from runstore.rpc.tenants import TenantServicer
 from runstore.rpc.thread_query import ThreadQueryServicer
 from runstore.rpc.trace_query import TraceQueryServicer
@@ -176,6 +180,7 @@ async def _server(
     )
     dead_letters = DeadLetters(store.dead_letters, store, ingest, visibility)
     messages = RunMessages(read_tokens)
+    feedback = IngestFeedback(catalog.projects, ingest, store.feedback, visibility, clock)
     contents = ExampleContents(blobs, unused, uploads)
     examples = ExampleServicer(catalog.datasets, catalog.examples, contents, read_tokens)
     return StoreServer(
@@ -184,16 +189,14 @@ async def _server(
         traces=TraceQueryServicer(traces, messages),
         threads=ThreadQueryServicer(threads, messages),
         feedback=FeedbackServicer(
-            IngestFeedback(catalog.projects, ingest, store.feedback, visibility, clock),
+            feedback,
             ReadFeedback(store.feedback, store, visibility),
         ),
         filters=FilterServicer(NaturalLanguage(_chat_model(settings), settings.ai_timeout_s, clock.now_us)),
         stats=RunStatsServicer(RunStatistics(store.stats, visibility)),
         deletion=RunDeletionServicer(DeleteRuns(ingest, visibility, store.deletions)),
         projects=ProjectServicer(catalog.projects, store, visibility, unused, clock),
-        queues=AnnotationQueueServicer(catalog, runs, page_tokens, clock),
-        prompts=PromptServicer(catalog.prompts, catalog.prompt_commits),
-        tenants=TenantServicer(catalog.tenant_handles),
+        catalog=_catalog_servicers(catalog, runs, page_tokens, messages, feedback, clock),
         admin=AdminServicer(dead_letters, status, metrics.exposition),
         blobs=BlobServicer(uploads, blobs, store, read_tokens),
         interceptor=CallInterceptor(authenticator, metrics.calls),
@@ -213,6 +216,26 @@ def _chat_model(settings: Settings) -> OpenAIChat | None:
     if not settings.ai_url:
         return None
     return OpenAIChat(settings.ai_url, settings.ai_model, settings.ai_api_key)
+
+
+def _catalog_servicers(
+    catalog: Catalog,
+    runs: ListRuns,
+    page_tokens: PageTokens,
+    messages: RunMessages,
+    feedback: IngestFeedback,
+    clock: Clock,
+) -> CatalogServicers:
+    shared = SharedRuns(runs, catalog.shares)
+    return CatalogServicers(
+        queues=AnnotationQueueServicer(catalog, runs, page_tokens, clock),
+        prompts=PromptServicer(catalog.prompts, catalog.prompt_commits),
+        shares=ShareServicer(catalog.shares, catalog.projects, shared),
+        shared_runs=SharedRunServicer(shared, messages),
+        feedback_tokens=FeedbackTokenServicer(catalog.feedback_tokens, feedback, clock),
+        feedback_configs=FeedbackConfigServicer(catalog.feedback_configs, clock),
+        tenants=TenantServicer(catalog.tenant_handles),
+    )
 
 
 def _everything(settings: Settings, metrics: StoreMetrics) -> CollectorRegistry:

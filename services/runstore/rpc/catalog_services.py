@@ -1,0 +1,56 @@
+"""The services on the catalog that other parts of the store know nothing of, registered together."""
+
+from dataclasses import dataclass
+
+import grpc
+
+from runstore.rpc.annotation_queues import AnnotationQueueServicer
+from runstore.rpc.feedback_setup import FeedbackConfigServicer, FeedbackTokenServicer
+from runstore.rpc.prompts import PromptServicer
+from runstore.rpc.shares import SharedRunServicer, ShareServicer
+from runstore.rpc.tenants import TenantServicer
+from runstore.v1 import (
+    annotation_queue_service_pb2_grpc,
+    feedback_config_service_pb2_grpc,
+    feedback_token_service_pb2_grpc,
+    prompt_service_pb2_grpc,
+    share_service_pb2_grpc,
+    tenant_service_pb2_grpc,
+)
+
+NAMES = (
+    "runstore.v1.AnnotationQueueService",
+    "runstore.v1.PromptService",
+    "runstore.v1.TenantService",
+    "runstore.v1.ShareService",
+    "runstore.v1.SharedRunService",
+    "runstore.v1.FeedbackTokenService",
+    "runstore.v1.FeedbackConfigService",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogServicers:
+    """Annotation queues, prompts, shares, and what is set up for feedback."""
+
+    queues: AnnotationQueueServicer
+    prompts: PromptServicer
+    tenants: TenantServicer
+    shares: ShareServicer
+    shared_runs: SharedRunServicer
+    feedback_tokens: FeedbackTokenServicer
+    feedback_configs: FeedbackConfigServicer
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Has `server` serve all of them."""
+        annotation_queue_service_pb2_grpc.add_AnnotationQueueServiceServicer_to_server(self.queues, server)
+        prompt_service_pb2_grpc.add_PromptServiceServicer_to_server(self.prompts, server)
+        tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(self.tenants, server)
+        share_service_pb2_grpc.add_ShareServiceServicer_to_server(self.shares, server)
+        share_service_pb2_grpc.add_SharedRunServiceServicer_to_server(self.shared_runs, server)
+        feedback_token_service_pb2_grpc.add_FeedbackTokenServiceServicer_to_server(
+            self.feedback_tokens, server
+        )
+        feedback_config_service_pb2_grpc.add_FeedbackConfigServiceServicer_to_server(
+            self.feedback_configs, server
+        )
