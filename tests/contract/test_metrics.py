@@ -88,6 +88,7 @@ def test_engine_figures_come_by_themselves(server: Server) -> None:
     found = scrape(server.url)
     assert found["runstore_engine_table_parts"] >= 1
     assert found["runstore_dead_letters"] == found["runstore_parked_operations"] == 0
+    assert found["runstore_deleted_runs"] >= 0
 
 
 def test_metrics_need_the_operators_key(guarded: Server, key: str) -> None:

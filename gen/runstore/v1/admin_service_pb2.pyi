@@ -85,6 +85,7 @@ class GetStatusResponse(_message.Message):
     DEAD_LETTERS_FIELD_NUMBER: _builtins.int
     PARKED_OPERATIONS_FIELD_NUMBER: _builtins.int
     BLOB_STORE_FIELD_NUMBER: _builtins.int
+    DELETED_RUNS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of runstore."""
     data_dir: _builtins.str
@@ -99,6 +100,8 @@ class GetStatusResponse(_message.Message):
     """Operations that wait for another run to come: an update for the run's creation, a child for its parent."""
     blob_store: _builtins.str
     """Where large payloads and files are: a folder or a URL."""
+    deleted_runs: _builtins.int
+    """Deleted runs, hidden from every reader, whose rows are not purged yet."""
     @_builtins.property
     def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What is wrong, one sentence each; empty when the store is healthy."""
@@ -139,10 +142,11 @@ class GetStatusResponse(_message.Message):
         dead_letters: _builtins.int = ...,
         parked_operations: _builtins.int = ...,
         blob_store: _builtins.str = ...,
+        deleted_runs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "ingest", b"ingest", "last_flush", b"last_flush"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "auth", b"auth", "blob_store", b"blob_store", "data_dir", b"data_dir", "dead_letters", b"dead_letters", "disk_free_bytes", b"disk_free_bytes", "engine", b"engine", "ingest", b"ingest", "last_flush", b"last_flush", "parked_operations", b"parked_operations", "problems", b"problems", "processes", b"processes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "auth", b"auth", "blob_store", b"blob_store", "data_dir", b"data_dir", "dead_letters", b"dead_letters", "deleted_runs", b"deleted_runs", "disk_free_bytes", b"disk_free_bytes", "engine", b"engine", "ingest", b"ingest", "last_flush", b"last_flush", "parked_operations", b"parked_operations", "problems", b"problems", "processes", b"processes", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -158,6 +158,7 @@ def _ingest(found: "pb.GetStatusResponse") -> "Iterator[tuple[str, str]]":
         letters += "  (runstore dead-letters list)"
     yield "dead letters", letters
     yield "parked", f"{output.counted(found.parked_operations, 'operation')} that wait for another run"
+    yield "deleted", f"{output.counted(found.deleted_runs, 'run')} to be purged"
 
 
 def _last_flush(found: "pb.GetStatusResponse") -> str:

@@ -65,6 +65,9 @@ class _EngineCollector(Collector):
             "Operations that wait for another run to come.",
             figures.parked_operations,
         )
+        yield GaugeMetricFamily(
+            "runstore_deleted_runs", "Deleted runs that are not purged yet.", figures.deleted_runs
+        )
         for name, help_text in (
             ("rows", "Rows that a table holds, those included that are not merged yet."),
             ("parts", "Active parts of a table."),

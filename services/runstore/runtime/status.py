@@ -129,6 +129,7 @@ class Status:
         if (figures := self._observer.figures) is not None:
             status.dead_letters = figures.dead_letters
             status.parked_operations = figures.parked_operations
+            status.deleted_runs = figures.deleted_runs
         status.problems.extend(problems(status))
         return status
 

@@ -71,6 +71,8 @@ class EngineFigures:
     tables: tuple[TableFigures, ...]
     dead_letters: int
     parked_operations: int
+    deleted_runs: int
+    """Hidden, and not purged yet."""
 
 
 class DeadLetterStore(Protocol):

@@ -290,11 +290,13 @@ class Group:
     @property
     def aggregate(self) -> str:
         """SQL of the merged column, or of the tuple of them if there are several."""
-        value = self.columns[0] if len(self.columns) == 1 else f"({', '.join(self.columns)})"
         order = "seq" if self.rank is None else f"({self.rank.sql}, seq)"
-        if self.bit is None:
-            return f"argMax({value}, {order})"
-        return f"argMaxIf({value}, {order}, bitAnd(present, {self.bit.value}) != 0)"
+        condition = "1" if self.bit is None else f"bitAnd(present, {self.bit.value}) != 0"
+        if len(self.columns) == 1:
+            return f"argMaxIf({self.columns[0]}, {order}, {condition})"
+        # Of tuples argMax keeps values one by one, boxed; arrays are columns, and few runs have many rows.
+        rows = f"groupArrayIf(({order}, ({', '.join(self.columns)})), {condition})"
+        return f"tupleElement(arrayReverseSort(row -> row.1, {rows})[1], 2)"
 
 
 _SETTLED = int(Present.SETTLED)

@@ -1,4 +1,4 @@
-"""What the engine says of itself: sizes of our tables, and what waits in two of them."""
+"""What the engine says of itself: sizes of our tables, and what waits in three of them."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ _TABLES = (
 _WAITING = (
     "SELECT (SELECT uniqExact(tenant_id, run_id, seq) FROM dead_letters), "
     "(SELECT count() FROM (SELECT 1 FROM parked_operations GROUP BY tenant_id, awaited_run_id, run_id, seq "
-    "HAVING NOT max(done))), version()"
+    "HAVING NOT max(done))), (SELECT uniqExact(tenant_id, run_id) FROM deleted_runs), version()"
 )
 
 
 def engine_figures(client: Any) -> EngineFigures:
     """Ask the engine; a few milliseconds, whatever it holds."""
-    [(dead_letters, parked, version)] = client.query(_WAITING).result_rows
+    [(dead_letters, parked, deleted, version)] = client.query(_WAITING).result_rows
     tables = tuple(TableFigures(*row) for row in client.query(_TABLES).result_rows)
-    return EngineFigures(version, tables, dead_letters, parked)
+    return EngineFigures(version, tables, dead_letters, parked, deleted)

@@ -81,6 +81,9 @@ _GROUPS: dict[GroupAttribute, str] = {
 """SQL of the array of groups that a run is in; that of METADATA depends on the path."""
 
 
+_ANY_FEEDBACK = (
+    f"SELECT 1 FROM feedback WHERE tenant_id = {{tenant:UUID}} AND run_id != toUUID('{NIL_UUID}') LIMIT 1"
+)
 _ALL = "''"
 """The group of all runs."""
 
@@ -118,7 +121,8 @@ class ClickHouseRunStats:
         if facets:
             _add_facets(found, await self._rows(_facets(members, runs)))
         if StatsField.FEEDBACK_STATS in query.fields:
-            rows = await self._rows(_feedback_of_runs(members, runs))
+            has_any = await self._rows(Statement(_ANY_FEEDBACK, {"tenant": query.runs.tenant_id}))
+            rows = await self._rows(_feedback_of_runs(members, runs, query.grouping)) if has_any else ()
             _add_feedback(found, StatsField.FEEDBACK_STATS, rows)
         if StatsField.SESSION_FEEDBACK_STATS in query.fields:
             rows = await self._rows(_feedback_of_projects(query))
@@ -174,8 +178,10 @@ def _facets(members: str, runs: Statement) -> Statement:
     )
 
 
-def _feedback_of_runs(members: str, runs: Statement) -> Statement:
+def _feedback_of_runs(members: str, runs: Statement, grouping: Grouping | None) -> Statement:
     records = merged_feedback(f"tenant_id = {{tenant:UUID}} AND run_id IN (SELECT run_id FROM {members})")
+    if grouping is None:
+        return Statement(feedback_stats(records, _ALL), runs.parameters)
     rows = (
         f"(SELECT records.*, members.run_group AS run_group FROM {records} AS records "
         f"INNER JOIN (SELECT run_id, run_group FROM {members}) AS members ON records.run_id = members.run_id)"
