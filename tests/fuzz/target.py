@@ -53,6 +53,7 @@ from runstore.rpc.catalog_services import CatalogServicers
 from runstore.rpc.comparative_experiments import ComparativeExperimentServicer
 from runstore.rpc.dataset_sharing import DatasetSharingServicer, SharedDatasetServicer
 from runstore.rpc.datasets import DatasetServicer
+from runstore.rpc.example_search import ExampleSearchServicer
 from runstore.rpc.examples import ExampleServicer
 from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.filters import FilterServicer
@@ -350,6 +351,7 @@ async def open_target() -> AsyncIterator[Target]:
                 interceptor=CallInterceptor(NoAuthentication(), CallMetrics(registry)),
                 datasets=cast("DatasetServicer", _Absent()),
                 examples=cast("ExampleServicer", _Absent()),
+                example_search=cast("ExampleSearchServicer", _Absent()),
                 dataset_sharing=cast("DatasetSharingServicer", _Absent()),
                 shared_datasets=cast("SharedDatasetServicer", _Absent()),
                 comparative_experiments=cast("ComparativeExperimentServicer", _Absent()),

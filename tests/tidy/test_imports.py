@@ -42,6 +42,8 @@ HOMES = {
     "fastapi": ("gateway",),
     "starlette": ("gateway",),
     "sqlalchemy": ("catalog",),
+    "tantivy": ("catalog",),
+    "jsonschema_rs": ("domain",),
     "aiosqlite": ("catalog",),
     "alembic": ("catalog",),
     "pydantic_settings": ("runtime",),

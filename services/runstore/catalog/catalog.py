@@ -14,6 +14,7 @@ from runstore.catalog.database import Conflict, Database, open_database
 from runstore.catalog.dataset_shares import DatasetShareCatalog
 from runstore.catalog.dataset_versions import DatasetVersionCatalog
 from runstore.catalog.datasets import DatasetCatalog
+from runstore.catalog.example_search import ExampleSearch
 from runstore.catalog.examples import ExampleCatalog
 from runstore.catalog.feedback_setup import FeedbackConfigCatalog, FeedbackTokenCatalog
 from runstore.catalog.keys import KeyCatalog
@@ -43,6 +44,7 @@ class Catalog:
         self.dataset_shares = DatasetShareCatalog(database)
         self.comparative_experiments = ComparativeExperimentCatalog(database)
         self.examples = ExampleCatalog(database, clock)
+        self.example_search = ExampleSearch(database, self.datasets, self.examples)
         self.keys = KeyCatalog(database, self.projects, clock)
         self.annotation_queues = AnnotationQueueCatalog(database, clock)
         self.queue_items = QueueItemCatalog(database, clock)

@@ -119,3 +119,9 @@ comparative_experiments = Table(
     Column("modified_at_us", BigInteger, nullable=False),
     Index(None, "dataset_id", "created_at_us", "id"),
 )
+
+dataset_indexes = Table(
+    "dataset_indexes",
+    metadata,
+    Column("dataset_id", String(36), ForeignKey("datasets.id"), primary_key=True),
+)

@@ -21,6 +21,7 @@ _ERASABLE: Final = ("inputs_schema", "outputs_schema", "transformations")
 _COMPUTED: Final = ("experiment_count", "last_experiment_us")
 _OWN_TABLES: Final = (
     tables.dataset_shares,
+    tables.dataset_indexes,
     tables.comparative_experiments,
     tables.example_blobs,
     tables.examples,

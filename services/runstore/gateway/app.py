@@ -18,6 +18,7 @@ from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.prefixes import CanonicalPaths
 from runstore.gateway.routes_annotation_queues import annotation_queue_routes
 from runstore.gateway.routes_dataset_files import dataset_file_routes
+from runstore.gateway.routes_dataset_search import dataset_search_routes
 from runstore.gateway.routes_dataset_sharing import dataset_sharing_routes
 from runstore.gateway.routes_datasets import dataset_routes
 from runstore.gateway.routes_delete_v1 import delete_routes_v1
@@ -87,6 +88,7 @@ def create_app(
     app.include_router(queue_item_routes(store))
     app.include_router(experiment_routes(store))
     app.include_router(dataset_sharing_routes(store))
+    app.include_router(dataset_search_routes(store))
     app.include_router(dataset_file_routes(store, bodies))
     app.include_router(dataset_routes(store))
     app.include_router(example_routes(store, bodies))

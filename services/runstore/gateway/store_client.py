@@ -22,6 +22,7 @@ from runstore.v1 import comparative_experiment_service_pb2_grpc as comparative_g
 from runstore.v1 import dataset_service_pb2_grpc as datasets_grpc
 from runstore.v1 import dataset_sharing_service_pb2_grpc as dataset_sharing_grpc
 from runstore.v1 import error_pb2
+from runstore.v1 import example_search_service_pb2_grpc as example_search_grpc
 from runstore.v1 import example_service_pb2_grpc as examples_grpc
 from runstore.v1 import feedback_config_service_pb2_grpc as feedback_configs_grpc
 from runstore.v1 import feedback_service_pb2 as feedback
@@ -158,6 +159,7 @@ class StoreClient:
         self.annotation_queues = queues_grpc.AnnotationQueueServiceStub(channel)
         self.datasets = datasets_grpc.DatasetServiceStub(channel)
         self.examples = examples_grpc.ExampleServiceStub(channel)
+        self.example_search = example_search_grpc.ExampleSearchServiceStub(channel)
         """What `ask` can ask about annotation queues, likewise the others without a method of their own."""
         self.shares = shares_grpc.ShareServiceStub(channel)
         self.shared_runs = shares_grpc.SharedRunServiceStub(channel)

@@ -14,6 +14,7 @@ from runstore.rpc.catalog_services import CatalogServicers
 from runstore.rpc.comparative_experiments import ComparativeExperimentServicer
 from runstore.rpc.dataset_sharing import DatasetSharingServicer, SharedDatasetServicer
 from runstore.rpc.datasets import DatasetServicer
+from runstore.rpc.example_search import ExampleSearchServicer
 from runstore.rpc.examples import ExampleServicer
 from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.filters import FilterServicer
@@ -32,6 +33,7 @@ from runstore.v1 import (
     comparative_experiment_service_pb2_grpc,
     dataset_service_pb2_grpc,
     dataset_sharing_service_pb2_grpc,
+    example_search_service_pb2_grpc,
     example_service_pb2_grpc,
     feedback_service_pb2_grpc,
     filter_service_pb2_grpc,
@@ -58,6 +60,7 @@ SERVICES = (
     *catalog_services.NAMES,
     "runstore.v1.DatasetService",
     "runstore.v1.ExampleService",
+    "runstore.v1.ExampleSearchService",
     "runstore.v1.DatasetSharingService",
     "runstore.v1.SharedDatasetService",
     "runstore.v1.ComparativeExperimentService",
@@ -84,6 +87,7 @@ class StoreServer:
         projects: ProjectServicer,
         datasets: DatasetServicer,
         examples: ExampleServicer,
+        example_search: ExampleSearchServicer,
         dataset_sharing: DatasetSharingServicer,
         shared_datasets: SharedDatasetServicer,
         comparative_experiments: ComparativeExperimentServicer,
@@ -122,6 +126,9 @@ class StoreServer:
         )
         comparative_experiment_service_pb2_grpc.add_ComparativeExperimentServiceServicer_to_server(
             comparative_experiments, self._server
+        )
+        example_search_service_pb2_grpc.add_ExampleSearchServiceServicer_to_server(
+            example_search, self._server
         )
         example_service_pb2_grpc.add_ExampleServiceServicer_to_server(examples, self._server)
         catalog.register(self._server)

@@ -38,6 +38,7 @@ from runstore.rpc.catalog_services import CatalogServicers
 from runstore.rpc.comparative_experiments import ComparativeExperimentServicer
 from runstore.rpc.dataset_sharing import DatasetSharingServicer, SharedDatasetServicer
 from runstore.rpc.datasets import DatasetServicer
+from runstore.rpc.example_search import ExampleSearchServicer
 from runstore.rpc.examples import ExampleServicer
 from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.feedback_setup import FeedbackConfigServicer, FeedbackTokenServicer
@@ -204,6 +205,7 @@ async def _server(
             catalog.datasets, catalog.dataset_versions, catalog.examples, contents, clock
         ),
         examples=examples,
+        example_search=ExampleSearchServicer(catalog.example_search, examples),
         dataset_sharing=DatasetSharingServicer(catalog.dataset_shares),
         shared_datasets=SharedDatasetServicer(
             catalog.dataset_shares, catalog.datasets, catalog.examples, catalog.projects, examples
