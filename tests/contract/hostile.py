@@ -8,6 +8,8 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+LONG = "x" * 100_000
+
 HOSTILE = (
     "' OR '1'='1",
     "') OR 1=1 -- ",
@@ -32,7 +34,7 @@ HOSTILE = (
     "\\N",
     "1e999",
     "[[[[((((",
-    "x" * 100_000,
+    LONG,
     "'" * 5_000,
 )
 

@@ -28,7 +28,7 @@ from runstore.v1 import run_ingest_service_pb2 as ingest
 from runstore.v1 import run_pb2 as pb
 from runstore.v1 import run_query_service_pb2 as queries
 
-from .hostile import HOSTILE, INSIDE, as_filters, body_with, put, sample, strings_in, strings_of
+from .hostile import HOSTILE, INSIDE, LONG, as_filters, body_with, put, sample, strings_in, strings_of
 from .servers import Server
 from .test_grpc import ALL_FIELDS, STARTED, Stubs, create, timestamp
 from .wire import dotted_order
@@ -140,6 +140,8 @@ def attacks(place: str, leaf: str) -> Iterator[str]:
         yield from as_filters(place, hostile)
     else:
         yield from sample(place, PER_PLACE)
+        if leaf.endswith(("contains", "query", "search")):
+            yield LONG  # Patterns have limits of their own.
 
 
 # -- gRPC ----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from sqlalchemy import Row, Select, and_, delete, exists, func, insert, select, 
 from runstore.catalog import tables
 from runstore.catalog.database import Conflict, Database
 from runstore.catalog.queue_items import archive_by_reviews
+from runstore.catalog.text_search import has_part
 from runstore.catalog.texts import check_description, check_name, json_object
 from runstore.domain.annotation_queues import MAX_QUEUE_PAGE, AnnotationQueue, QueueFilter, QueuePatch
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
@@ -124,7 +125,7 @@ def _listing(tenant_id: str, condition: QueueFilter) -> Select[Any]:
     if condition.name is not None:
         query = query.where(_queues.name == condition.name)
     if condition.name_contains is not None:
-        query = query.where(_queues.name.icontains(condition.name_contains, autoescape=True))
+        query = query.where(has_part(_queues.name, condition.name_contains))
     if condition.default_dataset_id is not None:
         query = query.where(_queues.default_dataset_id == condition.default_dataset_id)
     if condition.run_id is not None:

@@ -10,6 +10,7 @@ from runstore.catalog import dataset_tables as tables
 from runstore.catalog.database import Conflict, Database
 from runstore.catalog.datasets import lock_dataset
 from runstore.catalog.tables import projects
+from runstore.catalog.text_search import has_part
 from runstore.catalog.texts import check_description, check_name
 from runstore.domain.comparative_experiments import ComparativeExperiment, ComparativeFilter
 from runstore.domain.errors import ErrorReason, RunstoreError
@@ -73,7 +74,7 @@ class ComparativeExperimentCatalog:
         if condition.name is not None:
             query = query.where(_comparisons.name == condition.name)
         if condition.name_contains is not None:
-            query = query.where(_comparisons.name.icontains(condition.name_contains, autoescape=True))
+            query = query.where(has_part(_comparisons.name, condition.name_contains))
         query = query.order_by(_comparisons.created_at_us.desc(), _comparisons.id.desc())
         async with self._database.read() as connection:
             rows = await connection.execute(query.offset(condition.offset).limit(condition.limit))

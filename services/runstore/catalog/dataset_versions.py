@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from runstore.catalog import dataset_tables as tables
 from runstore.catalog.database import Database
 from runstore.catalog.datasets import lock_dataset, no_dataset
+from runstore.catalog.text_search import has_part
 from runstore.catalog.texts import check_name
 from runstore.domain.datasets import LATEST_TAG, DatasetDiff, DatasetVersion, VersionName
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
@@ -74,7 +75,7 @@ class DatasetVersionCatalog:
             latest_us = await _latest(connection, tenant_id, dataset_id)
             if search is not None:
                 tagged = select(_tags.as_of_us).where(
-                    _tags.dataset_id == dataset_id, _tags.tag.icontains(search, autoescape=True)
+                    _tags.dataset_id == dataset_id, has_part(_tags.tag, search)
                 )
                 is_latest = _versions.as_of_us == (latest_us if search.lower() in LATEST_TAG else None)
                 query = query.where(_versions.as_of_us.in_(tagged) | is_latest)

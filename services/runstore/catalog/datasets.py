@@ -11,6 +11,7 @@ from runstore.catalog import dataset_tables as tables
 from runstore.catalog.database import Conflict, Database
 from runstore.catalog.projects import contains
 from runstore.catalog.tables import projects
+from runstore.catalog.text_search import has_part
 from runstore.catalog.texts import check_description, check_name, json_object
 from runstore.domain.datasets import MAX_DATASET_PAGE, Dataset, DatasetFilter, DatasetPatch
 from runstore.domain.errors import ErrorReason, RunstoreError
@@ -196,7 +197,7 @@ def _listing(tenant_id: str, condition: DatasetFilter) -> Select[Any]:
     if condition.name is not None:
         query = query.where(_datasets.name == condition.name)
     if condition.name_contains is not None:
-        query = query.where(_datasets.name.icontains(condition.name_contains, autoescape=True))
+        query = query.where(has_part(_datasets.name, condition.name_contains))
     keys: list[Any] = [_datasets.created_at_us, _datasets.id]
     if condition.by_last_experiment:
         began = _experiments(tenant_id).subquery()

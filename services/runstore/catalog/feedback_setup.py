@@ -9,6 +9,7 @@ from sqlalchemy import Row, and_, delete, insert, select, update
 
 from runstore.catalog import tables
 from runstore.catalog.database import Conflict, Database
+from runstore.catalog.text_search import has_part
 from runstore.catalog.texts import check_name, json_object
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.feedback_setup import (
@@ -116,7 +117,7 @@ class FeedbackConfigCatalog:
         if keys:
             query = query.where(_configs.feedback_key.in_(keys))
         if name_contains is not None:
-            query = query.where(_configs.feedback_key.icontains(name_contains, autoescape=True))
+            query = query.where(has_part(_configs.feedback_key, name_contains))
         page = query.order_by(_configs.feedback_key).offset(offset).limit(min(limit, MAX_CONFIG_PAGE))
         async with self._database.read() as connection:
             return [_config(row) for row in await connection.execute(page)]

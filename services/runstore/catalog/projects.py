@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from runstore.catalog import tables
 from runstore.catalog.database import Conflict, Database
 from runstore.catalog.expiring import ExpiringMap
+from runstore.catalog.text_search import has_part
 from runstore.catalog.texts import check_description, check_name, json_object
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.projects import (
@@ -217,7 +218,7 @@ def _listing(tenant_id: str, condition: ProjectFilter) -> Select[Any]:
     if condition.name is not None:
         query = query.where(_projects.name == condition.name)
     if condition.name_contains is not None:
-        query = query.where(_projects.name.icontains(condition.name_contains, autoescape=True))
+        query = query.where(has_part(_projects.name, condition.name_contains))
     if condition.reference_dataset_ids:
         query = query.where(_projects.reference_dataset_id.in_(condition.reference_dataset_ids))
     if condition.reference_free is not None:

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from runstore.catalog import tables
 from runstore.catalog.database import Conflict, Database
 from runstore.catalog.tenant_handles import TenantHandles
+from runstore.catalog.text_search import has_part
 from runstore.catalog.texts import check_description, check_name
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.prompts import (
@@ -188,7 +189,7 @@ def _where(viewer: Viewer, condition: PromptFilter) -> ColumnElement[bool]:
         conditions.append(_prompts.handle.istartswith(condition.query, autoescape=True))
     elif condition.query:
         texts = (_prompts.handle, _prompts.description, _prompts.readme)
-        conditions.append(or_(*(text.icontains(condition.query, autoescape=True) for text in texts)))
+        conditions.append(or_(*(has_part(text, condition.query) for text in texts)))
     for tag in condition.tags:
         # Inside the JSON array that the column holds.
         encoded = msgspec.json.encode(tag).decode()
