@@ -24,6 +24,8 @@ RUNS = 100_000
 _IS_RARE = "number % 5000 = 7"
 RARE = 20
 """Runs that most of the filters below look for, all over the table."""
+_SHARED = 2
+"""Granules at the borders of the tenant, which may hold rows of others that match."""
 
 
 class Spy:
@@ -247,23 +249,23 @@ async def test_rare_matches_are_found_by_their_index(
 ) -> None:
     """Two statements answer: the candidates, read through the index, and then these alone."""
     plans = await table.explain_filter(filter=text)
-    assert plans.rows_read(where, index) <= granules
-    assert plans.largest_read("runs", -1) <= RARE + 2
+    assert plans.rows_read(where, index) <= granules + _SHARED
+    assert plans.largest_read("runs", -1) <= RARE + _SHARED
 
 
 async def test_rare_feedback_leads_to_its_runs(table: Table) -> None:
     """The runs of a feedback key are known before any is merged."""
     plans = await table.explain_filter(filter='and(eq(feedback_key, "stars"), gt(feedback_score, 0))')
     assert plans.statements == 2
-    assert plans.largest_read("runs", -1) <= RARE + 2
+    assert plans.largest_read("runs", -1) <= RARE + _SHARED
 
 
 @pytest.mark.parametrize("name", ["trace_filter", "tree_filter"])
 async def test_rare_traces_are_known_by_their_ids(table: Table, name: str) -> None:
     """Common runs in rare traces: the traces are found by the index on what makes them rare."""
     plans = await table.explain_filter(filter='eq(run_type, "llm")', **{name: 'has(tags, "rare")'})
-    assert plans.rows_read("runs", "by_tag") <= RARE
-    assert plans.largest_read("runs", -1) <= RARE + 2
+    assert plans.rows_read("runs", "by_tag") <= RARE + _SHARED
+    assert plans.largest_read("runs", -1) <= RARE + _SHARED
 
 
 async def test_common_matches_end_with_the_first_window(table: Table) -> None:
