@@ -54,6 +54,11 @@ def test_shared_run_is_read_by_everybody_until_it_is_unshared(client: Client, pr
     assert client.read_run_shared_link(ids[0]) == link
     assert client.share_run(ids[0], share_id=str(uuid.uuid4())) == link
     token = token_of(link)
+    query = {"id": [str(run_id) for run_id in ids], "select": ["share_token"]}
+    listed = client.request_with_retries("POST", "/runs/query", json=query).json()["runs"]
+    assert {run["id"]: run["share_token"] for run in listed} == {
+        str(run_id): token if run_id == ids[0] else None for run_id in ids
+    }
     assert client.read_shared_run(token).inputs == {"secret": 0}
     assert client.read_shared_run(token, run_id=ids[2]).name == "run 2"
     assert [run.id for run in client.list_shared_runs(token)] == ids
@@ -123,11 +128,15 @@ async def test_v2_shares_traces(client: Client, server: Server, project: str) ->
     project_id = str(client.read_project(project_name=project).id)
     trace_id = str(ids[0])
     shares = client.runs.share
+    read = await client.runs.retrieve(trace_id, project_id=project_id, selects=["SHARE_URL"])
+    assert read.share_url is None
     shared = await shares.create(str(ids[2]), session_id=project_id, trace_id=trace_id)
     again = await shares.create(trace_id, session_id=project_id, trace_id=trace_id)
     token = shared.share_token
     assert token is not None
     assert again.share_token == token
+    read = await client.runs.retrieve(trace_id, project_id=project_id, selects=["SHARE_URL"])
+    assert read.share_url == f"{server.url}/public/{token}/r"
     selects: Any = ["ID", "START_TIME", "PARENT_RUN_ID", "NAME"]
     page = await client.public.runs.query(token, selects=selects)
     assert page.items is not None

@@ -575,7 +575,7 @@ class Run(_message.Message):
     is_in_dataset: _builtins.bool
     """Whether an example was made from the run."""
     share_url: _builtins.str
-    """Public address of the run; absent unless shared."""
+    """Public path of the run on whatever serves it, `/public/<token>/r`; absent unless shared."""
     ls_user_id: _builtins.str
     """User that the run was traced by."""
     @_builtins.property

@@ -5,6 +5,7 @@ Upper-case enums, RFC 3339 times, money as JSON numbers. Exactly the selected ke
 
 from collections.abc import Iterable
 from typing import Any, Final
+from urllib.parse import urljoin
 
 import msgspec
 
@@ -84,15 +85,15 @@ _VALUES: Final[dict[str, RunValue]] = {
     "price_model_id": scalar("price_model_id"),
     "tags": texts("tags"),
     "app_path": scalar("app_path"),
-    # "attachments" needs the server's own address; see `Selection`.
     "thread_evaluation_time": moment("thread_evaluation_time", format_utc),
     "is_in_dataset": scalar("is_in_dataset"),
     "last_queued_at": moment("last_queued_at", format_utc),
-    "share_url": scalar("share_url"),
+    # "attachments" and "share_url" need the server's own address; see `Selection`.
     "feedback_stats": feedback_stats,
     "ls_user_id": scalar("ls_user_id"),
 }
 _ATTACHMENTS: Final = "attachments"
+_SHARE_URL: Final = "share_url"
 
 # These say something by being there (contract runs-v2, section 1).
 _ABSENT_WHEN_NULL: Final = frozenset({"share_url", "ls_user_id"})
@@ -115,7 +116,7 @@ def select_name(text: str) -> str | None:
     """The key that a value of `selects` asks for, in any case and under older names; None when unknown."""
     name = text.lower()
     name = _OLDER_NAMES.get(name, name)
-    return name if name in _VALUES or name == _ATTACHMENTS else None
+    return name if name in _VALUES or name in (_ATTACHMENTS, _SHARE_URL) else None
 
 
 class Selection:
@@ -125,6 +126,8 @@ class Selection:
         """`keys` come from `select_name`; `base_url` is the server as callers see it, ending in a slash."""
         self._keys = tuple(dict.fromkeys(keys)) or ("id",)
         self._base_url = base_url
+        # Those that need the server's own address.
+        self._own: dict[str, RunValue] = {_ATTACHMENTS: self._attachments, _SHARE_URL: self._share_url}
         self.fields: Final = [pb.RunField.Value(f"RUN_FIELD_{key.upper()}") for key in self._keys]
         """For the request to the store."""
 
@@ -132,10 +135,13 @@ class Selection:
         """The run as JSON content; payloads and money as `msgspec.Raw`."""
         shown = {}
         for key in self._keys:
-            value = self._attachments(run) if key == _ATTACHMENTS else _VALUES[key](run)
+            value = self._own[key](run) if key in self._own else _VALUES[key](run)
             if value is not None or key not in _ABSENT_WHEN_NULL:
                 shown[key] = value
         return shown
+
+    def _share_url(self, run: pb.Run) -> str | None:
+        return urljoin(self._base_url, run.share_url) if run.HasField("share_url") else None
 
     def _attachments(self, run: pb.Run) -> dict[str, str]:
         return {

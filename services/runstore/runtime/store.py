@@ -186,7 +186,7 @@ async def _server(
     examples = ExampleServicer(catalog.datasets, catalog.examples, contents, read_tokens)
     return StoreServer(
         ingest=RunIngestServicer(ingest, visibility, uploads, metrics.ingest),
-        query=RunQueryServicer(runs, messages),
+        query=RunQueryServicer(runs, messages, catalog.shares),
         traces=TraceQueryServicer(traces, messages),
         threads=ThreadQueryServicer(threads, messages),
         feedback=FeedbackServicer(
