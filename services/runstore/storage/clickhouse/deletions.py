@@ -2,7 +2,7 @@
 
 The mark is like that of a run that has moved away (`Present.GONE`): it hides what is not newer than itself.
 The table `deleted_runs` says which runs are marked and not purged yet. Everything here can be repeated, and
-what a crash has cut short is (docs/decisions/0007-deleting.md).
+what a crash has cut short is (docs/decisions/0010-deleting.md).
 """
 
 from collections.abc import Collection, Sequence
