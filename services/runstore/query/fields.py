@@ -170,6 +170,6 @@ RUN_FIELDS: Mapping[str, Field] = {
     "attachments": Field(Kind.TEXT_LIST, ListField.ATTACHMENTS),
     "app_path": Field(Kind.TEXT, ScalarField.APP_PATH),
     "reference_dataset_id": Field(Kind.NO_DATA, reason="runs do not carry the dataset of their example"),
-    "share_token": Field(Kind.NO_DATA, reason="runs cannot be shared"),
+    "share_token": Field(Kind.NO_DATA, reason="shares are kept apart from the runs"),
 }
 """Every field of filter-language.md §3 by its name in a filter, but for those internal to cursors."""

@@ -230,7 +230,7 @@ def test_pairing(text: str, condition: Condition) -> None:
         ("eq(feedback_score, null)", "feedback_score expects a number, not null at offset 19"),
         (
             'and(gt(latency, 1), eq(share_token, "x"))',
-            "share_token cannot be filtered by: runs cannot be shared, at offset 23",
+            "share_token cannot be filtered by: shares are kept apart from the runs, at offset 23",
         ),
         ('search("' + "x " * (MAX_CONDITIONS // 2) + " ".join(map(str, range(501))) + '")', "more than 500"),
         ("or(" + ",".join(["exists(name)"] * (MAX_CONDITIONS + 1)) + ")", "more than 500 conditions"),
