@@ -15,7 +15,6 @@ from sqlalchemy import (
     false,
     func,
     insert,
-    literal,
     or_,
     select,
     update,
@@ -29,6 +28,7 @@ from runstore.catalog.text_search import has_part
 from runstore.catalog.texts import check_description, check_name
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.prompts import (
+    MAX_HANDLE_CHARACTERS,
     MAX_PROMPT_PAGE,
     OWN,
     NewPrompt,
@@ -186,14 +186,17 @@ def _where(viewer: Viewer, condition: PromptFilter) -> ColumnElement[bool]:
     if condition.is_archived is not None:
         conditions.append(_prompts.is_archived.is_(condition.is_archived))
     if condition.query and condition.is_prefix:
-        conditions.append(_prompts.handle.istartswith(condition.query, autoescape=True))
+        # Beyond the length of a handle, nothing begins so; the databases limit patterns, too.
+        is_possible = len(condition.query) <= MAX_HANDLE_CHARACTERS
+        begins = _prompts.handle.istartswith(condition.query, autoescape=True)
+        conditions.append(begins if is_possible else false())
     elif condition.query:
         texts = (_prompts.handle, _prompts.description, _prompts.readme)
         conditions.append(or_(*(has_part(text, condition.query) for text in texts)))
     for tag in condition.tags:
         # Inside the JSON array that the column holds.
         encoded = msgspec.json.encode(tag).decode()
-        conditions.append(_prompts.tags.contains(literal(encoded), autoescape=False))
+        conditions.append(has_part(_prompts.tags, encoded))
     return and_(*conditions)
 
 

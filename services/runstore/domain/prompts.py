@@ -17,7 +17,9 @@ OWN = "-"
 MIN_HASH_CHARACTERS = 8
 """A shorter reference can only be a tag."""
 
-_HANDLE = re.compile(r"[a-z][a-z0-9_-]{0,127}")
+MAX_HANDLE_CHARACTERS = 128
+
+_HANDLE = re.compile(rf"[a-z][a-z0-9_-]{{0,{MAX_HANDLE_CHARACTERS - 1}}}")
 
 
 class PromptKind(StrEnum):
