@@ -19,6 +19,7 @@ from runstore.rpc.mapping import run_fields, run_query
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore, open_run_store
 from runstore.v1 import run_query_service_pb2 as pb
 
+_OF_RUNS = (pb.ListRunsRequest, pb.GetRunRequest)
 _LONGEST_S = 15.0
 _WARM_UP_CALLS = 10  # Four reader threads, each with a client of its own.
 
@@ -62,6 +63,8 @@ async def _measure(job: ReadsJob) -> EngineFacts:
         facts.rows, facts.runs = client.query("SELECT count(), uniqExact(run_id) FROM runs").result_rows[0]
         tenant_id = str(client.query("SELECT any(tenant_id) FROM runs").result_rows[0][0])
         for question in job.questions:
+            if not all(isinstance(request, _OF_RUNS) for request in question.requests):
+                continue
             facts.times_ms[question.name] = await _times(store, question, tenant_id, job.calls, spent)
         client.close()
     return facts
@@ -83,6 +86,7 @@ async def _times(
 
 
 def _query(request: Request, tenant_id: str) -> RunQuery:
+    assert isinstance(request, _OF_RUNS)
     if isinstance(request, pb.GetRunRequest):
         fields = run_fields(request.fields) | {RunField.ID}
         return RunQuery(tenant_id=tenant_id, fields=fields, run_ids=(request.id,), limit=1)

@@ -6,12 +6,18 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 from tests.bench.corpus import RARE_TAG
 from tests.bench.history import LONG_TRACE_RUNS, RARE_WORD, SECOND_RARE_WORD, TRACE_RUNS, Landmarks
+from tests.bench.workers import now_us
 
 from runstore.v1 import run_pb2
 from runstore.v1 import run_query_service_pb2 as pb
+from runstore.v1 import run_stats_service_pb2 as stats_pb
+from runstore.v1 import thread_query_service_pb2 as threads_pb
 from runstore.v1.run_query_service_pb2_grpc import RunQueryServiceStub
+from runstore.v1.run_stats_service_pb2_grpc import RunStatsServiceStub
+from runstore.v1.thread_query_service_pb2_grpc import ThreadQueryServiceStub
 
 _LIGHT = (
     *("id", "name", "run_type", "status", "start_time", "end_time", "latency_seconds", "trace_id"),
@@ -19,14 +25,22 @@ _LIGHT = (
     *("tags", "total_tokens", "total_cost", "thread_id"),
 )
 _COMPLETE = (*_LIGHT, "inputs", "outputs", "error", "extra", "events")
+_STATS = (
+    *("run_count", "latency_p50", "latency_p99", "first_token_p50", "first_token_p99", "error_rate"),
+    *("prompt_tokens", "completion_tokens", "total_tokens", "total_cost", "last_run_start_time"),
+)
 _PAGE = 100
+_THREADS = 20
+_DAY_US = 86_400_000_000
 _WARM_UP_CALLS = 5
 _LONGEST_S = 15.0
 _FEWEST_CALLS = 20
 _P99_FACTOR = 4
 """The budget of the 99th percentile, in budgets of the median."""
 
-Request: TypeAlias = pb.ListRunsRequest | pb.GetRunRequest
+Request: TypeAlias = (
+    pb.ListRunsRequest | pb.GetRunRequest | threads_pb.ListThreadsRequest | stats_pb.RunStatsRequest
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +52,7 @@ class Question:
     p50_ms: float
     """Budget for the median."""
     expected: int | None = None
-    """How many runs each answer must hold, so that a fast wrong answer is noticed."""
+    """How many things each answer must hold, so that a fast wrong answer is noticed."""
 
     @property
     def p99_ms(self) -> float:
@@ -95,7 +109,25 @@ def questions(landmarks: Landmarks) -> list[Question]:
             ),
             150,
         ),
+        Question("threads of a day, a page", (_threads(project_id),), 60, _THREADS),
+        Question("statistics of a day", (_statistics(project_id),), 150, 1),
     ]
+
+
+def _threads(project_id: str) -> threads_pb.ListThreadsRequest:
+    request = threads_pb.ListThreadsRequest(project_id=project_id, page_size=_THREADS)
+    request.min_start_time.FromMicroseconds(now_us() - _DAY_US)
+    return request
+
+
+def _statistics(project_id: str) -> stats_pb.RunStatsRequest:
+    """What a dashboard shows, of the day before the last."""
+    low, high = Timestamp(), Timestamp()
+    low.FromMicroseconds(now_us() - 2 * _DAY_US)
+    high.FromMicroseconds(now_us() - _DAY_US)
+    runs = pb.ListRunsRequest(project_ids=[project_id], min_start_time=low, max_start_time=high)
+    fields = [stats_pb.RunStatsField.Value(f"RUN_STATS_FIELD_{name.upper()}") for name in _STATS]
+    return stats_pb.RunStatsRequest(runs=runs, fields=fields)
 
 
 class Reader:
@@ -103,6 +135,8 @@ class Reader:
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._runs = RunQueryServiceStub(channel)
+        self._threads = ThreadQueryServiceStub(channel)
+        self._stats = RunStatsServiceStub(channel)
 
     def times_ms(self, question: Question, calls: int) -> list[float]:
         """Of each of `calls` calls, one after the other; fewer of a question that is slow."""
@@ -124,6 +158,10 @@ class Reader:
         """How many things the answer holds."""
         if isinstance(request, pb.GetRunRequest):
             return int(self._runs.GetRun(request).HasField("run"))
+        if isinstance(request, threads_pb.ListThreadsRequest):
+            return len(self._threads.ListThreads(request).threads)
+        if isinstance(request, stats_pb.RunStatsRequest):
+            return len(self._stats.RunStats(request).groups)
         return len(self._runs.ListRuns(request).runs)
 
 
