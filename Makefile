@@ -16,7 +16,7 @@ run: install
 
 ## Runs every test; ARGS="-k projects" passes options.
 test: install-dev
-	@exec $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@exec $(BIN)/pytest --numprocesses $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --maxprocesses 4 --dist loadfile $(ARGS)
 
 ## Lints, formatting, types, protos, generated code, house rules.
 check: install-dev

@@ -101,7 +101,7 @@ def tree(chance: random.Random, tenant_id: str, projects: list[str]) -> list[Run
 
 @given(seed=st.integers(0, 2**32))
 @settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -18,6 +18,9 @@ import langsmith
 from langsmith import AsyncClient, Client, traceable, tracing_context
 from langsmith.schemas import Run
 
+# Installed beside it for the newest SDK's prompts, and built on that one: this SDK would import it and break.
+sys.modules["langchain_core"] = None  # type: ignore[assignment]
+
 LONGEST_WAIT_S = 30
 STARTED = datetime(2026, 2, 3, 4, 5, 6, 789, tzinfo=UTC)
 

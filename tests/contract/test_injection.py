@@ -34,7 +34,7 @@ from .test_grpc import ALL_FIELDS, STARTED, Stubs, create, timestamp
 from .wire import dotted_order
 
 CANARY = "canary-7d1f0c"
-PER_PLACE = 2
+PER_PLACE = 1
 REFUSALS = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.NOT_FOUND,

@@ -1,4 +1,4 @@
-"""Traces of 25,000 and 100,000 runs: written by stream, listed in pages, their parts merged."""
+"""Traces of 5,000, 25,000 and 100,000 runs: written by stream, listed in pages, their parts merged."""
 
 import time
 import uuid
@@ -63,7 +63,9 @@ def batches(runs: int) -> Iterator[ingest.StreamRunsRequest]:
             yield ingest.StreamRunsRequest(batch_id=f"{kind} {start}", operations=operations)
 
 
-@pytest.mark.parametrize("runs", [25_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "runs", [5_000, *(pytest.param(runs, marks=pytest.mark.slow) for runs in (25_000, 100_000))]
+)
 def test_large_trace_is_listed_whole(tmp_path: Path, runs: int) -> None:
     """Every run exactly once, in order, complete; and so the direct children of its root."""
     with serving(tmp_path) as server, grpc.insecure_channel(server.grpc) as channel:

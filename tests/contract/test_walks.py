@@ -29,8 +29,8 @@ from .servers import Server
 from .test_grpc import STARTED, Stubs, create, project_id_of, refusal, timestamp, update
 from .wire import dotted_order
 
-RUNS_PER_ROLE = 14
-DELETED_RUNS = 4
+RUNS_PER_ROLE = 8
+DELETED_RUNS = 3
 START_TIMES = 5
 """Distinct ones: many runs share each."""
 LATEST = STARTED + timedelta(hours=1)
@@ -274,7 +274,13 @@ def check(runs: Runs, found: list[dict[str, Any]], *, ascending: bool) -> None:
     assert times == sorted(times, reverse=not ascending)
 
 
-@pytest.mark.parametrize("name", CONDITIONS)
+USUAL = ("none", "tags", "has_error")
+"""What every test run asks for; the other conditions are slow tests."""
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in CONDITIONS]
+)
 def test_walks_are_exact_while_everything_changes(server: Server, stubs: Stubs, name: str) -> None:
     """v1, v2 and gRPC walk at once, in both orders, at page sizes from 1 to 1,000."""
     chance = random.Random(name)

@@ -20,6 +20,7 @@ from .store_process import LONGEST_WAIT_S, Store
 pytestmark = pytest.mark.engine
 
 RECORDS_IN_A_CALL = 5
+_UPDATES_BEFORE_THE_KILL = 3
 
 
 class Client:
@@ -82,7 +83,7 @@ def test_kill_during_a_load(tmp_path: Path) -> None:
     created: set[str] = set()
     updated: set[str] = set()
     with store.running() as process, client_of(store) as client:
-        threading.Timer(1.0, process.kill).start()
+        killer = threading.Timer(1.0, process.kill)
         with suppress(grpc.RpcError):
             while True:
                 ids, _ = client.create(run_id)
@@ -90,6 +91,8 @@ def test_kill_during_a_load(tmp_path: Path) -> None:
                 feedback_id = next(iter(ids))
                 client.update(feedback_id)
                 updated.add(feedback_id)
+                if len(updated) == _UPDATES_BEFORE_THE_KILL:
+                    killer.start()
         process.wait(LONGEST_WAIT_S)
     with store.running(), client_of(store) as client:
         scores = client.scores(run_id)

@@ -23,7 +23,7 @@ from .store_process import LONGEST_WAIT_S, Store
 
 pytestmark = pytest.mark.engine
 
-ROUNDS = 3
+ROUNDS = 2
 RUNS_IN_A_BATCH = 10
 IN_FLIGHT = 4
 PROJECT = "load"
