@@ -57,6 +57,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The query takes longer than one may; ask for less."""
     ERROR_REASON_QUERY_TOO_LARGE: _ErrorReason.ValueType  # 16
     """The query needs more memory than one may; ask for less."""
+    ERROR_REASON_CONFLICT: _ErrorReason.ValueType  # 17
+    """Something that is going on forbids it, such as another run of the thread."""
+    ERROR_REASON_INCONSISTENT: _ErrorReason.ValueType  # 18
+    """Each field is good, but not together or not for the thing it is meant for."""
+    ERROR_REASON_FAILED_DEPENDENCY: _ErrorReason.ValueType  # 19
+    """Code of the user that is needed for an answer failed, such as the factory of a graph."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of a refusal; stable, for programs. The message beside it is for people."""
@@ -95,6 +101,12 @@ ERROR_REASON_QUERY_TOO_LONG: ErrorReason.ValueType  # 15
 """The query takes longer than one may; ask for less."""
 ERROR_REASON_QUERY_TOO_LARGE: ErrorReason.ValueType  # 16
 """The query needs more memory than one may; ask for less."""
+ERROR_REASON_CONFLICT: ErrorReason.ValueType  # 17
+"""Something that is going on forbids it, such as another run of the thread."""
+ERROR_REASON_INCONSISTENT: ErrorReason.ValueType  # 18
+"""Each field is good, but not together or not for the thing it is meant for."""
+ERROR_REASON_FAILED_DEPENDENCY: ErrorReason.ValueType  # 19
+"""Code of the user that is needed for an answer failed, such as the factory of a graph."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -39,6 +39,12 @@ class ErrorReason(Enum):
     """No such thing in the caller's tenant."""
     ALREADY_EXISTS = _Meaning("ALREADY_EXISTS", 409, False)
     """A unique name or id is taken."""
+    CONFLICT = _Meaning("ABORTED", 409, False)
+    """Something that is going on forbids it, such as another run of the thread."""
+    INCONSISTENT = _Meaning("FAILED_PRECONDITION", 400, False)
+    """Each field is good, but not together or not for the thing it is meant for."""
+    FAILED_DEPENDENCY = _Meaning("FAILED_PRECONDITION", 424, False)
+    """Code of the user that is needed for an answer failed, such as the factory of a graph."""
     TOO_LARGE = _Meaning("OUT_OF_RANGE", 413, False)
     """A body or a field is above its limit, before or after decompression."""
     QUERY_TOO_LONG = _Meaning("DEADLINE_EXCEEDED", 504, False)
