@@ -19,7 +19,8 @@ MAY_IMPORT = {
     # Both ends of the wire translate spans into operations, the messages that both know.
     "otlp": ("domain", "v1"),
     "chat": ("domain",),
-    "rpc": ("otlp", "domain", "storage", "ingest", "query", "catalog", "v1"),
+    "dispatch": ("domain", "catalog"),
+    "rpc": ("otlp", "domain", "storage", "ingest", "query", "catalog", "dispatch", "v1"),
     "gateway": ("domain", "otlp", "v1"),
 }
 

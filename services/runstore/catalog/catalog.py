@@ -8,7 +8,11 @@ from contextlib import asynccontextmanager
 from sqlalchemy import insert, select
 
 from runstore.catalog import tables
+from runstore.catalog.agent_claims import AgentClaimCatalog
+from runstore.catalog.agent_runs import AgentRunCatalog
+from runstore.catalog.agent_threads import AgentThreadCatalog
 from runstore.catalog.annotation_queues import AnnotationQueueCatalog
+from runstore.catalog.assistants import AssistantCatalog
 from runstore.catalog.comparative_experiments import ComparativeExperimentCatalog
 from runstore.catalog.database import Conflict, Database, open_database
 from runstore.catalog.dataset_shares import DatasetShareCatalog
@@ -48,6 +52,10 @@ class Catalog:
         self.keys = KeyCatalog(database, self.projects, clock)
         self.annotation_queues = AnnotationQueueCatalog(database, clock)
         self.queue_items = QueueItemCatalog(database, clock)
+        self.agent_threads = AgentThreadCatalog(database, clock)
+        self.agent_runs = AgentRunCatalog(database, clock)
+        self.agent_claims = AgentClaimCatalog(database, clock)
+        self.assistants = AssistantCatalog(database, clock)
         self.shares = ShareCatalog(database, clock)
         self.feedback_tokens = FeedbackTokenCatalog(database, clock)
         self.feedback_configs = FeedbackConfigCatalog(database, clock)

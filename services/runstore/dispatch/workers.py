@@ -1,0 +1,131 @@
+"""The workers that are connected to this store, what they hold, and what is on its way to them."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from runstore.catalog.agent_claims import Worker
+from runstore.domain.agent_runs import Cancel, Claim, ClaimedRun
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A claim is lost: the worker must write nothing more."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The end of an attempt is stored."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question for the worker; what it is about concerns only those who ask and answer."""
+
+    question_id: str
+    question: object
+
+
+ToWorker: TypeAlias = ClaimedRun | Cancel | Lost | Recorded | Asked
+
+
+@dataclass(eq=False, slots=True)
+class ConnectedWorker:
+    """A worker and its stream."""
+
+    worker: Worker
+    slots: int
+    claims: dict[str, Claim] = field(default_factory=dict)
+    """What it holds, by run."""
+    is_draining: bool = False
+    is_gone: bool = False
+    _outbox: "asyncio.Queue[ToWorker | None]" = field(default_factory=asyncio.Queue)
+
+    @property
+    def free_slots(self) -> int:
+        """Runs that it can take now."""
+        return 0 if self.is_draining or self.is_gone else self.slots - len(self.claims)
+
+    def holds(self, claim: Claim) -> bool:
+        """Whether the claim is this worker's, as far as is known here."""
+        return self.claims.get(claim.run_id) == claim
+
+    def send(self, message: ToWorker) -> None:
+        """Puts a message on the stream; never blocks, for slots and questions are bounded."""
+        self._outbox.put_nowait(message)
+
+    def close(self) -> None:
+        """Ends the stream after what was sent."""
+        self.is_gone = True
+        self._outbox.put_nowait(None)
+
+    async def next_message(self) -> ToWorker | None:
+        """The next message for the stream; None when it is to end."""
+        return await self._outbox.get()
+
+
+class Workers:
+    """All of them, by tenant."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[tuple[str, str], ConnectedWorker] = {}
+        self._came = asyncio.Event()
+
+    def add(self, connected: ConnectedWorker) -> None:
+        """Registers a worker; its earlier stream, should there be one, ends."""
+        key = (connected.worker.tenant_id, connected.worker.worker_id)
+        earlier = self._by_id.get(key)
+        if earlier is not None:
+            earlier.close()
+        self._by_id[key] = connected
+        self._came.set()
+        self._came = asyncio.Event()
+
+    def remove(self, connected: ConnectedWorker) -> bool:
+        """Forgets a worker; False when a later stream of it has taken its place."""
+        connected.is_gone = True
+        key = (connected.worker.tenant_id, connected.worker.worker_id)
+        if self._by_id.get(key) is not connected:
+            return False
+        del self._by_id[key]
+        return True
+
+    def of_tenant(self, tenant_id: str) -> list[ConnectedWorker]:
+        """The tenant's workers."""
+        return [each for each in self._by_id.values() if each.worker.tenant_id == tenant_id]
+
+    def tenants(self) -> set[str]:
+        """Tenants that have a worker."""
+        return {tenant_id for tenant_id, _ in self._by_id}
+
+    def holder(self, claim: Claim) -> ConnectedWorker | None:
+        """The worker that holds the claim."""
+        return next((each for each in self._by_id.values() if each.holds(claim)), None)
+
+    async def with_graph(self, tenant_id: str, graph_id: str, timeout_s: float) -> ConnectedWorker | None:
+        """The least busy worker that has the graph, of all for ""; waits for one, None if none comes.
+
+        A worker that drains is chosen only when there is no other.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while True:
+            able = [
+                each
+                for each in self.of_tenant(tenant_id)
+                if not each.is_gone and (not graph_id or graph_id in each.worker.graph_ids)
+            ]
+            if able:
+                return min(able, key=lambda each: (each.is_draining, len(each.claims)))
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._came.wait()
+            except TimeoutError:
+                return None
+
+    def __iter__(self) -> Iterator[ConnectedWorker]:
+        return iter(list(self._by_id.values()))
