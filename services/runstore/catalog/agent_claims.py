@@ -14,7 +14,7 @@ from sqlalchemy import and_, exists, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runstore.catalog.agent_run_rows import NO_CLAIM, cancel_error, end_run, run_of, select_runs
-from runstore.catalog.agent_tables import IS_IN_FLIGHT, IS_PENDING, IS_RUNNING, agent_runs
+from runstore.catalog.agent_tables import IS_PENDING, IS_RUNNING, agent_runs, is_in_flight
 from runstore.catalog.agent_threads import locked_thread, occupy_thread, settle_thread
 from runstore.catalog.database import Conflict, Database
 from runstore.domain.agent_runs import (
@@ -257,9 +257,8 @@ def _is_blocked() -> Any:
     """Whether a run has to wait for another of its thread."""
     other = agent_runs.alias("other")
     is_earlier = tuple_(other.c.due_at_us, other.c.run_id) < tuple_(_runs.due_at_us, _runs.run_id)
-    in_flight = other.c.status.in_(IS_IN_FLIGHT.right)
     is_running = other.c.status == AgentRunStatus.RUNNING.value
-    blocking = and_(other.c.thread_id == _runs.thread_id, in_flight, or_(is_running, is_earlier))
+    blocking = and_(other.c.thread_id == _runs.thread_id, is_in_flight(other), or_(is_running, is_earlier))
     return exists().where(blocking).correlate(agent_runs)
 
 

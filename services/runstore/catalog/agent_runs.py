@@ -24,7 +24,7 @@ from runstore.catalog.agent_threads import (
     thread_not_found,
 )
 from runstore.catalog.database import Conflict, Database
-from runstore.domain.agent_requests import new_run_id, run_kwargs, run_metadata, thread_metadata
+from runstore.domain.agent_requests import TimeOrderedIds, run_kwargs, run_metadata, thread_metadata
 from runstore.domain.agent_runs import (
     AgentRun,
     AgentRunStatus,
@@ -58,6 +58,7 @@ class AgentRunCatalog:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._ids = TimeOrderedIds()
 
     async def create(
         self, tenant_id: str, requests: Sequence[tuple[NewAgentRun, Assistant]]
@@ -95,8 +96,8 @@ class AgentRunCatalog:
         thread = existing or self._new_thread(tenant_id, new, assistant, now_us)
         if existing is None:
             await insert_thread(connection, thread)
-        run = _new_run(tenant_id, new, assistant, thread, now_us, is_first=existing is None)
         others = await runs_in_flight(connection, thread.thread_id) if existing else []
+        run = self._new_run(tenant_id, new, assistant, thread, now_us, is_first=existing is None)
         if others and new.multitask_strategy is MultitaskStrategy.REJECT:
             raise RunstoreError(
                 ErrorReason.CONFLICT, "a run of the thread is in flight", field="multitask_strategy"
@@ -123,10 +124,42 @@ class AgentRunCatalog:
     def _new_thread(self, tenant_id: str, new: NewAgentRun, assistant: Assistant, now_us: int) -> AgentThread:
         return new_thread(
             tenant_id,
-            new.thread_id or new_run_id(now_us),
+            new.thread_id or self._ids.next_id(now_us),
             thread_metadata(new, assistant),
             now_us,
             is_temporary=new.thread_id is None and not new.keeps_thread,
+        )
+
+    def _new_run(
+        self,
+        tenant_id: str,
+        new: NewAgentRun,
+        assistant: Assistant,
+        thread: AgentThread,
+        now_us: int,
+        *,
+        is_first: bool,
+    ) -> AgentRun:
+        run_id = self._ids.next_id(now_us)
+        metadata = run_metadata(new, assistant, None if is_first else thread)
+        kwargs = run_kwargs(new, assistant, thread, run_id, metadata)
+        return AgentRun(
+            run_id=run_id,
+            tenant_id=tenant_id,
+            thread_id=thread.thread_id,
+            assistant_id=assistant.assistant_id,
+            graph_id=assistant.graph_id,
+            status=AgentRunStatus.PENDING,
+            metadata=msgspec.json.encode(metadata),
+            kwargs=kwargs,
+            multitask_strategy=new.multitask_strategy,
+            created_at_us=now_us,
+            due_at_us=now_us + round(new.after_seconds * _MICROSECONDS),
+            updated_at_us=now_us,
+            project_name=new.project_name,
+            webhook=new.webhook,
+            user_id=new.user_id,
+            has_checkpoints=not thread.is_temporary,
         )
 
     async def get(self, tenant_id: str, thread_id: str | None, run_id: str) -> AgentRun:
@@ -232,38 +265,6 @@ _SUPERSEDING: Final = {
     MultitaskStrategy.INTERRUPT: CancelAction.INTERRUPT,
     MultitaskStrategy.ROLLBACK: CancelAction.ROLLBACK,
 }
-
-
-def _new_run(
-    tenant_id: str,
-    new: NewAgentRun,
-    assistant: Assistant,
-    thread: AgentThread,
-    now_us: int,
-    *,
-    is_first: bool,
-) -> AgentRun:
-    run_id = new_run_id(now_us)
-    metadata = run_metadata(new, assistant, None if is_first else thread)
-    kwargs = run_kwargs(new, assistant, thread, run_id, metadata)
-    return AgentRun(
-        run_id=run_id,
-        tenant_id=tenant_id,
-        thread_id=thread.thread_id,
-        assistant_id=assistant.assistant_id,
-        graph_id=assistant.graph_id,
-        status=AgentRunStatus.PENDING,
-        metadata=msgspec.json.encode(metadata),
-        kwargs=kwargs,
-        multitask_strategy=new.multitask_strategy,
-        created_at_us=now_us,
-        due_at_us=now_us + round(new.after_seconds * _MICROSECONDS),
-        updated_at_us=now_us,
-        project_name=new.project_name,
-        webhook=new.webhook,
-        user_id=new.user_id,
-        has_checkpoints=not thread.is_temporary,
-    )
 
 
 def run_not_found(run_id: str) -> RunstoreError:

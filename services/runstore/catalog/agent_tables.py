@@ -8,9 +8,11 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
+    FromClause,
     Index,
     Integer,
     LargeBinary,
@@ -142,7 +144,14 @@ agent_runs = Table(
 
 IS_RUNNING = agent_runs.c.status == literal_column("'running'")
 IS_PENDING = agent_runs.c.status == literal_column("'pending'")
-IS_IN_FLIGHT = agent_runs.c.status.in_([literal_column("'pending'"), literal_column("'running'")])
+
+
+def is_in_flight(runs: FromClause) -> ColumnElement[bool]:
+    """Whether a row of `runs` (the table, or an alias of it) is pending or running."""
+    return runs.c.status.in_([literal_column("'pending'"), literal_column("'running'")])
+
+
+IS_IN_FLIGHT = is_in_flight(agent_runs)
 
 # Ends of runs whose row is gone, for those who still wait for them.
 agent_results = Table(

@@ -113,12 +113,22 @@ def _config(
     return {**merged, "metadata": metadata, "configurable": configurable}
 
 
-def new_run_id(now_us: int) -> str:
-    """A UUID of version 7 (RFC 9562, method 3): ordered by time, to the microsecond nearly."""
-    milliseconds, microseconds = divmod(now_us, 1_000)
-    fraction = microseconds * 4_096 // 1_000
-    number = (milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | fraction << 64 | 2 << 62 | secrets.randbits(62)
-    return str(uuid.UUID(int=number))
+class TimeOrderedIds:
+    """Makes UUIDs of version 7 (RFC 9562, methods 1 and 3): each is greater than those made before.
+
+    So runs that are due in the same microsecond start in the order of their creation.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def next_id(self, now_us: int) -> str:
+        """An id of this time, or just after the last one when that was later."""
+        milliseconds, microseconds = divmod(now_us, 1_000)
+        fraction = microseconds * 4_096 // 1_000
+        number = (milliseconds % 2**48) << 80 | 7 << 76 | fraction << 64 | 2 << 62 | secrets.randbits(61)
+        self._last = max(number, self._last + 1)
+        return str(uuid.UUID(int=self._last))
 
 
 def _object(document: bytes) -> dict[str, Any]:
