@@ -73,7 +73,7 @@ clean:
 
 .venv/.installed: pyproject.toml constraints.txt | .venv/.created
 	@echo "Installing runstore into .venv (once)"
-	@$(PIP_INSTALL) --editable .
+	@$(PIP_INSTALL) --editable '.[agents]'
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv/.created

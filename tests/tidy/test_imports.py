@@ -22,6 +22,8 @@ MAY_IMPORT = {
     "dispatch": ("domain", "catalog"),
     "rpc": ("otlp", "domain", "storage", "ingest", "query", "catalog", "dispatch", "v1"),
     "gateway": ("domain", "otlp", "v1"),
+    # Runs the code of users, and knows the store by its contract alone.
+    "agents": ("domain", "v1"),
 }
 
 # Imports nothing of runstore itself, so that every layer may be driven by a test's clock.
@@ -33,7 +35,7 @@ HOMES = {
     "chdb": ("storage.clickhouse",),
     "pyarrow": ("storage.clickhouse", "runtime"),
     "obstore": ("storage",),
-    "grpc": ("rpc", "gateway", "runtime"),
+    "grpc": ("rpc", "gateway", "agents", "runtime"),
     "grpc_health": ("rpc", "gateway", "runtime"),
     "grpc_reflection": ("rpc", "gateway", "runtime"),
     "google.protobuf": ("rpc", "gateway", "otlp", "runtime"),
@@ -45,7 +47,12 @@ HOMES = {
     "sqlalchemy": ("catalog",),
     "tantivy": ("catalog",),
     "jsonschema_rs": ("domain",),
-    "aiosqlite": ("catalog",),
+    "aiosqlite": ("catalog", "agents"),
+    "psycopg": ("agents",),
+    "langgraph": ("agents",),
+    "langgraph_sdk": ("agents",),
+    "langchain_core": ("agents",),
+    "langsmith": ("agents",),
     "alembic": ("catalog",),
     "pydantic_settings": ("runtime",),
     "typer": ("runtime",),
@@ -107,6 +114,8 @@ def test_imports_point_one_way(module: Path) -> None:
         ("gateway", "runstore.runtime.settings"),
         ("storage", "runstore.storage.clickhouse.run_store"),
         ("rpc", "clickhouse_connect.driver"),
+        ("rpc", "langgraph.pregel"),
+        ("agents", "runstore.catalog.Catalog"),
     ],
 )
 def test_forbidden_import_is_found(part: str, name: str) -> None:

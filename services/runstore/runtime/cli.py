@@ -50,11 +50,28 @@ Grpc = Annotated[
     str | None,
     typer.Option(metavar="HOST:PORT", help="gRPC address (RUNSTORE_GRPC).", show_default="127.0.0.1:1985"),
 ]
+StoreAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="HOST:PORT|unix:PATH",
+        help="Where the store answers gRPC (RUNSTORE_STORE_ADDRESS).",
+        show_default="its socket in the data directory",
+    ),
+]
 SupervisorFd = Annotated[int | None, typer.Option(hidden=True)]
 
 
 @app.command(rich_help_panel=_RUN)
-def serve(data_dir: DataDir = None, http: Http = None, grpc: Grpc = None) -> None:
+def serve(
+    data_dir: DataDir = None,
+    http: Http = None,
+    grpc: Grpc = None,
+    agents: Annotated[
+        Path | None,
+        typer.Option(metavar="LANGGRAPH.JSON", help="Run the graphs of this file too (RUNSTORE_AGENTS)."),
+    ] = None,
+) -> None:
     """Starts everything: the store and its gateways, supervised. Ctrl-C drains and stops.
 
     Example:  runstore serve --data-dir /var/lib/runstore --http 127.0.0.1:8080
@@ -62,7 +79,7 @@ def serve(data_dir: DataDir = None, http: Http = None, grpc: Grpc = None) -> Non
     from runstore.runtime import serve as serving
 
     with failures_as_sentences():
-        settings = start("supervisor", data_dir=data_dir, http=http, grpc=grpc)
+        settings = start("supervisor", data_dir=data_dir, http=http, grpc=grpc, agents=agents)
         drained = serving.serve(settings)
     if not drained:
         raise typer.Exit(_INTERRUPTED)
@@ -103,15 +120,7 @@ def flusher(fd: Annotated[int, typer.Option()]) -> None:
 @app.command(rich_help_panel=_PARTS)
 def gateway(
     http: Http = None,
-    store_address: Annotated[
-        str | None,
-        typer.Option(
-            "--store",
-            metavar="HOST:PORT|unix:PATH",
-            help="Where the store answers gRPC (RUNSTORE_STORE_ADDRESS).",
-            show_default="its socket in the data directory",
-        ),
-    ] = None,
+    store_address: StoreAddress = None,
     data_dir: DataDir = None,
     fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     name: Annotated[str, typer.Option(hidden=True)] = "gateway",
@@ -135,6 +144,37 @@ def gateway(
             listening = listen(settings.http, "http (RUNSTORE_HTTP)")
             fd = listening.detach()
         body = partial(run_gateway, settings, listen_fd=fd, metrics=metrics)
+        run_process(body, drain_timeout_s=settings.drain_timeout_s, supervisor_fd=supervisor_fd)
+
+
+@app.command(rich_help_panel=_PARTS)
+def agents(
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="LANGGRAPH.JSON", help="File that names the graphs (RUNSTORE_AGENTS)."),
+    ] = None,
+    store_address: StoreAddress = None,
+    slots: Annotated[
+        int | None,
+        typer.Option(help="Runs at once (RUNSTORE_AGENT_SLOTS).", show_default="10"),
+    ] = None,
+    data_dir: DataDir = None,
+    supervisor_fd: SupervisorFd = None,
+) -> None:
+    """Starts one worker alone: it runs graphs for a store that runs elsewhere.
+
+    Example:  runstore agents --config langgraph.json --store store.internal:1985 --slots 20
+    """
+    from runstore.runtime.process import run_process
+
+    with failures_as_sentences():
+        settings = start(
+            "agents", agents=config, store_address=store_address, agent_slots=slots, data_dir=data_dir
+        )
+        from runstore.runtime.agents import prepare_agents, run_agents
+
+        prepared = prepare_agents(settings)
+        body = partial(run_agents, settings, prepared)
         run_process(body, drain_timeout_s=settings.drain_timeout_s, supervisor_fd=supervisor_fd)
 
 

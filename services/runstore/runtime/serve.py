@@ -1,4 +1,4 @@
-"""`runstore serve`: one store and its gateways as child processes of this one."""
+"""`runstore serve`: one store, its gateways and a worker for graphs as child processes of this one."""
 
 import asyncio
 import signal
@@ -54,7 +54,12 @@ async def _supervise(settings: Settings, http: Address, http_fd: int) -> bool:
         )
         for n in range(1, settings.gateway_workers + 1)
     ]
-    supervisor = Supervisor(store, gateways, drain_timeout_s=settings.drain_timeout_s)
+    workers = (
+        [Child(ChildSpec("agents", (*_CLI, "agents"), environment), clock, backoff)]
+        if settings.agents
+        else []
+    )
+    supervisor = Supervisor(store, [*gateways, *workers], drain_timeout_s=settings.drain_timeout_s)
     await supervisor.run(
         stop=stop,
         force=force,

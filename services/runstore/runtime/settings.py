@@ -4,6 +4,7 @@ Nothing else reads the environment: what a part needs, it is given.
 """
 
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -62,6 +63,12 @@ _OptionalAddress = Annotated[
     PlainSerializer(lambda address: "" if address is None else str(address)),
 ]
 _Folder = Annotated[Path, AfterValidator(_absolute)]
+_OptionalFile = Annotated[
+    Path | None,
+    BeforeValidator(lambda value: value or None),
+    AfterValidator(lambda path: None if path is None else _absolute(path)),
+    PlainSerializer(lambda path: "" if path is None else str(path)),
+]
 # Accepts plain numbers and "64MiB" alike.
 _Bytes = Annotated[ByteSize, Field(gt=0)]
 
@@ -170,6 +177,20 @@ class Settings(BaseSettings):
     max_decompression_ratio: int = Field(
         1_000, ge=1, description="Decompressed size by compressed size, at most."
     )
+    agents: _OptionalFile = Field(
+        None, description="langgraph.json whose graphs `runstore serve` runs; none when empty."
+    )
+    agent_slots: int = Field(10, ge=1, le=1_000, description="Runs of graphs that a worker runs at once.")
+    agent_checkpoint_url: str = Field(
+        "",
+        repr=False,  # May hold a password.
+        description="postgresql://user:password@host/database of the graphs' checkpoints; "
+        "empty for SQLite in data_dir.",
+    )
+    agent_tracing: bool = Field(default=True, description="Whether runs of graphs are traced into the store.")
+    agent_api_key: str = Field(
+        "", repr=False, description="Key with which a worker calls the store; its tenant's runs are run."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe message that is logged."
     )
@@ -212,6 +233,11 @@ class Settings(BaseSettings):
     def catalog_location(self) -> str:
         """What `open_catalog` connects to."""
         return self.catalog_url or f"sqlite:///{self.data_dir / 'catalog.sqlite'}"
+
+    @property
+    def checkpoint_location(self) -> str:
+        """What `open_checkpoints` opens."""
+        return self.agent_checkpoint_url or f"sqlite:///{self.data_dir / 'checkpoints.sqlite'}"
 
     @property
     def log_dir(self) -> Path:
@@ -262,6 +288,12 @@ class Settings(BaseSettings):
         own = {_variable(name): str(value) for name, value in values.items()}
         # Children are started, never forked to go on: gRPC need not prepare for it, nor warn.
         return {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "false", **own}
+
+
+def extend_environment(variables: Mapping[str, str]) -> None:
+    """Sets variables for code that this process is about to import; those that are set already stay."""
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
 
 
 def load_settings(**options: object) -> Settings:

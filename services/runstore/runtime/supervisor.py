@@ -1,4 +1,4 @@
-"""Keeps one store and its gateways running together, and stops them in the order that loses nothing."""
+"""Keeps a store, its gateways and workers running, and stops them in the order that loses nothing."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -17,19 +17,19 @@ _GRACE_S = 10.0
 class Supervisor:
     """Runs children until told to stop, or until one of them cannot be started at all."""
 
-    def __init__(self, store: Child, gateways: Sequence[Child], *, drain_timeout_s: float) -> None:
+    def __init__(self, store: Child, clients: Sequence[Child], *, drain_timeout_s: float) -> None:
         self._store = store
-        self._gateways = tuple(gateways)
+        self._clients = tuple(clients)
         self._kill_after_s = drain_timeout_s + _GRACE_S
 
     async def run(self, *, stop: asyncio.Event, force: asyncio.Event, on_ready: Callable[[], None]) -> None:
-        """Calls `on_ready` once when store and gateways all answer; returns when all have ended.
+        """Calls `on_ready` once when the store and its clients all answer; returns when all have ended.
 
-        After `stop`, gateways drain while the store still answers them, then the store drains;
+        After `stop`, clients drain while the store still answers them, then the store drains;
         `force` kills what is left. Raises CannotStart when a child fails before it was ever ready,
         with every other child stopped.
         """
-        running = {child: asyncio.create_task(child.run()) for child in (self._store, *self._gateways)}
+        running = {child: asyncio.create_task(child.run()) for child in (self._store, *self._clients)}
         announcing = asyncio.create_task(self._announce(on_ready))
         stopping = asyncio.create_task(stop.wait())
         any_end: list[asyncio.Task[Any]] = [stopping, *running.values()]
@@ -38,13 +38,13 @@ class Supervisor:
         finally:
             announcing.cancel()
             stopping.cancel()
-            await self._stop({child: running[child] for child in self._gateways}, force)
+            await self._stop({child: running[child] for child in self._clients}, force)
             await self._stop({self._store: running[self._store]}, force)
         for task in running.values():
             task.result()
 
     async def _announce(self, on_ready: Callable[[], None]) -> None:
-        for child in (self._store, *self._gateways):
+        for child in (self._store, *self._clients):
             await child.ready.wait()
         on_ready()
 

@@ -1,0 +1,63 @@
+"""fast ‖ slow → join, and a graph inside a graph."""
+
+import asyncio
+import operator
+from pathlib import Path
+from typing import Annotated, TypedDict
+
+from langgraph.graph import END, START, StateGraph
+
+
+class State(TypedDict, total=False):
+    log: Annotated[list[str], operator.add]
+    secs: float
+    marks: str
+
+
+def mark(path: Path, name: str) -> None:
+    """Leaves a line in a file, by which a test counts how often a node has begun."""
+    with path.open("a") as file:
+        file.write(name + "\n")
+
+
+def node(name: str, *, is_slow: bool = False):
+    async def run(state: State) -> State:
+        if path := state.get("marks"):
+            mark(Path(path), name)
+        if is_slow:
+            await asyncio.sleep(state.get("secs") or 0)
+        return {"log": [name]}
+
+    return run
+
+
+builder = StateGraph(State)
+builder.add_node("fast", node("fast"))
+builder.add_node("slow", node("slow", is_slow=True))
+builder.add_node("join", node("join"))
+builder.add_edge(START, "fast")
+builder.add_edge(START, "slow")
+builder.add_edge(["fast", "slow"], "join")
+builder.add_edge("join", END)
+graph = builder.compile()
+
+
+class Inner(TypedDict, total=False):
+    inner: Annotated[list[str], operator.add]
+
+
+inside = StateGraph(Inner)
+inside.add_node("deep", lambda _: {"inner": ["deep"]})
+inside.add_edge(START, "deep")
+
+
+class Outer(Inner, total=False):
+    log: Annotated[list[str], operator.add]
+
+
+outside = StateGraph(Outer)
+outside.add_node("sub", inside.compile())
+outside.add_node("after", lambda _: {"log": ["after"]})
+outside.add_edge(START, "sub")
+outside.add_edge("sub", "after")
+nested = outside.compile()

@@ -1,0 +1,85 @@
+"""a → b → c: each appends its letter; how long they take and whether b fails is in the input."""
+
+import asyncio
+import operator
+import pickle
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+from langgraph.graph import END, START, StateGraph
+
+
+class Refusal(Exception):
+    """Of no class that users are meant to read."""
+
+
+class State(TypedDict, total=False):
+    log: Annotated[list[str], operator.add]
+    n: int
+    secs: float
+    fail: str | bool
+    block: float
+    marks: str
+    out: str
+
+
+ERRORS = {
+    "value": ValueError("boom"),
+    "timeout": TimeoutError("too slow"),
+    "masked": pickle.PicklingError("secret"),
+    "refusal": Refusal("secret"),
+}
+
+
+def mark(state: State, letter: str) -> None:
+    """Leaves a line in a file, by which a test counts how often a node has begun."""
+    if path := state.get("marks"):
+        with Path(path).open("a") as file:
+            file.write(letter)
+
+
+def step(letter: str):
+    async def node(state: State) -> State:
+        mark(state, letter)
+        if block := state.get("block"):
+            time.sleep(block)  # noqa: ASYNC251 - holds the event loop up, as careless authors do
+        await asyncio.sleep(state.get("secs") or 0)
+        if letter == "b" and (fail := state.get("fail")):
+            if fail == "exit":
+                sys.exit(3)
+            failure: Exception = ERRORS["value" if fail is True else str(fail)]
+            raise failure
+        return {"log": [letter], "out": "done"} if letter == "c" else {"log": [letter]}
+
+    return node
+
+
+def blocking_step(letter: str):
+    def node(state: State) -> State:
+        mark(state, letter)
+        time.sleep(state.get("secs") or 0)
+        mark(state, letter.upper())
+        return {"log": [letter]}
+
+    return node
+
+
+def chain(make) -> Any:
+    builder = StateGraph(State)
+    for letter, target in (("a", "b"), ("b", "c"), ("c", END)):
+        builder.add_node(letter, make(letter))
+        builder.add_edge(letter, target)
+    builder.add_edge(START, "a")
+    return builder
+
+
+graph = chain(step).compile()
+blocking = chain(blocking_step)
+
+endless = StateGraph(State)
+endless.add_node("again", step("x"))
+endless.add_edge(START, "again")
+endless.add_conditional_edges("again", lambda _: "again", ["again"])
+loop = endless.compile()
