@@ -26,8 +26,8 @@ class FencedSaver(BaseCheckpointSaver[Any]):
     """Reads and writes through the saver of `checkpoints`.
 
     Writes wait while `lease` is not confirmed, raise LeaseLost once it is lost or `close` was called, and are
-    never torn by the cancellation of the graph that made them. Everything raises CheckpointsUnavailable for what
-    the driver raises when its database does not answer.
+    never torn by the cancellation of the graph that made them. Everything raises CheckpointsUnavailable for
+    what the driver raises when its database does not answer.
     """
 
     def __init__(self, checkpoints: Checkpoints, lease: Lease, *, thread_id: str, run_id: str) -> None:

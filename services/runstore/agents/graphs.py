@@ -90,7 +90,10 @@ class RegisteredGraph:
             yield compiled.copy(update=update)
 
     def _made(self, use: Use) -> Any:
-        offered = {"config": lambda: use.config, "runtime": lambda: _server_runtime(use)}
+        offered: dict[str, Callable[[], Any]] = {
+            "config": lambda: use.config,
+            "runtime": lambda: _server_runtime(use),
+        }
         return self._target(**{name: offered[kind]() for name, kind in self._arguments.items()})
 
 
