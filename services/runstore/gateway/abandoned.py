@@ -7,8 +7,12 @@ from typing import Final
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runstore.gateway.dialects import is_agent_path
+
 # What changes nothing may be dropped in the middle; of everything else the client may want the effect.
 _QUESTIONS: Final = ("/query", "/stats", "/group", "/validate", "/generate-query")
+# `LiveAnswer` watches the connection by itself, and knows what an agent's client wants when it leaves.
+_LIVE_ANSWERS: Final = ("/join", "/stream")
 
 
 class AbandonedQuestions:
@@ -26,6 +30,8 @@ class AbandonedQuestions:
 
 
 def _is_question(method: str, path: str) -> bool:
+    if is_agent_path(path) and path.endswith(_LIVE_ANSWERS):
+        return False
     return method == "GET" or (method == "POST" and path.endswith(_QUESTIONS))
 
 

@@ -16,6 +16,9 @@ from runstore.gateway.documents import DESCRIPTION, SECURITY_SCHEMES
 from runstore.gateway.error_handlers import install_error_handlers
 from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.prefixes import CanonicalPaths
+from runstore.gateway.routes_agent_assistants import assistant_routes
+from runstore.gateway.routes_agent_runs import agent_run_routes
+from runstore.gateway.routes_agent_threads import agent_thread_routes
 from runstore.gateway.routes_annotation_queues import annotation_queue_routes
 from runstore.gateway.routes_dataset_files import dataset_file_routes
 from runstore.gateway.routes_dataset_search import dataset_search_routes
@@ -70,6 +73,9 @@ def create_app(
     # In the order of matching: `/runs/query` must not be taken for a run's id, nor `/runs/batch`.
     bodies = BodyReader(limits)
     app.include_router(ingest_routes(store, bodies))
+    app.include_router(agent_run_routes(store))
+    app.include_router(agent_thread_routes(store))
+    app.include_router(assistant_routes(store))
     app.include_router(otlp_routes(store, bodies))
     app.include_router(filter_routes_v1(store))
     app.include_router(stats_routes_v1(store))

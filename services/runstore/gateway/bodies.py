@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.gateway.decompression import PIECE_BYTES, feed_of
-from runstore.gateway.dialects import limits_itself
+from runstore.gateway.dialects import is_agent_path, limits_itself
 
 _CHUNK_BYTES: Final = 256 * 1024
 # Below this, a thread costs more than it saves the other calls.
@@ -32,6 +32,8 @@ _MAX_ZSTD_WINDOW_BYTES: Final = 32 * 1024 * 1024
 # Above this, a body that can be streamed is. The largest batches of SDKs, 20 MiB decompressed, are below.
 _STREAMED_BYTES: Final = 32 * 1024 * 1024
 _MAX_JSON_BODY_BYTES: Final = 16 * 1024 * 1024
+# Inputs and states of graphs; what one message to the store can hold.
+_MAX_AGENT_BODY_BYTES: Final = 64 * 1024 * 1024
 # Formats of zlib, by what its constructor calls `wbits`.
 _GZIP: Final = 31
 _ZLIB: Final = 15
@@ -232,19 +234,20 @@ class JsonBodyLimit:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers 413 once more than 16 MiB have arrived."""
+        """Answers 413 once more than 16 MiB have arrived, or 64 MiB for an agent."""
         if scope["type"] != "http" or limits_itself(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
             return
+        limit = _MAX_AGENT_BODY_BYTES if is_agent_path(scope["path"]) else _MAX_JSON_BODY_BYTES
         received = 0
 
         async def receive_some() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > _MAX_JSON_BODY_BYTES:
+            if received > limit:
                 # The one exception that FastAPI lets through while it reads a body.
-                raise HTTPException(413, f"The body is above {_MAX_JSON_BODY_BYTES} bytes.")
+                raise HTTPException(413, f"The body is above {limit} bytes.")
             return message
 
         await self._app(scope, receive_some, send)

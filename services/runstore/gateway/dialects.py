@@ -1,12 +1,13 @@
-"""How errors look: three dialects, one for each family of routes.
+"""How errors look: four dialects, one for each family of routes.
 
-Contract runs-v1, section 2, and runs-v2, section 0.
+Contract runs-v1, section 2, runs-v2, section 0, and agents, section 1.0.
 
 | routes | body |
 |---|---|
 | v1 reads and sessions | FastAPI: `{"detail": "…"}`, for 422 `{"detail": [{"loc", "msg", "type"}]}` |
 | v1 ingest, platform, commits | Go: `{"error": "…", "details": "…"}` |
 | v2 | RFC 7807 `application/problem+json` |
+| agents | `{"detail": "…"}`, always a text |
 """
 
 from enum import Enum
@@ -29,6 +30,10 @@ _INGEST_POSTS: Final = frozenset({"/runs", "/runs/batch", "/runs/multipart", *OT
 
 _LARGE_BODIES: Final = frozenset({"/datasets/upload", "/examples", "/examples/bulk"})
 _EXAMPLE_PATHS: Final = ("/examples/", "/v1/platform/datasets/", "/v1/platform/examples/")
+_AGENT_PATHS: Final = (
+    *("/threads", "/assistants", "/store"),
+    *("/runs/wait", "/runs/stream", "/runs/cancel", "/runs/crons"),
+)
 
 
 class Dialect(Enum):
@@ -37,12 +42,15 @@ class Dialect(Enum):
     FASTAPI = "fastapi"
     GO = "go"
     PROBLEM = "problem"
+    AGENT = "agent"
 
 
 def dialect_of(method: str, path: str) -> Dialect:
     """The dialect that clients of a route expect; `path` is canonical."""
     if path.startswith("/api/v2/"):
         return Dialect.PROBLEM
+    if is_agent_path(path):
+        return Dialect.AGENT
     if path.startswith(("/v1/platform/", "/commits/")):
         return Dialect.GO
     return Dialect.GO if _is_ingest(method, path) else Dialect.FASTAPI
@@ -52,8 +60,15 @@ def _is_ingest(method: str, path: str) -> bool:
     return (method == "POST" and path in _INGEST_POSTS) or (method == "PATCH" and path.startswith("/runs/"))
 
 
+def is_agent_path(path: str) -> bool:
+    """Whether `langgraph-sdk` alone calls a path; `/runs` and `/runs/batch` are LangSmith's, too."""
+    return any(path == known or path.startswith(known + "/") for known in _AGENT_PATHS)
+
+
 def limits_itself(method: str, path: str) -> bool:
     """Whether a route reads its body with limits of its own; `path` is canonical."""
+    if is_agent_path(path):
+        return False
     return _is_ingest(method, path) or path in _LARGE_BODIES or path.startswith(_EXAMPLE_PATHS)
 
 
@@ -68,10 +83,11 @@ def error_response(dialect: Dialect, path: str, error: RunstoreError) -> Respons
     headers = headers_of(error)
     message = INTERNAL_TEXT if error.reason is ErrorReason.INTERNAL else error.message
     if dialect is Dialect.PROBLEM:
-        return problem_response(status, _problem_detail(error), path, headers)
+        return problem_response(status, detail_of(error), path, headers)
     if dialect is Dialect.GO:
-        body = {"error": f"{error.field}: {message}" if error.field else message}
-        return json_response(body, status, headers)
+        return json_response({"error": detail_of(error)}, status, headers)
+    if dialect is Dialect.AGENT:
+        return json_response({"detail": detail_of(error)}, status, headers)
     return json_response({"detail": _fastapi_detail(status, message, error.field)}, status, headers)
 
 
@@ -94,7 +110,7 @@ def problem_response(status: int, detail: str, path: str, headers: dict[str, str
 
 def problem_of(error: RunstoreError, path: str) -> dict[str, Any]:
     """A refusal in RFC 7807's words, for where no status can be sent any more."""
-    return _problem(error.reason.http_status, _problem_detail(error), path)
+    return _problem(error.reason.http_status, detail_of(error), path)
 
 
 def _problem(status: int, detail: str, path: str) -> dict[str, Any]:
@@ -102,7 +118,8 @@ def _problem(status: int, detail: str, path: str) -> dict[str, Any]:
     return {"type": "about:blank", "title": title, "status": status, "detail": detail, "instance": path}
 
 
-def _problem_detail(error: RunstoreError) -> str:
+def detail_of(error: RunstoreError) -> str:
+    """A refusal in one sentence, the field at fault first."""
     message = INTERNAL_TEXT if error.reason is ErrorReason.INTERNAL else error.message
     return f"{error.field}: {message}" if error.field else message
 

@@ -33,7 +33,10 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - what the handler is registered for
     path = request.url.path
     problems: Sequence[Any] = error.errors()
-    if dialect_of(request.method, path) is Dialect.PROBLEM:
+    dialect = dialect_of(request.method, path)
+    if dialect is Dialect.AGENT:
+        return json_response({"detail": "; ".join(map(_sentence, problems))}, 422)
+    if dialect is Dialect.PROBLEM:
         # 422 for malformed UUIDs, 400 for every other parameter (contract runs-v2, section 0).
         is_uuid = all(problem["type"].startswith("uuid") for problem in problems)
         return problem_response(422 if is_uuid else 400, "; ".join(map(_sentence, problems)), path)

@@ -11,6 +11,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from runstore.domain.errors import invalid
+from runstore.gateway.agent_run_answers import create_run as create_agent_run
+from runstore.gateway.agent_run_answers import create_runs as create_agent_runs
+from runstore.gateway.agent_sniffing import in_agents_dialect, is_agent_batch, is_agent_run
 from runstore.gateway.bodies import BodyReader, BodyStream
 from runstore.gateway.call_log import add_call_facts
 from runstore.gateway.dialects import json_response
@@ -48,9 +51,13 @@ def ingest_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
         """Creates one run, or merges into it when its id is known.
 
         Needs `id`, `name` and `run_type`; `trace_id` and `dotted_order` are derived when absent.
+
+        A body with `assistant_id` asks for a stateless run of a graph instead, and is answered with it.
         """
         credentials = credentials_of(request.headers)
         async with bodies.read(request) as body:
+            if is_agent_run(body):
+                return await in_agents_dialect(request, create_agent_run(request, store, body))
             found = operation_of(parse_run(body), is_create=True)
             await _fit(found, body, store, credentials)
         return await _store_one(request, store, found, credentials, "Run created")
@@ -71,9 +78,14 @@ def ingest_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
 
     @router.post("/runs/batch", status_code=202, responses=answers, openapi_extra=BATCH_BODY)
     async def write_batch(request: Request) -> Response:
-        """Creates and updates many runs; each needs `id`, `trace_id` and `dotted_order`."""
+        """Creates and updates many runs; each needs `id`, `trace_id` and `dotted_order`.
+
+        An array asks for runs of graphs instead, one for each of its objects, and is answered with them.
+        """
         credentials = credentials_of(request.headers)
         async with bodies.read(request) as body:
+            if is_agent_batch(body):
+                return await in_agents_dialect(request, create_agent_runs(request, store, body))
             found = operations_of_batch(body)
             await _fit(found, body, store, credentials)
             return await _store_all(request, store, found, credentials)

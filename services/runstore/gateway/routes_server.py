@@ -1,9 +1,9 @@
 """The routes about the server itself, and attachments, none of which needs credentials."""
 
 import re
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Query, Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from runstore.gateway.dialects import json_response
@@ -33,6 +33,9 @@ _INFO: Final = {
         "ch_query_enabled": True,
         "sdb_query_enabled": True,
     },
+    # What clients of agents look for (contract agents, section 1.6).
+    "flags": {"assistants": True, "crons": True, "langsmith": True, "langsmith_tracing_replicas": True},
+    "host": {"kind": "self-hosted", "project_id": None, "revision_id": None, "tenant_id": None},
 }
 
 _FALLBACK_MIME_TYPE: Final = "application/octet-stream"
@@ -58,9 +61,13 @@ def server_routes(store: StoreClient) -> APIRouter:
         return _INFO
 
     @router.get("/ok", openapi_extra=_NO_SECURITY)
-    async def ok() -> dict[str, bool]:
+    async def ok(
+        check_db: Annotated[bool, Query(description="Also whether the store serves.")] = False,  # noqa: FBT002 - a query parameter
+    ) -> Response:
         """The gateway runs, whatever the store does."""
-        return {"ok": True}
+        if check_db and not await store.is_serving():
+            return json_response({"ok": False, "services": {"store": "unavailable"}}, 503)
+        return json_response({"ok": True, "services": {}})
 
     @router.get(
         "/health", openapi_extra=_NO_SECURITY, responses={503: {"description": "The store does not serve."}}

@@ -1,7 +1,7 @@
 """The gateway's only way to the store: one gRPC channel, and its errors as `RunstoreError`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -15,7 +15,9 @@ from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.gateway.request_ids import HEADER, current_request_id
 from runstore.v1 import admin_service_pb2 as admin
 from runstore.v1 import admin_service_pb2_grpc as admin_grpc
+from runstore.v1 import agent_run_service_pb2_grpc as agent_runs_grpc
 from runstore.v1 import annotation_queue_service_pb2_grpc as queues_grpc
+from runstore.v1 import assistant_service_pb2_grpc as assistants_grpc
 from runstore.v1 import blob_service_pb2 as blobs
 from runstore.v1 import blob_service_pb2_grpc as blobs_grpc
 from runstore.v1 import comparative_experiment_service_pb2_grpc as comparative_grpc
@@ -45,6 +47,7 @@ from runstore.v1 import share_service_pb2_grpc as shares_grpc
 from runstore.v1 import tenant_service_pb2_grpc as tenants_grpc
 from runstore.v1 import thread_query_service_pb2 as threads
 from runstore.v1 import thread_query_service_pb2_grpc as threads_grpc
+from runstore.v1 import thread_service_pb2_grpc as agent_threads_grpc
 from runstore.v1 import trace_query_service_pb2 as traces
 from runstore.v1 import trace_query_service_pb2_grpc as traces_grpc
 
@@ -133,7 +136,7 @@ class StoreClient:
 
     A store that is being restarted is back within seconds, while SDKs drop a batch after three
     refusals in as many; so calls are repeated for `patience_s` before they fail as UNAVAILABLE. All
-    of them are safe to repeat.
+    of them but those of `ask_once` are safe to repeat.
     """
 
     def __init__(
@@ -144,6 +147,7 @@ class StoreClient:
         on_retry: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_retry` is told each time that a call is repeated."""
+        self._channel = channel
         self._patience_s = patience_s
         self._on_retry = on_retry
         self._admin = admin_grpc.AdminServiceStub(channel)
@@ -170,6 +174,9 @@ class StoreClient:
         self.dataset_sharing = dataset_sharing_grpc.DatasetSharingServiceStub(channel)
         self.shared_datasets = dataset_sharing_grpc.SharedDatasetServiceStub(channel)
         self.comparative_experiments = comparative_grpc.ComparativeExperimentServiceStub(channel)
+        self.agent_runs = agent_runs_grpc.AgentRunServiceStub(channel)
+        self.agent_threads = agent_threads_grpc.ThreadServiceStub(channel)
+        self.assistants = assistants_grpc.AssistantServiceStub(channel)
         self._blobs = blobs_grpc.BlobServiceStub(channel)
         self._health = health_pb2_grpc.HealthStub(channel)
 
@@ -181,6 +188,35 @@ class StoreClient:
     ) -> _Response:
         """The answer of a catalog's method, which is an attribute of one of the stubs here."""
         return await self._answer(method, request, credentials, _READ_TIMEOUT_S)
+
+    async def ask_once(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
+        request: _Request,
+        credentials: Credentials,
+    ) -> _Response:
+        """As `ask`, for what must not happen twice: waits for a connection, and then calls once."""
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._channel.channel_ready()
+            return await method(request, timeout=_READ_TIMEOUT_S, metadata=_metadata(credentials))
+        except TimeoutError as error:
+            raise RunstoreError(*_BARE_CODES[grpc.StatusCode.UNAVAILABLE]) from error
+        except grpc.aio.AioRpcError as error:
+            raise _refusal(error) from error
+
+    async def stream(
+        self, method: Any, request: Message, credentials: Credentials
+    ) -> AsyncGenerator[Any, None]:
+        """The answers of a method that goes on answering, for as long as it does; close it to stop."""
+        call = method(request, metadata=_metadata(credentials))
+        try:
+            while (answer := await call.read()) is not _END:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise _refusal(error) from error
+        finally:
+            call.cancel()
 
     async def write_runs(
         self, request: ingest.WriteRunsRequest, credentials: Credentials

@@ -11,6 +11,7 @@ import uvicorn
 
 from runstore.gateway.app import create_app
 from runstore.gateway.bodies import BodyLimits
+from runstore.gateway.live_answers import cut_off
 from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.store_client import StoreClient, open_channel
 from runstore.runtime.clock import SystemClock
@@ -91,6 +92,14 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # A wait for a run may take hours. Its client joins the run again, elsewhere or after the restart.
+        for connection in list(self.server_state.connections):
+            call = getattr(connection, "cycle", None)
+            if call is not None and not call.response_complete and cut_off(call.scope):
+                call.transport.abort()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

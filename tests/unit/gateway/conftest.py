@@ -35,6 +35,8 @@ from runstore.v1 import run_query_service_pb2_grpc as queries_grpc
 from runstore.v1 import run_stats_service_pb2 as stats
 from runstore.v1 import run_stats_service_pb2_grpc as stats_grpc
 
+from .fake_agents import add_agents
+
 _Result = TypeVar("_Result")
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
@@ -87,12 +89,16 @@ class FakeStore:
         if asyncio.iscoroutine(answer):
             answer = await answer
         if isinstance(answer, Refuse):
-            if answer.has_detail:
-                reason = error_pb2.ErrorReason.Value(f"ERROR_REASON_{answer.reason.name}")
-                detail = error_pb2.ErrorDetail(reason=reason, field=answer.field)
-                context.set_trailing_metadata((("runstore-error-bin", detail.SerializeToString()),))
-            await context.abort(grpc.StatusCode[answer.reason.grpc_code], answer.message)
+            await self.refuse(answer, context)
         return answer
+
+    async def refuse(self, refusal: Refuse, context: Any) -> None:
+        """Ends a call as the store would."""
+        if refusal.has_detail:
+            reason = error_pb2.ErrorReason.Value(f"ERROR_REASON_{refusal.reason.name}")
+            detail = error_pb2.ErrorDetail(reason=reason, field=refusal.field)
+            context.set_trailing_metadata((("runstore-error-bin", detail.SerializeToString()),))
+        await context.abort(grpc.StatusCode[refusal.reason.grpc_code], refusal.message)
 
 
 class _Ingest(ingest_grpc.RunIngestServiceServicer):
@@ -264,12 +270,11 @@ class BackgroundLoop:
 class RunningGateway:
     """`run_gateway` under way on a port of the system's choice."""
 
-    def __init__(self, loop: BackgroundLoop, target: str) -> None:
+    def __init__(self, loop: BackgroundLoop, target: str, port: int = 0) -> None:
         self._loop = loop
         self._stop: asyncio.Event = loop.start(asyncio.Event)
-        self.port = 0
         ready = threading.Event()
-        listener = socket.create_server(("127.0.0.1", 0))
+        listener = socket.create_server(("127.0.0.1", port))
         self.port = listener.getsockname()[1]
         settings = load_settings(
             store_address=target,
@@ -327,6 +332,7 @@ def store_and_target(
         blobs_grpc.add_BlobServiceServicer_to_server(_Blobs(store), server)
         admin_grpc.add_AdminServiceServicer_to_server(_Admin(store), server)
         health_pb2_grpc.add_HealthServicer_to_server(_Health(store), server)
+        add_agents(store, server)
         server.add_insecure_port(f"unix:{path}")
         await server.start()
         return server

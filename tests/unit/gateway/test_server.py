@@ -47,7 +47,7 @@ def test_info_answers_while_the_store_is_away(loop: BackgroundLoop, tmp_path: ob
     try:
         with httpx.Client(base_url=gateway.url, timeout=20) as http:
             assert http.get("/info").status_code == 200
-            assert http.get("/ok").json() == {"ok": True}
+            assert http.get("/ok").json() == {"ok": True, "services": {}}
             assert http.get("/health").status_code == 503
             assert http.get("/sessions").json() == {"detail": "The store cannot be reached."}
             run = http.post("/runs", json={"id": "0" * 32, "name": "n", "run_type": "llm"})
