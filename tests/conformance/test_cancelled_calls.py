@@ -64,7 +64,7 @@ async def calls(engine_dsn: str, tmp_path: Path, request: pytest.FixtureRequest)
         lists = ListRuns(store, NobodyWrites(), PageTokens(b"s" * 32))
         interceptor = CallInterceptor(NoAuthentication(), CallMetrics(CollectorRegistry()))
         server = grpc.aio.server(interceptors=[interceptor])
-        pb_grpc.add_RunQueryServiceServicer_to_server(RunQueryServicer(lists, messages, Mock()), server)
+        pb_grpc.add_RunQueryServiceServicer_to_server(RunQueryServicer(lists, messages), server)
         server.add_insecure_port(address)
         await server.start()
         try:

@@ -11,6 +11,9 @@ from langsmith import utils as langsmith_utils
 
 from .servers import Server, serving
 
+# Its assertions shall show what they compared.
+pytest.register_assert_rewrite("tests.contract.surface")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The SDK deprecates half of the contract that runstore serves; its warnings would hide ours."""

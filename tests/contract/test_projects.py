@@ -3,6 +3,7 @@
 import uuid
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 from langsmith import AsyncClient, Client
 from langsmith.schemas import Run
@@ -59,7 +60,7 @@ def test_fresh_server_has_a_default_project(client: Client) -> None:
     assert client.read_project(project_name="default").name == "default"
 
 
-def test_list_projects_takes_each_filter(client: Client, project: str) -> None:
+def test_list_projects_takes_each_filter(client: Client, server: Server, project: str) -> None:
     """Ids, names, parts of names, metadata, experiments on a dataset, experiments or not, and a limit."""
     dataset_id = uuid.uuid4()
     plain = client.create_project(f"{project}-plain", metadata={"kind": "x", "more": {"a": 1, "b": 2}})
@@ -82,7 +83,13 @@ def test_list_projects_takes_each_filter(client: Client, project: str) -> None:
     assert names(**of, reference_free=True) == ["Other", "plain"]
     assert names(**of, reference_free=False) == ["exp"]
     assert names(**of, limit=2) == ["exp", "Other"]
-    assert names(**of, include_stats=True, dataset_version="x") == ["exp", "Other", "plain"]
+    assert names(**of, include_stats=True, dataset_version="x") == []
+    client.update_project(experiment.id, metadata={"dataset_version": "2026-01-02T03:04:05.678900+00:00"})
+    assert names(**of, dataset_version="2026-01-02T03:04:05.6789Z") == ["exp"]
+    by_name = httpx.get(f"{server.url}/sessions", params={**of, "sort_by": "name", "sort_by_desc": False})
+    assert [each["name"].removeprefix(f"{project}-") for each in by_name.json()] == ["exp", "Other", "plain"]
+    by_latency = httpx.get(f"{server.url}/sessions", params={"sort_by": "latency_p50"})
+    assert (by_latency.status_code, by_latency.headers["x-should-retry"]) == (501, "false")
     assert experiment.reference_dataset_id == dataset_id
 
 

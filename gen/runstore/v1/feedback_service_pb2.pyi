@@ -44,6 +44,7 @@ class Feedback(_message.Message):
     RUN_START_TIME_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    PROJECT_NAME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id: a UUID in text, 36 characters with dashes, as every id below."""
     run_id: _builtins.str
@@ -70,6 +71,8 @@ class Feedback(_message.Message):
     """Comparison of experiments that it was given in."""
     feedback_group_id: _builtins.str
     """Groups the records of one comparison."""
+    project_name: _builtins.str
+    """In writes, names the project where `project_id` is absent; it has to exist."""
     @_builtins.property
     def source(self) -> Global___FeedbackSource:
         """Where it comes from; `api` when absent."""
@@ -106,10 +109,11 @@ class Feedback(_message.Message):
         run_start_time: _timestamp_pb2.Timestamp | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        project_name: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_comment", b"_comment", "_comparative_experiment_id", b"_comparative_experiment_id", "_correction", b"_correction", "_extra", b"_extra", "_feedback_group_id", b"_feedback_group_id", "_project_id", b"_project_id", "_run_id", b"_run_id", "_score", b"_score", "_trace_id", b"_trace_id", "_value", b"_value", "comment", b"comment", "comparative_experiment_id", b"comparative_experiment_id", "correction", b"correction", "create_time", b"create_time", "extra", b"extra", "feedback_group_id", b"feedback_group_id", "project_id", b"project_id", "run_id", b"run_id", "run_start_time", b"run_start_time", "score", b"score", "source", b"source", "trace_id", b"trace_id", "update_time", b"update_time", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_comment", b"_comment", "_comparative_experiment_id", b"_comparative_experiment_id", "_correction", b"_correction", "_extra", b"_extra", "_feedback_group_id", b"_feedback_group_id", "_project_id", b"_project_id", "_project_name", b"_project_name", "_run_id", b"_run_id", "_score", b"_score", "_trace_id", b"_trace_id", "_value", b"_value", "comment", b"comment", "comparative_experiment_id", b"comparative_experiment_id", "correction", b"correction", "create_time", b"create_time", "extra", b"extra", "feedback_group_id", b"feedback_group_id", "project_id", b"project_id", "project_name", b"project_name", "run_id", b"run_id", "run_start_time", b"run_start_time", "score", b"score", "source", b"source", "trace_id", b"trace_id", "update_time", b"update_time", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_comment", b"_comment", "_comparative_experiment_id", b"_comparative_experiment_id", "_correction", b"_correction", "_extra", b"_extra", "_feedback_group_id", b"_feedback_group_id", "_project_id", b"_project_id", "_run_id", b"_run_id", "_score", b"_score", "_trace_id", b"_trace_id", "_value", b"_value", "comment", b"comment", "comparative_experiment_id", b"comparative_experiment_id", "correction", b"correction", "create_time", b"create_time", "error", b"error", "extra", b"extra", "feedback_group_id", b"feedback_group_id", "id", b"id", "key", b"key", "project_id", b"project_id", "run_id", b"run_id", "run_start_time", b"run_start_time", "score", b"score", "source", b"source", "trace_id", b"trace_id", "update_time", b"update_time", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_comment", b"_comment", "_comparative_experiment_id", b"_comparative_experiment_id", "_correction", b"_correction", "_extra", b"_extra", "_feedback_group_id", b"_feedback_group_id", "_project_id", b"_project_id", "_project_name", b"_project_name", "_run_id", b"_run_id", "_score", b"_score", "_trace_id", b"_trace_id", "_value", b"_value", "comment", b"comment", "comparative_experiment_id", b"comparative_experiment_id", "correction", b"correction", "create_time", b"create_time", "error", b"error", "extra", b"extra", "feedback_group_id", b"feedback_group_id", "id", b"id", "key", b"key", "project_id", b"project_id", "project_name", b"project_name", "run_id", b"run_id", "run_start_time", b"run_start_time", "score", b"score", "source", b"source", "trace_id", b"trace_id", "update_time", b"update_time", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__comment: _TypeAlias = _typing.Literal["comment"]  # noqa: Y015
     _WhichOneofArgType__comment: _TypeAlias = _typing.Literal["_comment", b"_comment"]  # noqa: Y015
@@ -123,6 +127,8 @@ class Feedback(_message.Message):
     _WhichOneofArgType__feedback_group_id: _TypeAlias = _typing.Literal["_feedback_group_id", b"_feedback_group_id"]  # noqa: Y015
     _WhichOneofReturnType__project_id: _TypeAlias = _typing.Literal["project_id"]  # noqa: Y015
     _WhichOneofArgType__project_id: _TypeAlias = _typing.Literal["_project_id", b"_project_id"]  # noqa: Y015
+    _WhichOneofReturnType__project_name: _TypeAlias = _typing.Literal["project_name"]  # noqa: Y015
+    _WhichOneofArgType__project_name: _TypeAlias = _typing.Literal["_project_name", b"_project_name"]  # noqa: Y015
     _WhichOneofReturnType__run_id: _TypeAlias = _typing.Literal["run_id"]  # noqa: Y015
     _WhichOneofArgType__run_id: _TypeAlias = _typing.Literal["_run_id", b"_run_id"]  # noqa: Y015
     _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
@@ -143,6 +149,8 @@ class Feedback(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__feedback_group_id) -> _WhichOneofReturnType__feedback_group_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__project_id) -> _WhichOneofReturnType__project_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__project_name) -> _WhichOneofReturnType__project_name | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__run_id) -> _WhichOneofReturnType__run_id | None: ...
     @_typing.overload

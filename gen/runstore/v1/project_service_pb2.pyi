@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ProjectOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProjectOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProjectOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROJECT_ORDER_UNSPECIFIED: _ProjectOrder.ValueType  # 0
+    """Not given; by start time."""
+    PROJECT_ORDER_START_TIME: _ProjectOrder.ValueType  # 1
+    """By start time."""
+    PROJECT_ORDER_NAME: _ProjectOrder.ValueType  # 2
+    """By name."""
+
+class ProjectOrder(_ProjectOrder, metaclass=_ProjectOrderEnumTypeWrapper):
+    """By what to list."""
+
+PROJECT_ORDER_UNSPECIFIED: ProjectOrder.ValueType  # 0
+"""Not given; by start time."""
+PROJECT_ORDER_START_TIME: ProjectOrder.ValueType  # 1
+"""By start time."""
+PROJECT_ORDER_NAME: ProjectOrder.ValueType  # 2
+"""By name."""
+Global___ProjectOrder: _TypeAlias = ProjectOrder  # noqa: Y015
 
 @_typing.final
 class Project(_message.Message):
@@ -228,6 +253,8 @@ class ListProjectsRequest(_message.Message):
     OLDEST_FIRST_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    DATASET_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Of exactly this name."""
     name_contains: _builtins.str
@@ -237,11 +264,17 @@ class ListProjectsRequest(_message.Message):
     metadata: _builtins.bytes
     """JSON object that the metadata contains."""
     oldest_first: _builtins.bool
-    """Order by start time; the last started first unless told."""
+    """The first first; the last (started) first otherwise."""
     offset: _builtins.int
     """Projects to pass over."""
     page_size: _builtins.int
     """Projects a page: 0 means 100, above 1,000 means 1,000, negative is refused."""
+    order: Global___ProjectOrder.ValueType
+    """By what to list."""
+    dataset_version: _builtins.str
+    """Experiments on the version of their dataset that `dataset_version` in the metadata names: a time, in any
+    spelling, or the very text.
+    """
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Any of these."""
@@ -262,11 +295,15 @@ class ListProjectsRequest(_message.Message):
         oldest_first: _builtins.bool = ...,
         offset: _builtins.int = ...,
         page_size: _builtins.int = ...,
+        order: Global___ProjectOrder.ValueType = ...,
+        dataset_version: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_metadata", b"_metadata", "_name", b"_name", "_name_contains", b"_name_contains", "_reference_free", b"_reference_free", "metadata", b"metadata", "name", b"name", "name_contains", b"name_contains", "reference_free", b"reference_free"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dataset_version", b"_dataset_version", "_metadata", b"_metadata", "_name", b"_name", "_name_contains", b"_name_contains", "_reference_free", b"_reference_free", "dataset_version", b"dataset_version", "metadata", b"metadata", "name", b"name", "name_contains", b"name_contains", "reference_free", b"reference_free"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_metadata", b"_metadata", "_name", b"_name", "_name_contains", b"_name_contains", "_reference_free", b"_reference_free", "ids", b"ids", "metadata", b"metadata", "name", b"name", "name_contains", b"name_contains", "offset", b"offset", "oldest_first", b"oldest_first", "page_size", b"page_size", "reference_dataset_ids", b"reference_dataset_ids", "reference_free", b"reference_free"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dataset_version", b"_dataset_version", "_metadata", b"_metadata", "_name", b"_name", "_name_contains", b"_name_contains", "_reference_free", b"_reference_free", "dataset_version", b"dataset_version", "ids", b"ids", "metadata", b"metadata", "name", b"name", "name_contains", b"name_contains", "offset", b"offset", "oldest_first", b"oldest_first", "order", b"order", "page_size", b"page_size", "reference_dataset_ids", b"reference_dataset_ids", "reference_free", b"reference_free"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dataset_version: _TypeAlias = _typing.Literal["dataset_version"]  # noqa: Y015
+    _WhichOneofArgType__dataset_version: _TypeAlias = _typing.Literal["_dataset_version", b"_dataset_version"]  # noqa: Y015
     _WhichOneofReturnType__metadata: _TypeAlias = _typing.Literal["metadata"]  # noqa: Y015
     _WhichOneofArgType__metadata: _TypeAlias = _typing.Literal["_metadata", b"_metadata"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
@@ -275,6 +312,8 @@ class ListProjectsRequest(_message.Message):
     _WhichOneofArgType__name_contains: _TypeAlias = _typing.Literal["_name_contains", b"_name_contains"]  # noqa: Y015
     _WhichOneofReturnType__reference_free: _TypeAlias = _typing.Literal["reference_free"]  # noqa: Y015
     _WhichOneofArgType__reference_free: _TypeAlias = _typing.Literal["_reference_free", b"_reference_free"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dataset_version) -> _WhichOneofReturnType__dataset_version | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__metadata) -> _WhichOneofReturnType__metadata | None: ...
     @_typing.overload

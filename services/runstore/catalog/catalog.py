@@ -9,6 +9,7 @@ from sqlalchemy import insert, select
 
 from runstore.catalog import tables
 from runstore.catalog.agent_claims import AgentClaimCatalog
+from runstore.catalog.agent_registry import AgentRegistry
 from runstore.catalog.agent_runs import AgentRunCatalog
 from runstore.catalog.agent_threads import AgentThreadCatalog
 from runstore.catalog.annotation_queues import AnnotationQueueCatalog
@@ -19,10 +20,12 @@ from runstore.catalog.dataset_shares import DatasetShareCatalog
 from runstore.catalog.dataset_versions import DatasetVersionCatalog
 from runstore.catalog.datasets import DatasetCatalog
 from runstore.catalog.example_search import ExampleSearch
+from runstore.catalog.example_sources import ExampleSources
 from runstore.catalog.examples import ExampleCatalog
 from runstore.catalog.feedback_setup import FeedbackConfigCatalog, FeedbackTokenCatalog
 from runstore.catalog.keys import KeyCatalog
 from runstore.catalog.migrations import migrate
+from runstore.catalog.online_evaluators import OnlineEvaluatorCatalog
 from runstore.catalog.projects import ProjectCatalog
 from runstore.catalog.prompt_commits import PromptCommitCatalog
 from runstore.catalog.prompts import PromptCatalog
@@ -47,7 +50,8 @@ class Catalog:
         self.dataset_versions = DatasetVersionCatalog(database)
         self.dataset_shares = DatasetShareCatalog(database)
         self.comparative_experiments = ComparativeExperimentCatalog(database)
-        self.examples = ExampleCatalog(database, clock)
+        self.example_sources = ExampleSources(database, clock)
+        self.examples = ExampleCatalog(database, clock, self.example_sources)
         self.example_search = ExampleSearch(database, self.datasets, self.examples)
         self.keys = KeyCatalog(database, self.projects, clock)
         self.annotation_queues = AnnotationQueueCatalog(database, clock)
@@ -62,6 +66,8 @@ class Catalog:
         self.tenant_handles = TenantHandles(database)
         self.prompts = PromptCatalog(database, self.tenant_handles, clock)
         self.prompt_commits = PromptCommitCatalog(database, clock)
+        self.online_evaluators = OnlineEvaluatorCatalog(database, clock)
+        self.agent_registry = AgentRegistry(database)
 
     async def secret(self, name: str) -> bytes:
         """32 random bytes that stay the same for this catalog for ever; made on first use, exactly once."""

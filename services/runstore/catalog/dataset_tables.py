@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 from sqlalchemy import UniqueConstraint as Unique
 
@@ -79,6 +80,14 @@ examples = Table(
     Column("files", LargeBinary, nullable=False),
     Column("inputs", LargeBinary, nullable=False),
     Column("outputs", LargeBinary),
+    # Most examples are made by hand.
+    Index(
+        "ix_examples_tenant_id_source_run_id",
+        "tenant_id",
+        "source_run_id",
+        sqlite_where=text("source_run_id IS NOT NULL"),
+        postgresql_where=text("source_run_id IS NOT NULL"),
+    ),
     Index(None, "dataset_id", "until_us", "from_us", "place"),
     Index(None, "dataset_id", "from_us", "place", "until_us"),
 )

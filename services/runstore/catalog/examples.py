@@ -12,6 +12,7 @@ from runstore.catalog.database import Conflict, Database
 from runstore.catalog.dataset_versions import resolve, visible
 from runstore.catalog.datasets import lock_dataset, unused_blobs
 from runstore.catalog.example_pages import read_page, split_combinations
+from runstore.catalog.example_sources import ExampleSources
 from runstore.catalog.example_states import batches, current_states, end_states, insert_states
 from runstore.domain.datasets import LATEST_TAG, VersionName
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
@@ -30,9 +31,11 @@ class ExampleCatalog:
     Every method may raise RunstoreError UNAVAILABLE when the database does not answer.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, sources: ExampleSources) -> None:
+        """`sources` is told of examples that are made of runs."""
         self._database = database
         self._clock = clock
+        self._sources = sources
 
     async def write(self, tenant_id: str, dataset_id: str, changes: Sequence[ExampleChange]) -> int:
         """Makes all changes, or none, and returns their version, in microseconds since the epoch.
@@ -50,6 +53,9 @@ class ExampleCatalog:
             raise RunstoreError(
                 ErrorReason.ALREADY_EXISTS, "an example of one of these ids already exists", field="id"
             ) from error
+        finally:
+            if any(change.source_run_id is not None for change in changes):
+                self._sources.forget(tenant_id)
 
     async def move(
         self, tenant_id: str, dataset_id: str, split: str, example_ids: Sequence[str], *, remove: bool

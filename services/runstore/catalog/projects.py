@@ -2,9 +2,10 @@
 
 import dataclasses
 import uuid
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Result, Row, Select, and_, delete, insert, select, update
+from sqlalchemy import Result, Row, Select, and_, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runstore.catalog import tables
@@ -20,6 +21,7 @@ from runstore.domain.projects import (
     ProjectFilter,
     ProjectPatch,
 )
+from runstore.domain.times import parse_time
 from runstore.runtime.clock import Clock
 
 _MAX_CACHED_PROJECTS = 50_000
@@ -132,6 +134,14 @@ class ProjectCatalog:
             raise _not_found(project_id)
         return _project(row)
 
+    async def named(self, tenant_id: str, names: Sequence[str]) -> dict[str, str]:
+        """The ids of those of the projects `names` that exist, by name."""
+        query = select(_projects.name, _projects.id).where(
+            _projects.tenant_id == tenant_id, _projects.name.in_(names)
+        )
+        async with self._database.read() as connection:
+            return {row.name: row.id for row in await connection.execute(query)}
+
     async def list(self, tenant_id: str, condition: ProjectFilter) -> list[Project]:
         """The page `offset`, `limit` of the projects that meet `condition`; [] beyond the end.
 
@@ -144,9 +154,10 @@ class ProjectCatalog:
         limit = min(condition.limit, MAX_PROJECT_PAGE)
         query = _listing(tenant_id, condition)
         async with self._database.read() as connection:
-            if condition.metadata is not None:
-                wanted = json_object("metadata", condition.metadata)
-                return await _page_with_metadata(connection, query, wanted, condition.offset, limit)
+            if condition.metadata is not None or condition.dataset_version is not None:
+                return await _page_with_metadata(
+                    connection, query, _metadata_test(condition), condition, limit
+                )
             rows = await connection.execute(query.offset(condition.offset).limit(limit))
             return [_project(row) for row in rows]
 
@@ -224,21 +235,49 @@ def _listing(tenant_id: str, condition: ProjectFilter) -> Select[Any]:
     if condition.reference_free is not None:
         reference = _projects.reference_dataset_id
         query = query.where(reference.is_(None) if condition.reference_free else reference.is_not(None))
-    if condition.descending:
-        return query.order_by(_projects.start_time_us.desc(), _projects.id.desc())
-    return query.order_by(_projects.start_time_us, _projects.id)
+    order = [func.lower(_projects.name) if condition.by_name else _projects.start_time_us, _projects.id]
+    return query.order_by(*([each.desc() for each in order] if condition.descending else order))
+
+
+def _metadata_test(condition: ProjectFilter) -> Callable[[object], bool]:
+    """Whether a project's metadata meets the condition."""
+    wanted = {} if condition.metadata is None else json_object("metadata", condition.metadata)
+    version = condition.dataset_version
+
+    def meets(metadata: object) -> bool:
+        if not isinstance(metadata, dict):
+            return False
+        return contains(metadata, wanted) and (
+            version is None or _is_same_version(metadata.get("dataset_version"), version)
+        )
+
+    return meets
+
+
+def _is_same_version(value: object, wanted: str) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        return value == wanted or parse_time("", value) == parse_time("", wanted)
+    except RunstoreError:
+        return False
 
 
 async def _page_with_metadata(
-    connection: AsyncConnection, query: Select[Any], wanted: dict[str, object], offset: int, limit: int
+    connection: AsyncConnection,
+    query: Select[Any],
+    meets: Callable[[object], bool],
+    condition: ProjectFilter,
+    limit: int,
 ) -> list[Project]:
-    """Containment is checked here, row by row: SQLite has no operator for it, and projects are few."""
+    """Metadata is checked here, row by row: SQLite has no operator for containment, and projects are few."""
     page: list[Project] = []
+    offset = condition.offset
     async with connection.stream(query) as rows:
         async for row in rows:
             if len(page) == limit:
                 break
-            if not contains(json_object("extra", row.extra).get("metadata"), wanted):
+            if not meets(json_object("extra", row.extra).get("metadata")):
                 continue
             if offset:
                 offset -= 1

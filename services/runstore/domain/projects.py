@@ -38,6 +38,7 @@ class ProjectPatch:
     extra: bytes | None = None
     """A JSON object that replaces the old one as a whole."""
     end_time_us: int | None = None
+    reference_dataset_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,11 @@ class ProjectFilter:
     """True: only projects without a reference dataset. False: only those with one."""
     metadata: str | None = None
     """JSON text of an object that `extra.metadata` must contain (PostgreSQL's `@>`)."""
+    dataset_version: str | None = None
+    """What `extra.metadata.dataset_version` must be: the same time, or the same text."""
+    by_name: bool = False
+    """The order: by name, else by start time. Ties are broken by id."""
     descending: bool = True
-    """By start time, newest first; False for oldest first. Ties are broken by id."""
+    """The last, or newest, first."""
     offset: int = 0
     limit: int = 100

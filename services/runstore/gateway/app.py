@@ -17,6 +17,7 @@ from runstore.gateway.error_handlers import install_error_handlers
 from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.prefixes import CanonicalPaths
 from runstore.gateway.routes_agent_assistants import assistant_routes
+from runstore.gateway.routes_agent_registry import agent_registry_routes
 from runstore.gateway.routes_agent_runs import agent_run_routes
 from runstore.gateway.routes_agent_threads import agent_thread_routes
 from runstore.gateway.routes_annotation_queues import annotation_queue_routes
@@ -33,6 +34,8 @@ from runstore.gateway.routes_filters_v1 import filter_routes_v1
 from runstore.gateway.routes_groups_v1 import group_routes_v1
 from runstore.gateway.routes_ingest import ingest_routes
 from runstore.gateway.routes_metrics import metrics_routes
+from runstore.gateway.routes_not_offered import not_offered_routes
+from runstore.gateway.routes_online_evaluators import online_evaluator_routes
 from runstore.gateway.routes_otlp import otlp_routes
 from runstore.gateway.routes_prompts import prompt_routes
 from runstore.gateway.routes_queue_items import queue_item_routes
@@ -72,6 +75,7 @@ def create_app(
     install_error_handlers(app)
     # In the order of matching: `/runs/query` must not be taken for a run's id, nor `/runs/batch`.
     bodies = BodyReader(limits)
+    app.include_router(not_offered_routes())
     app.include_router(ingest_routes(store, bodies))
     app.include_router(agent_run_routes(store))
     app.include_router(agent_thread_routes(store))
@@ -89,9 +93,11 @@ def create_app(
     app.include_router(share_routes(store))
     app.include_router(trace_routes(store, now_us))
     app.include_router(thread_routes(store, now_us))
+    app.include_router(agent_registry_routes(store))
     app.include_router(session_routes(store))
     app.include_router(annotation_queue_routes(store))
     app.include_router(queue_item_routes(store))
+    app.include_router(online_evaluator_routes(store))
     app.include_router(experiment_routes(store))
     app.include_router(dataset_sharing_routes(store))
     app.include_router(dataset_search_routes(store))

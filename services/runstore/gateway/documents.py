@@ -34,6 +34,10 @@ _RUN_PROPERTIES: Final[dict[str, Any]] = {
         "type": "string",
         "description": "Project by name, created when missing; `default` when neither is given.",
     },
+    "address": {
+        "type": "string",
+        "description": "Stands in for both: `lrn:agents/<agent id>/environments/<environment>`.",
+    },
     "reference_example_id": {"type": "string", "format": "uuid"},
 }
 _RUN: Final = {

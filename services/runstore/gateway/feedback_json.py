@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from runstore.domain.agent_addresses import project_of_address
 from runstore.domain.errors import invalid
 from runstore.domain.times import format_time
 from runstore.gateway.run_json import canonical_uuid, fill_time, parse_object
@@ -29,6 +30,7 @@ class _FeedbackJson(msgspec.Struct):
     run_id: str | None = None
     trace_id: str | None = None
     session_id: str | None = None
+    address: str | None = None
     key: str | None = None
     score: _Score = None
     value: msgspec.Raw = _NULL
@@ -73,6 +75,8 @@ def read_feedback(raw: bytes, feedback_id: str | None = None) -> pb.Feedback:
     for key, field in _IDS.items():
         if (text := getattr(given, key)) is not None:
             setattr(message, field, canonical_uuid(key, text))
+    if given.address is not None:
+        message.project_name = project_of_address("address", given.address)
     for key, field in _TIMES.items():
         if (time := getattr(given, key)) is not None:
             fill_time(getattr(message, field), key, time)

@@ -21,6 +21,7 @@ from runstore.v1 import run_stats_service_pb2 as stats_pb
 from runstore.v1.run_query_service_pb2 import ListRunsRequest
 
 _NO_EXTRA: Final = msgspec.Raw(b"{}")
+_ORDERS: Final = {"start_time": pb.PROJECT_ORDER_START_TIME, "name": pb.PROJECT_ORDER_NAME}
 
 
 class _StatsQuery(BaseModel):
@@ -42,8 +43,10 @@ class _ListQuery(_StatsQuery):
     reference_dataset: list[UUID] = Field(default=[], description="Experiments on these datasets.")
     reference_free: bool | None = Field(None, description="No experiments (true), or only those (false).")
     metadata: str | None = Field(None, description="JSON object that the metadata contains.")
-    dataset_version: str | None = Field(None, description="Without effect.")
-    sort_by: Literal["start_time"] = "start_time"
+    dataset_version: str | None = Field(None, description="What `dataset_version` in the metadata is.")
+    sort_by: Literal[
+        "start_time", "name", "last_run_start_time", "latency_p50", "latency_p99", "error_rate", "feedback"
+    ] = Field("start_time", description="By statistics is not offered.")
     sort_by_desc: bool = True
     filter: str | None = Field(None, description="Not offered.")
     tag_value_id: list[UUID] = Field(default=[], description="Not offered.")
@@ -125,6 +128,10 @@ def _list_request(query: _ListQuery) -> pb.ListProjectsRequest:
         raise RunstoreError(
             ErrorReason.UNIMPLEMENTED, "filter and tag_value_id are not offered by this version"
         )
+    if query.sort_by not in _ORDERS:
+        raise RunstoreError(
+            ErrorReason.UNIMPLEMENTED, "projects are not sorted by what their runs are like", field="sort_by"
+        )
     return pb.ListProjectsRequest(
         ids=map(str, query.id),
         name=query.name,
@@ -132,6 +139,8 @@ def _list_request(query: _ListQuery) -> pb.ListProjectsRequest:
         reference_dataset_ids=map(str, query.reference_dataset),
         reference_free=query.reference_free,
         metadata=None if query.metadata is None else _json_object("metadata", query.metadata),
+        dataset_version=query.dataset_version,
+        order=_ORDERS[query.sort_by],
         oldest_first=not query.sort_by_desc,
         offset=query.offset,
         page_size=query.limit,

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from runstore.domain.agent_addresses import project_of_address
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.json_text import replace_lone_surrogates
 from runstore.domain.times import MAX_TIME_US, MIN_TIME_US, out_of_range, parse_time
@@ -59,6 +60,7 @@ class RunJson(msgspec.Struct):
     parent_run_id: str | None = None
     session_id: str | None = None
     session_name: str | None = None
+    address: str | None = None
     name: str | None = None
     run_type: str | None = None
     start_time: str | int | float | None = None
@@ -180,6 +182,8 @@ def _fill_place(fields: pb.RunFields, run: RunJson) -> None:
         fields.project_id = canonical_uuid("session_id", run.session_id)
     if run.session_name is not None:
         fields.project_name = run.session_name
+    elif run.address is not None:
+        fields.project_name = project_of_address("address", run.address)
 
 
 def fill_payload(fields: pb.RunFields, key: str, content: bytes, *, takes_any_json: bool = False) -> None:

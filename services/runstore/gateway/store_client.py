@@ -15,6 +15,7 @@ from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.gateway.request_ids import HEADER, current_request_id
 from runstore.v1 import admin_service_pb2 as admin
 from runstore.v1 import admin_service_pb2_grpc as admin_grpc
+from runstore.v1 import agent_registry_service_pb2_grpc as agent_registry_grpc
 from runstore.v1 import agent_run_service_pb2_grpc as agent_runs_grpc
 from runstore.v1 import annotation_queue_service_pb2_grpc as queues_grpc
 from runstore.v1 import assistant_service_pb2_grpc as assistants_grpc
@@ -32,6 +33,7 @@ from runstore.v1 import feedback_service_pb2_grpc as feedback_grpc
 from runstore.v1 import feedback_token_service_pb2_grpc as feedback_tokens_grpc
 from runstore.v1 import filter_service_pb2 as filters
 from runstore.v1 import filter_service_pb2_grpc as filters_grpc
+from runstore.v1 import online_evaluator_service_pb2_grpc as online_evaluators_grpc
 from runstore.v1 import project_service_pb2 as projects
 from runstore.v1 import project_service_pb2_grpc as projects_grpc
 from runstore.v1 import prompt_service_pb2_grpc as prompts_grpc
@@ -173,6 +175,8 @@ class StoreClient:
         self.tenants = tenants_grpc.TenantServiceStub(channel)
         self.dataset_sharing = dataset_sharing_grpc.DatasetSharingServiceStub(channel)
         self.shared_datasets = dataset_sharing_grpc.SharedDatasetServiceStub(channel)
+        self.online_evaluators = online_evaluators_grpc.OnlineEvaluatorServiceStub(channel)
+        self.agent_registry = agent_registry_grpc.AgentRegistryServiceStub(channel)
         self.comparative_experiments = comparative_grpc.ComparativeExperimentServiceStub(channel)
         self.agent_runs = agent_runs_grpc.AgentRunServiceStub(channel)
         self.agent_threads = agent_threads_grpc.ThreadServiceStub(channel)

@@ -1,7 +1,8 @@
 """Accepts operations on feedback; they go the way of those on runs: log, flusher, engine."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Protocol
 
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
@@ -16,6 +17,10 @@ class Projects(Protocol):
 
     async def exists(self, tenant_id: str, project_id: str) -> bool:
         """Whether the tenant has the project."""
+        ...
+
+    async def named(self, tenant_id: str, names: Sequence[str]) -> dict[str, str]:
+        """The ids of those of the projects `names` that exist, by name."""
         ...
 
 
@@ -43,9 +48,14 @@ class IngestFeedback:
         self._writes = writes
         self._clock = clock
 
-    async def create(self, patches: Sequence[FeedbackPatch]) -> tuple[int, dict[int, RunstoreError]]:
+    async def create(
+        self, patches: Sequence[FeedbackPatch], project_names: Mapping[int, str] = MappingProxyType({})
+    ) -> tuple[int, dict[int, RunstoreError]]:
         """Return once the good records, all of one tenant, are durable: the sequence number to wait for, and
-        what was refused, by index. Raises OVERLOADED and UNAVAILABLE; nothing counts then."""
+        what was refused, by index. Raises OVERLOADED and UNAVAILABLE; nothing counts then.
+
+        `project_names`, by index, stand in for the ids of projects that are not given.
+        """
         now_us = self._clock.now_us()
         good: list[FeedbackPatch] = []
         refused: dict[int, RunstoreError] = {}
@@ -53,6 +63,7 @@ class IngestFeedback:
             patch.created_at_us = patch.created_at_us or now_us
             patch.modified_at_us = patch.modified_at_us or patch.created_at_us
             try:
+                await self._name_project(patch, project_names.get(index))
                 validate_feedback(patch)
                 await self._check_project(patch)
             except RunstoreError as error:
@@ -85,6 +96,12 @@ class IngestFeedback:
         _place(patch, await self._find(tenant_id, feedback_id))
         patch.modified_at_us = self._clock.now_us()
         await self._log.write_feedback([patch])
+
+    async def _name_project(self, patch: FeedbackPatch, name: str | None) -> None:
+        if patch.project_id is None and name is not None:
+            patch.project_id = (await self._projects.named(patch.tenant_id, [name])).get(name)
+            if patch.project_id is None:
+                raise invalid("project_name", f"there is no project {name}")
 
     async def _check_project(self, patch: FeedbackPatch) -> None:
         project_id = patch.project_id

@@ -4,15 +4,19 @@ from dataclasses import dataclass
 
 import grpc
 
+from runstore.rpc.agent_registry import AgentRegistryServicer
 from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.feedback_setup import FeedbackConfigServicer, FeedbackTokenServicer
+from runstore.rpc.online_evaluators import OnlineEvaluatorServicer
 from runstore.rpc.prompts import PromptServicer
 from runstore.rpc.shares import SharedRunServicer, ShareServicer
 from runstore.rpc.tenants import TenantServicer
 from runstore.v1 import (
+    agent_registry_service_pb2_grpc,
     annotation_queue_service_pb2_grpc,
     feedback_config_service_pb2_grpc,
     feedback_token_service_pb2_grpc,
+    online_evaluator_service_pb2_grpc,
     prompt_service_pb2_grpc,
     share_service_pb2_grpc,
     tenant_service_pb2_grpc,
@@ -26,12 +30,14 @@ NAMES = (
     "runstore.v1.SharedRunService",
     "runstore.v1.FeedbackTokenService",
     "runstore.v1.FeedbackConfigService",
+    "runstore.v1.OnlineEvaluatorService",
+    "runstore.v1.AgentRegistryService",
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogServicers:
-    """Annotation queues, prompts, shares, and what is set up for feedback."""
+    """Annotation queues, prompts, shares, what is set up for feedback, evaluators and agents."""
 
     queues: AnnotationQueueServicer
     prompts: PromptServicer
@@ -40,6 +46,8 @@ class CatalogServicers:
     shared_runs: SharedRunServicer
     feedback_tokens: FeedbackTokenServicer
     feedback_configs: FeedbackConfigServicer
+    online_evaluators: OnlineEvaluatorServicer
+    agent_registry: AgentRegistryServicer
 
     def register(self, server: grpc.aio.Server) -> None:
         """Has `server` serve all of them."""
@@ -53,4 +61,10 @@ class CatalogServicers:
         )
         feedback_config_service_pb2_grpc.add_FeedbackConfigServiceServicer_to_server(
             self.feedback_configs, server
+        )
+        online_evaluator_service_pb2_grpc.add_OnlineEvaluatorServiceServicer_to_server(
+            self.online_evaluators, server
+        )
+        agent_registry_service_pb2_grpc.add_AgentRegistryServiceServicer_to_server(
+            self.agent_registry, server
         )

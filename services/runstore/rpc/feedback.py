@@ -37,7 +37,8 @@ class FeedbackServicer(feedback_service_pb2_grpc.FeedbackServiceServicer):
             )
         tenant_id = current_principal.get().tenant_id
         sequence, refused = await self._ingest.create(
-            [_creation(tenant_id, message) for message in request.feedback]
+            [_creation(tenant_id, message) for message in request.feedback],
+            {index: each.project_name for index, each in enumerate(request.feedback) if each.project_name},
         )
         line = current_call.get()
         line.operations, line.refused = len(request.feedback), len(refused)

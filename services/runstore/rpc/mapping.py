@@ -136,6 +136,8 @@ def run_fields(numbers: Iterable[run_pb2.RunField.ValueType]) -> frozenset[RunFi
         if number not in _RUN_FIELDS:
             raise invalid("fields", f"{number} is not a field of a run")
         fields.add(_RUN_FIELDS[number])
+    if RunField.REFERENCE_DATASET_ID in fields:
+        fields.add(RunField.REFERENCE_EXAMPLE_ID)  # by which it is looked up
     return frozenset(fields) or frozenset({RunField.ID})
 
 

@@ -8,12 +8,11 @@ import grpc
 from runstore.domain import json_text
 from runstore.domain.errors import invalid
 from runstore.domain.projects import MAX_PROJECT_PAGE, Project, ProjectFilter, ProjectPatch
-from runstore.ingest.unused_blobs import UnusedBlobs
+from runstore.ingest.delete_project import DeleteProject
 from runstore.ingest.validation import uuid_text
 from runstore.rpc.authentication import current_principal
 from runstore.rpc.mapping import project_message, time_us
 from runstore.runtime.clock import Clock
-from runstore.storage.run_store import RunStore
 from runstore.v1 import project_service_pb2 as pb
 from runstore.v1 import project_service_pb2_grpc
 
@@ -28,25 +27,14 @@ class Projects(Protocol):
     async def get(self, tenant_id: str, project_id: str) -> Project: ...
     async def list(self, tenant_id: str, condition: ProjectFilter) -> list[Project]: ...
     async def update(self, tenant_id: str, project_id: str, patch: ProjectPatch) -> Project: ...
-    async def delete(self, tenant_id: str, project_id: str) -> None: ...
-
-
-class Writes(Protocol):
-    """What deleting a project needs of the writers."""
-
-    async def see_writes(self, tenant_id: str, project_ids: tuple[str, ...] = ()) -> None: ...
 
 
 class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
     """Maps project calls to the catalog; deletes a project's runs and their blobs with it."""
 
-    def __init__(
-        self, projects: Projects, store: RunStore, writes: Writes, unused: UnusedBlobs, clock: Clock
-    ) -> None:
+    def __init__(self, projects: Projects, deletion: DeleteProject, clock: Clock) -> None:
         self._projects = projects
-        self._store = store
-        self._writes = writes
-        self._unused = unused
+        self._deletion = deletion
         self._clock = clock
 
     async def CreateProject(
@@ -88,6 +76,8 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
             ),
             reference_free=request.reference_free if request.HasField("reference_free") else None,
             metadata=_metadata(request),
+            dataset_version=request.dataset_version if request.HasField("dataset_version") else None,
+            by_name=request.order == pb.PROJECT_ORDER_NAME,
             descending=not request.oldest_first,
             offset=request.offset,
             limit=min(request.page_size or _DEFAULT_PAGE_SIZE, MAX_PROJECT_PAGE),
@@ -103,6 +93,7 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
             description=request.description if request.HasField("description") else None,
             extra=_extra(request),
             end_time_us=time_us(request.end_time) if request.HasField("end_time") else None,
+            reference_dataset_id=_dataset(request),
         )
         tenant_id = current_principal.get().tenant_id
         project = await self._projects.update(tenant_id, uuid_text("id", request.id), patch)
@@ -111,18 +102,7 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
     async def DeleteProject(
         self, request: pb.DeleteProjectRequest, context: _Context
     ) -> pb.DeleteProjectResponse:
-        tenant_id = current_principal.get().tenant_id
-        project_id = uuid_text("id", request.id)
-        await self._projects.get(tenant_id, project_id)
-        # Runs first: a crash in between leaves a project that can be deleted again, never hidden runs. Blobs
-        # last, so that no run refers to one that is gone; they are noted, so that none is forgotten.
-        await self._writes.see_writes(tenant_id, (project_id,))
-        blobs = await self._store.project_blobs(tenant_id, project_id)
-        note = await self._unused.suspect(tenant_id, blobs) if blobs else ""
-        await self._store.delete_project(tenant_id, project_id)
-        await self._projects.delete(tenant_id, project_id)
-        if note:
-            await self._unused.delete(note, blobs)
+        await self._deletion.delete(current_principal.get().tenant_id, uuid_text("id", request.id))
         return pb.DeleteProjectResponse()
 
 
@@ -145,7 +125,7 @@ def _json(request: Any, field: str) -> bytes | None:
     return raw
 
 
-def _dataset(request: pb.CreateProjectRequest) -> str | None:
+def _dataset(request: pb.CreateProjectRequest | pb.UpdateProjectRequest) -> str | None:
     if not request.HasField("reference_dataset_id"):
         return None
     return uuid_text("reference_dataset_id", request.reference_dataset_id)

@@ -1,4 +1,7 @@
-"""Stored runs as messages, with tokens for what is read apart from them."""
+"""Stored runs as messages, with tokens for what is read apart from them, and what the catalog knows."""
+
+from collections.abc import Sequence
+from typing import Protocol
 
 from runstore.domain.blob_refs import BlobRef
 from runstore.domain.runs import RunField, StoredRun
@@ -7,14 +10,51 @@ from runstore.rpc.mapping import run_message
 from runstore.v1 import run_pb2
 
 
+class Shares(Protocol):
+    """What is needed of the catalog's shares."""
+
+    async def tokens_of(self, tenant_id: str, run_ids: Sequence[str]) -> dict[str, str]: ...
+
+
+class Examples(Protocol):
+    """What is needed of the catalog's examples."""
+
+    async def datasets_of(self, tenant_id: str, example_ids: Sequence[str]) -> dict[str, str]: ...
+    async def runs_in_datasets(self, tenant_id: str, run_ids: Sequence[str]) -> set[str]: ...
+
+
 class RunMessages:
     """Makes messages of runs."""
 
-    def __init__(self, read_tokens: ReadTokens) -> None:
+    def __init__(self, read_tokens: ReadTokens, shares: Shares, examples: Examples) -> None:
         self._read_tokens = read_tokens
+        self._shares = shares
+        self._examples = examples
 
-    def message(self, tenant_id: str, run: StoredRun, fields: frozenset[RunField]) -> run_pb2.Run:
-        """The run with the selected fields that have a value."""
+    async def messages(
+        self, tenant_id: str, runs: Sequence[StoredRun], fields: frozenset[RunField]
+    ) -> list[run_pb2.Run]:
+        """The runs with the selected fields that have a value."""
+        messages = [self._message(tenant_id, run, fields) for run in runs]
+        run_ids = [run.position.run_id for run in runs]
+        if RunField.SHARE_URL in fields:
+            tokens = await self._shares.tokens_of(tenant_id, run_ids)
+            for run_id, message in zip(run_ids, messages, strict=True):
+                if (token := tokens.get(run_id)) is not None:
+                    message.share_url = f"/public/{token}/r"
+        if RunField.REFERENCE_DATASET_ID in fields:
+            example_ids = {each.reference_example_id for each in messages if each.reference_example_id}
+            datasets = await self._examples.datasets_of(tenant_id, list(example_ids)) if example_ids else {}
+            for message in messages:
+                if message.reference_example_id in datasets:
+                    message.reference_dataset_id = datasets[message.reference_example_id]
+        if RunField.IS_IN_DATASET in fields:
+            sources = await self._examples.runs_in_datasets(tenant_id, run_ids)
+            for run_id, message in zip(run_ids, messages, strict=True):
+                message.is_in_dataset = run_id in sources
+        return messages
+
+    def _message(self, tenant_id: str, run: StoredRun, fields: frozenset[RunField]) -> run_pb2.Run:
         message = run_message(run, fields)
         for field, value in run.values.items():
             if isinstance(value, BlobRef):

@@ -7,6 +7,7 @@ import grpc
 from runstore.catalog.projects import ProjectCatalog
 from runstore.catalog.shares import ShareCatalog
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.domain.runs import RunField
 from runstore.domain.shares import ShareSubject
 from runstore.ingest.validation import uuid_text
 from runstore.query.shared_runs import SharedRuns
@@ -17,6 +18,8 @@ from runstore.v1 import share_service_pb2 as pb
 from runstore.v1 import share_service_pb2_grpc
 
 _MAX_THREAD_ID_CHARACTERS = 1_024
+# Not for whoever was shown something: a run below may have a token of its own.
+_PRIVATE = frozenset({RunField.SHARE_URL, RunField.IS_IN_DATASET})
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -59,7 +62,7 @@ class SharedRunServicer(share_service_pb2_grpc.SharedRunServiceServicer):
 
     def __init__(self, runs: SharedRuns, messages: RunMessages) -> None:
         self._runs = runs
-        self._message = messages.message
+        self._messages = messages
 
     async def ListSharedRuns(
         self, request: pb.ListSharedRunsRequest, context: _Context
@@ -75,7 +78,7 @@ class SharedRunServicer(share_service_pb2_grpc.SharedRunServiceServicer):
             page_token=request.page_token,
         )
         return pb.ListSharedRunsResponse(
-            runs=[self._message(tenant_id, run, fields) for run in page.runs],
+            runs=await self._messages.messages(tenant_id, page.runs, fields - _PRIVATE),
             next_page_token=page.next_page_token,
         )
 

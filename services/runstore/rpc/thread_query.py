@@ -15,7 +15,7 @@ from runstore.query.thread_fields import parse_thread_condition
 from runstore.rpc.authentication import current_principal
 from runstore.rpc.mapping import feedback_stats_message, optional_time_us, run_fields, set_time
 from runstore.rpc.run_messages import RunMessages
-from runstore.rpc.trace_query import last_before_us, set_number, trace_message
+from runstore.rpc.trace_query import last_before_us, set_number, trace_messages
 from runstore.v1 import thread_query_service_pb2 as pb
 from runstore.v1 import thread_query_service_pb2_grpc
 
@@ -79,9 +79,10 @@ class ThreadQueryServicer(thread_query_service_pb2_grpc.ThreadQueryServiceServic
             with_usage=request.with_usage,
             with_turn_numbers=request.with_turn_numbers,
         )
+        messages = await trace_messages(page.traces, query, self._messages)
         traces = [
-            pb.ThreadTrace(trace=trace_message(trace, query, self._messages), turn_number=trace.turn_number)
-            for trace in page.traces
+            pb.ThreadTrace(trace=message, turn_number=trace.turn_number)
+            for trace, message in zip(page.traces, messages, strict=True)
         ]
         return pb.ListThreadTracesResponse(traces=traces, next_page_token=page.next_page_token)
 

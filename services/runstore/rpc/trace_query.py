@@ -1,5 +1,6 @@
 """Serves `TraceQueryService`."""
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import grpc
@@ -43,7 +44,7 @@ class TraceQueryServicer(trace_query_service_pb2_grpc.TraceQueryServiceServicer)
         page = await self._traces.page(
             query, request.page_size, request.page_token, with_usage=request.with_usage
         )
-        traces = [trace_message(trace, query, self._messages) for trace in page.traces]
+        traces = await trace_messages(page.traces, query, self._messages)
         return pb.ListTracesResponse(traces=traces, next_page_token=page.next_page_token)
 
     async def ListTraceRuns(
@@ -59,16 +60,17 @@ class TraceQueryServicer(trace_query_service_pb2_grpc.TraceQueryServiceServicer)
             filter=parse_condition(request.filter, "filter"),
         )
         page = await self._traces.runs(query, request.page_size, request.page_token)
-        runs = [self._messages.message(query.tenant_id, run, query.fields) for run in page.runs]
+        runs = await self._messages.messages(query.tenant_id, page.runs, query.fields)
         return pb.ListTraceRunsResponse(runs=runs, next_page_token=page.next_page_token)
 
 
-def trace_message(trace: Trace, query: RunQuery, messages: RunMessages) -> pb.Trace:
-    """A trace with the fields of its root that the query selects."""
-    message = pb.Trace(root_run=messages.message(query.tenant_id, trace.root, query.fields))
-    if trace.usage:
-        message.usage.CopyFrom(_usage_message(trace.usage))
-    return message
+async def trace_messages(traces: Sequence[Trace], query: RunQuery, messages: RunMessages) -> list[pb.Trace]:
+    """Traces with the fields of their roots that the query selects."""
+    roots = await messages.messages(query.tenant_id, [trace.root for trace in traces], query.fields)
+    return [
+        pb.Trace(root_run=root, usage=_usage_message(trace.usage) if trace.usage else None)
+        for trace, root in zip(traces, roots, strict=True)
+    ]
 
 
 def last_before_us(request: Any, field: str) -> int | None:

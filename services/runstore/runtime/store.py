@@ -11,6 +11,7 @@ from runstore.catalog.catalog import Catalog, open_catalog
 from runstore.chat.openai import OpenAIChat
 from runstore.gateway.metrics import GatewayCollector
 from runstore.ingest.dead_letters import DeadLetters
+from runstore.ingest.delete_project import DeleteProject
 from runstore.ingest.delete_runs import DeleteRuns
 from runstore.ingest.example_contents import ExampleContents
 from runstore.ingest.ingest_feedback import IngestFeedback
@@ -31,6 +32,7 @@ from runstore.query.read_tokens import ReadTokens
 from runstore.query.run_stats import RunStatistics
 from runstore.query.shared_runs import SharedRuns
 from runstore.rpc.admin import AdminServicer
+from runstore.rpc.agent_registry import AgentRegistryServicer
 from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.authentication import Authenticator, KeyAuthentication, NoAuthentication
 from runstore.rpc.blobs import BlobServicer
@@ -44,6 +46,7 @@ from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.feedback_setup import FeedbackConfigServicer, FeedbackTokenServicer
 from runstore.rpc.filters import FilterServicer
 from runstore.rpc.interceptor import CallInterceptor
+from runstore.rpc.online_evaluators import OnlineEvaluatorServicer
 from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.prompts import PromptServicer
 from runstore.rpc.run_deletion import RunDeletionServicer
@@ -180,13 +183,14 @@ async def _server(
         else NoAuthentication()
     )
     dead_letters = DeadLetters(store.dead_letters, store, ingest, visibility)
-    messages = RunMessages(read_tokens)
+    messages = RunMessages(read_tokens, catalog.shares, catalog.example_sources)
     feedback = IngestFeedback(catalog.projects, ingest, store.feedback, visibility, clock)
     contents = ExampleContents(blobs, unused, uploads)
     examples = ExampleServicer(catalog.datasets, catalog.examples, contents, read_tokens)
+    deletion = DeleteProject(catalog.projects, store, visibility, unused)
     return StoreServer(
         ingest=RunIngestServicer(ingest, visibility, uploads, metrics.ingest),
-        query=RunQueryServicer(runs, messages, catalog.shares),
+        query=RunQueryServicer(runs, messages),
         traces=TraceQueryServicer(traces, messages),
         threads=ThreadQueryServicer(threads, messages),
         feedback=FeedbackServicer(
@@ -196,8 +200,8 @@ async def _server(
         filters=FilterServicer(NaturalLanguage(_chat_model(settings), settings.ai_timeout_s, clock.now_us)),
         stats=RunStatsServicer(RunStatistics(store.stats, visibility)),
         deletion=RunDeletionServicer(DeleteRuns(ingest, visibility, store.deletions)),
-        projects=ProjectServicer(catalog.projects, store, visibility, unused, clock),
-        catalog=_catalog_servicers(catalog, runs, page_tokens, messages, feedback, clock),
+        projects=ProjectServicer(catalog.projects, deletion, clock),
+        catalog=_catalog_servicers(catalog, runs, page_tokens, messages, feedback, deletion, clock),
         admin=AdminServicer(dead_letters, status, metrics.exposition),
         blobs=BlobServicer(uploads, blobs, store, read_tokens),
         interceptor=CallInterceptor(authenticator, metrics.calls),
@@ -226,6 +230,7 @@ def _catalog_servicers(
     page_tokens: PageTokens,
     messages: RunMessages,
     feedback: IngestFeedback,
+    deletion: DeleteProject,
     clock: Clock,
 ) -> CatalogServicers:
     shared = SharedRuns(runs, catalog.shares)
@@ -237,6 +242,8 @@ def _catalog_servicers(
         feedback_tokens=FeedbackTokenServicer(catalog.feedback_tokens, feedback, clock),
         feedback_configs=FeedbackConfigServicer(catalog.feedback_configs, clock),
         tenants=TenantServicer(catalog.tenant_handles),
+        online_evaluators=OnlineEvaluatorServicer(catalog.online_evaluators, clock),
+        agent_registry=AgentRegistryServicer(catalog.agent_registry, catalog.projects, deletion, clock),
     )
 
 

@@ -1,0 +1,67 @@
+"""How examples and runs refer to each other: what readers of runs want to know of datasets."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+
+from runstore.catalog import dataset_tables as tables
+from runstore.catalog.database import Database
+from runstore.catalog.expiring import ExpiringMap
+from runstore.runtime.clock import Clock
+
+_MAX_TENANTS = 10_000
+_MAX_EXAMPLES = 100_000
+# What another store writes (several stores on one PostgreSQL) shows in lists of runs within this time.
+_CACHE_TTL_S = 3.0
+# The dataset of an example never changes; an example may be erased.
+_DATASET_TTL_S = 60.0
+
+_examples = tables.examples.c
+_current = _examples.until_us == tables.FOREVER_US
+
+
+class ExampleSources:
+    """Reads of which datasets examples are, and of which runs examples were made.
+
+    Every method may raise RunstoreError UNAVAILABLE when the database does not answer.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._without: ExpiringMap[str, bool] = ExpiringMap(
+            clock, max_entries=_MAX_TENANTS, ttl_s=_CACHE_TTL_S
+        )
+        self._datasets: ExpiringMap[tuple[str, str], str] = ExpiringMap(
+            clock, max_entries=_MAX_EXAMPLES, ttl_s=_DATASET_TTL_S
+        )
+
+    async def datasets_of(self, tenant_id: str, example_ids: Sequence[str]) -> dict[str, str]:
+        """The datasets of those of the examples that exist."""
+        found = {each: self._datasets.get((tenant_id, each)) for each in example_ids}
+        if unknown := [each for each, dataset_id in found.items() if dataset_id is None]:
+            ticket = self._datasets.ticket()
+            query = select(_examples.id, _examples.dataset_id).where(
+                _examples.tenant_id == tenant_id, _examples.id.in_(unknown)
+            )
+            async with self._database.read() as connection:
+                for row in await connection.execute(query):
+                    found[row.id] = row.dataset_id
+                    self._datasets.put((tenant_id, row.id), row.dataset_id, ticket)
+        return {each: dataset_id for each, dataset_id in found.items() if dataset_id is not None}
+
+    async def runs_in_datasets(self, tenant_id: str, run_ids: Sequence[str]) -> set[str]:
+        """Those of the runs that examples were made of. Costs nothing in a tenant without such examples."""
+        if not run_ids or self._without.get(tenant_id):
+            return set()
+        ticket = self._without.ticket()
+        made = (_examples.tenant_id == tenant_id, _examples.source_run_id.is_not(None), _current)
+        async with self._database.read() as connection:
+            if (await connection.execute(select(_examples.id).where(*made).limit(1))).one_or_none() is None:
+                self._without.put(tenant_id, value=True, ticket=ticket)
+                return set()
+            query = select(_examples.source_run_id).where(*made, _examples.source_run_id.in_(run_ids))
+            return {row.source_run_id for row in await connection.execute(query)}
+
+    def forget(self, tenant_id: str) -> None:
+        """An example was made of a run."""
+        self._without.forget(tenant_id)
