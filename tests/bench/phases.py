@@ -10,6 +10,7 @@ from tests.bench.engine_ceiling import Ceiling, CeilingJob
 from tests.bench.generator import Form, grpc_generator, multipart_generator
 from tests.bench.http_client import post
 from tests.bench.latency import Probe, percentile
+from tests.bench.lists_phase import measure_lists
 from tests.bench.load_grpc import GrpcJob
 from tests.bench.load_http import HttpJob
 from tests.bench.load_sdk import SdkJob
@@ -71,6 +72,8 @@ class Benchmark:
             self._measure_server()
         if "reads" in self._sections:
             measure_reads(self._plan, self._work_dir, self._report)
+        if "lists" in self._sections:
+            measure_lists(self._plan, self._work_dir, self._report)
 
     def _next_seed(self) -> int:
         self._seed += 1

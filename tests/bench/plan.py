@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-SECTIONS = ("generator", "engine", "grpc", "http", "sdk", "acknowledge", "visible", "reads")
+SECTIONS = ("generator", "engine", "grpc", "http", "sdk", "acknowledge", "visible", "reads", "lists")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Plan:
     engine_rows: int = 120_000
     rows_per_block: int = 20_000
     sdk_runs: int = 10_000
+    catalog_rows: int = 100_000
+    """Of projects, datasets, examples of one of them, and prompts, when lists are measured."""
     seed: int = 1
 
 

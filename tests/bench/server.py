@@ -63,8 +63,9 @@ class Server:
 
 
 @contextmanager
-def serving(data_dir: Path) -> Iterator[Server]:
-    """`runstore serve` on free ports with the default settings, but for RUNSTORE_… of the environment."""
+def serving(data_dir: Path, **settings: str) -> Iterator[Server]:
+    """`runstore serve` on free ports with the default settings, but for `settings` and RUNSTORE_… of the
+    environment."""
     http_port, grpc_port = _free_port(), _free_port()
     address = f"127.0.0.1:{grpc_port}"
     command = [sys.executable, "-m", "runstore.runtime.cli", "serve"]
@@ -74,7 +75,10 @@ def serving(data_dir: Path) -> Iterator[Server]:
     with log.open("ab") as output:
         started_at = time.monotonic()
         # A session of its own: Ctrl-C stops the benchmark, which then stops the server.
-        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        environment = {**os.environ, **settings}
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=environment, start_new_session=True
+        )
     try:
         _wait_until_it_answers(process, http_port, address, started_at + _LONGEST_START_S, log)
         started_after_s = time.monotonic() - started_at
