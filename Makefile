@@ -2,8 +2,8 @@
 
 PYTHON ?=
 BIN := .venv/bin
-# The SDK of a year ago, tested beside the newest one.
-OLD_LANGSMITH := 0.4.43
+# SDKs tested beside the newest one: that of a year ago, and the last that searches indexed datasets.
+OLD_LANGSMITHS := 0.4.43 0.7.24
 PROTOS := $(wildcard proto/runstore/v1/*.proto)
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
@@ -48,7 +48,7 @@ fuzz: install-dev
 	@exec $(BIN)/python tests/fuzz $(ARGS)
 
 install: .venv/.installed
-install-dev: .venv/.installed-dev .venv/.installed-old-sdk .venv/.installed-js-sdk
+install-dev: .venv/.installed-dev .venv/.installed-old-sdks .venv/.installed-js-sdk
 
 ## Writes the versions in .venv down as the ones that every installation gets.
 constraints:
@@ -81,9 +81,11 @@ clean:
 	@$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@ .venv/.installed
 
-.venv/.installed-old-sdk: Makefile | .venv/.installed-dev
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
-	  --target .venv/langsmith-0.4 langsmith==$(OLD_LANGSMITH)
+.venv/.installed-old-sdks: Makefile | .venv/.installed-dev
+	@for version in $(OLD_LANGSMITHS); do \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	    --target .venv/langsmith-$${version%.*} langsmith==$$version || exit 1; \
+	done
 	@touch $@
 
 # Node is optional: the one test that needs it says loudly that it was skipped.

@@ -1,13 +1,18 @@
-"""What holds for every test: warnings and worse are logged as plain lines, to standard error.
+"""What holds for every test: how it logs, where it runs, and the PostgreSQL that it may ask for.
 
-structlog's own default draws a traceback with the variables of every frame, which takes seconds
-where a flush is in one of them.
+Warnings and worse are logged as plain lines, to standard error: structlog's own default draws a traceback
+with the variables of every frame, which takes seconds where a flush is in one of them.
 """
 
 import sys
+from collections.abc import Iterator
+from typing import Any
 
+import pytest
 import structlog
 from structlog.typing import EventDict, WrappedLogger
+
+from .postgres import Postgres, running_postgres
 
 
 def _worse_than_info(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -25,3 +30,25 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
     ],
 )
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One PostgreSQL for all tests of a process that ask for it."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """`--dist loadfile`, but one process has the tests on PostgreSQL of all files, and starts it once."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class OnePostgres(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+        def _split_scope(self, nodeid: str) -> str:
+            on_postgres = "[" in nodeid and "postgresql" in nodeid.rpartition("[")[2]
+            return "postgresql" if on_postgres else super()._split_scope(nodeid)
+
+    return OnePostgres(config, log)

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from langsmith import AsyncClient, Client
 from langsmith import utils as langsmith_utils
+from tests.postgres import Postgres
 
 from .servers import Server, serving
 
@@ -32,10 +33,35 @@ def no_sdk_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     langsmith_utils.get_env_var.cache_clear()  # type: ignore[attr-defined]
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Files marked `both_catalogs` meet a server with its catalog in SQLite and one with it in PostgreSQL."""
+    mark = metafunc.definition.get_closest_marker("both_catalogs")
+    if mark is not None and "server" in metafunc.fixturenames:
+        marks = [pytest.mark.slow] if mark.kwargs.get("slow") else []
+        catalogs = ["sqlite", pytest.param("postgresql", marks=marks)]
+        metafunc.parametrize("server", catalogs, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest) -> Server:
     """One server without authentication for all tests; none of them may leave a defect in its log."""
+    running: Server = request.getfixturevalue(f"server_on_{getattr(request, 'param', 'sqlite')}")
+    return running
+
+
+@pytest.fixture(scope="session")
+def server_on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The usual one."""
     with serving(tmp_path_factory.mktemp("server"), gateway_workers="2") as running:
+        yield running
+        assert running.defects() == []
+
+
+@pytest.fixture(scope="session")
+def server_on_postgresql(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Iterator[Server]:
+    """The same with its catalog in PostgreSQL."""
+    folder = tmp_path_factory.mktemp("server")
+    with serving(folder, catalog_url=postgres.create_database()) as running:
         yield running
         assert running.defects() == []
 

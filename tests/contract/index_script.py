@@ -1,4 +1,4 @@
-"""Indexes and searches a dataset with the SDK of a year ago, and prints what it saw."""
+"""Indexes and searches a dataset with whichever `langsmith` is on the path, and prints what it saw."""
 
 import asyncio
 import json
@@ -6,6 +6,7 @@ import sys
 import uuid
 from typing import Any
 
+import langsmith
 from langsmith import AsyncClient, Client
 from langsmith.utils import LangSmithError
 
@@ -50,6 +51,7 @@ def main(url: str) -> None:
     client.delete_example(deleted.id)
     client.create_example({"q": "load more"}, dataset_id=dataset.id)
     seen = {
+        "version": langsmith.__version__,
         "refused_before": before,
         "first": first,
         "filtered": filtered,

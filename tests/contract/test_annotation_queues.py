@@ -12,6 +12,8 @@ from langsmith.utils import LangSmithConflictError, LangSmithError, LangSmithNot
 
 from .servers import Server
 
+pytestmark = pytest.mark.both_catalogs
+
 RUBRIC: list[Any] = [{"feedback_key": "quality", "description": "How good is it?", "is_required": True}]
 
 

@@ -12,6 +12,8 @@ from langsmith.utils import LangSmithError
 
 from .servers import Server
 
+pytestmark = pytest.mark.both_catalogs
+
 
 def test_csv_in_and_out(client: Client, server: Server) -> None:
     """Each line is an example, in the order of the file, and comes out as it went in."""

@@ -1,28 +1,36 @@
-"""Indexed datasets with the SDK of a year ago, the last that searches them, in a process of its own."""
+"""Indexed datasets with SDKs that search them, 0.7 being the last, each in a process of its own."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from .servers import LONGEST_WAIT_S, ROOT, Server, clean_environment
 
-OLD_SDK = ROOT / ".venv" / "langsmith-0.4"
 SCRIPT = Path(__file__).parent / "index_script.py"
+pytestmark = pytest.mark.both_catalogs
 
 
-def test_indexed_datasets_are_searched(server: Server) -> None:
+@pytest.mark.parametrize("version", ["0.7", pytest.param("0.4", marks=pytest.mark.slow)])
+def test_indexed_datasets_are_searched(server: Server, version: str) -> None:
     """Matches come best first, filtered, and see every write; what is not indexed says so."""
+    sdk = ROOT / ".venv" / f"langsmith-{version}"
+    if not sdk.is_dir():
+        pytest.fail(f"{sdk} is missing: `make test` (or `make .venv/.installed-old-sdks`) installs it")
     done = subprocess.run(
         [sys.executable, str(SCRIPT), server.url],
-        env=clean_environment(PYTHONPATH=str(OLD_SDK)),
+        env=clean_environment(PYTHONPATH=str(sdk)),
         capture_output=True,
         text=True,
         timeout=LONGEST_WAIT_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
+    seen = json.loads(done.stdout)
+    assert seen.pop("version").startswith(f"{version}.")
+    assert seen == {
         "refused_before": True,
         "first": ["how to load a page", "load load load"],
         "filtered": ["how to load a page"],

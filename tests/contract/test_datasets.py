@@ -13,6 +13,8 @@ from langsmith.utils import LangSmithConflictError, LangSmithError, LangSmithNot
 
 from .servers import Server
 
+pytestmark = pytest.mark.both_catalogs
+
 
 @pytest.fixture
 def dataset(client: Client) -> Dataset:

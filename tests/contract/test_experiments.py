@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -12,6 +13,8 @@ from langsmith.schemas import Dataset, Example, Run
 from langsmith.utils import LangSmithError, LangSmithNotFoundError
 
 from .servers import Server
+
+pytestmark = pytest.mark.both_catalogs(slow=True)
 
 
 @pytest.fixture
@@ -97,6 +100,30 @@ async def test_asynchronous_evaluation(client: Client, dataset: Dataset) -> None
     )  # fmt: skip
     scores = [each["evaluation_results"]["results"][0].score async for each in results]
     assert sorted(map(bool, scores)) == [False, True, True]
+
+
+def test_many_evaluations_at_once(client: Client, dataset: Dataset) -> None:
+    """Fifty experiments on one dataset at the same time: none is lost, and each has its own exact counts."""
+
+    def evaluated(_number: int) -> str:
+        results = evaluate(
+            answer, data=dataset.name, evaluators=[correct], client=client, experiment_prefix="at once"
+        )
+        return str(results.experiment_name)
+
+    with ThreadPoolExecutor(50) as threads:
+        names = set(threads.map(evaluated, range(50)))
+    client.flush()
+    projects = list(client.list_projects(reference_dataset_id=dataset.id, include_stats=True))
+    assert {project.name for project in projects} == names
+    assert len(names) == 50
+    assert [project.run_count for project in projects] == [3] * 50
+    for project in projects:
+        assert project.feedback_stats is not None
+        score = project.feedback_stats["correct"]
+        assert (score["n"], score["avg"]) == (3, pytest.approx(2 / 3))
+    [listed] = client.list_datasets(dataset_ids=[dataset.id])
+    assert (listed.session_count, listed.example_count) == (50, 3)
 
 
 def test_comparisons(client: Client, dataset: Dataset, server: Server) -> None:

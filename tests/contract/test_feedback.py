@@ -15,7 +15,10 @@ from langsmith.utils import LangSmithError, LangSmithNotFoundError
 from .servers import Server
 from .wire import CONTENT_TYPE, multipart, part, run_json
 
-pytestmark = pytest.mark.filterwarnings("ignore:Creating feedback for a run without session_id")
+pytestmark = [
+    pytest.mark.both_catalogs(slow=True),
+    pytest.mark.filterwarnings("ignore:Creating feedback for a run without session_id"),
+]
 
 
 def make_run(client: Client, project: str) -> uuid.UUID:

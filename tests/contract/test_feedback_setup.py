@@ -11,6 +11,8 @@ from langsmith.utils import LangSmithConflictError, LangSmithError, LangSmithNot
 
 from .servers import Server
 
+pytestmark = pytest.mark.both_catalogs
+
 CONTINUOUS: Any = {"type": "continuous", "min": 0, "max": 1}
 CATEGORICAL: Any = {"type": "categorical", "categories": [{"value": 1, "label": "good"}, {"value": 0}]}
 

@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).parent / "old_sdk_script.py"
 def answers(server: Server) -> dict[str, Any]:
     """What the script saw."""
     if not OLD_SDK.is_dir():
-        pytest.fail(f"{OLD_SDK} is missing: `make test` (or `make .venv/.installed-old-sdk`) installs it")
+        pytest.fail(f"{OLD_SDK} is missing: `make test` (or `make .venv/.installed-old-sdks`) installs it")
     done = subprocess.run(
         [sys.executable, str(SCRIPT), server.url, f"old-{uuid.uuid4().hex}"],
         env=clean_environment(PYTHONPATH=str(OLD_SDK)),

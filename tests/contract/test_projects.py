@@ -11,6 +11,8 @@ from langsmith.utils import LangSmithConflictError, LangSmithNotFoundError
 
 from .servers import Server
 
+pytestmark = pytest.mark.both_catalogs(slow=True)
+
 ENDED = datetime(2026, 6, 7, 8, 9, 10, 11, tzinfo=UTC)
 
 

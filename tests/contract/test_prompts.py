@@ -13,6 +13,8 @@ from langsmith.utils import LangSmithConflictError, LangSmithError, LangSmithNot
 
 from .servers import Server
 
+pytestmark = pytest.mark.both_catalogs(slow=True)
+
 
 @pytest.fixture
 def name() -> str:

@@ -12,6 +12,8 @@ from langsmith.utils import LangSmithConflictError, LangSmithError, LangSmithNot
 
 from .servers import Server
 
+pytestmark = pytest.mark.both_catalogs(slow=True)
+
 START = datetime.now(UTC) - timedelta(minutes=5)
 
 

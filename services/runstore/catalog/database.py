@@ -8,11 +8,11 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from runstore.domain.errors import ErrorReason, RunstoreError
@@ -33,6 +33,10 @@ _SQLITE_PRAGMAS = (
     "PRAGMA foreign_keys = ON",
 )
 _WRITES = "runstore_writes"
+# PostgreSQL's usual READ COMMITTED shows each statement another moment; SQLite's readers see one anyway.
+_SNAPSHOT: Final = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+# SQLSTATE 22xxx: a NUL in a text, a number out of range. SQLAlchemy has no name for what asyncpg raises then.
+_DATA_EXCEPTION = "22"
 _MIGRATION_LOCK = 0x72756E73746F7265  # "runstore" in ASCII; any constant that no other program uses.
 
 
@@ -44,7 +48,7 @@ class Database:
     """Short transactions. Open with `open_database`."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._reader = engine
+        self._reader = engine.execution_options(**_SNAPSHOT) if _is_postgresql(engine) else engine
         self._writer = engine.execution_options(**{_WRITES: True})
 
     @asynccontextmanager
@@ -69,7 +73,7 @@ class Database:
         """A write transaction that only one process at a time is in: for migrations."""
         async with self.write() as connection:
             # SQLite's write transactions exclude each other already.
-            if connection.dialect.name == "postgresql":
+            if _is_postgresql(connection):
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
             yield connection
 
@@ -128,6 +132,10 @@ def _bad_url(problem: str) -> RunstoreError:
     return RunstoreError(ErrorReason.INVALID_ARGUMENT, f"the catalog URL {problem}", field="catalog_url")
 
 
+def _is_postgresql(where: AsyncEngine | AsyncConnection) -> bool:
+    return where.dialect.name == "postgresql"
+
+
 def _configure_sqlite(engine: AsyncEngine) -> None:
     """Makes SQLite behave: real transactions, writers that queue instead of failing half-way."""
 
@@ -153,6 +161,16 @@ def _translated_errors() -> Iterator[None]:
     except IntegrityError as error:
         raise Conflict from error
     except (DataError, UnicodeEncodeError, OverflowError) as error:
-        raise RunstoreError(ErrorReason.INVALID_ARGUMENT, "the catalog cannot store a value") from error
+        raise _not_storable() from error
     except (SQLAlchemyError, OSError) as error:
+        if isinstance(error, DBAPIError) and _sqlstate(error).startswith(_DATA_EXCEPTION):
+            raise _not_storable() from error
         raise RunstoreError(ErrorReason.UNAVAILABLE, "the catalog's database did not answer") from error
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def _not_storable() -> RunstoreError:
+    return RunstoreError(ErrorReason.INVALID_ARGUMENT, "the catalog cannot store a value")

@@ -136,7 +136,8 @@ class PromptCatalog:
         """The viewer likes the prompt from now on, or not; says how many do. Raises NOT_FOUND."""
         try:
             async with self._database.write() as connection:
-                prompt = await find_prompt(connection, viewer, owner, handle)
+                # Locked, because each counts the others' likes.
+                prompt = await find_prompt(connection, viewer, owner, handle, lock=True)
                 if is_liked and not prompt.is_liked:
                     row = {"prompt_id": prompt.id, "user": viewer.user}
                     await connection.execute(insert(tables.prompt_likes).values(row))
@@ -153,14 +154,23 @@ class PromptCatalog:
 
 
 async def find_prompt(
-    connection: AsyncConnection, viewer: Viewer, owner: str, handle: str, *, own: bool = False
+    connection: AsyncConnection,
+    viewer: Viewer,
+    owner: str,
+    handle: str,
+    *,
+    own: bool = False,
+    lock: bool = False,
 ) -> Prompt:
-    """The prompt, if the viewer may see it; if it is the viewer's `own`, locked. Raises NOT_FOUND."""
+    """The prompt, if the viewer may see it, or if it is the viewer's `own`. Raises NOT_FOUND.
+
+    With `lock`, and if it must be the viewer's own, nobody else changes it until the transaction ends.
+    """
     query = _selected(viewer).where(_prompts.handle == handle)
     is_own = _prompts.tenant_id == viewer.tenant_id
     query = query.where(is_own if owner == OWN else _handles.handle == owner)
     query = query.where(is_own if own else or_(is_own, _prompts.is_public))
-    if own:
+    if own or lock:
         query = query.with_for_update(of=tables.prompts)
     row = (await connection.execute(query)).one_or_none()
     if row is None:

@@ -66,6 +66,8 @@ class QueueItemCatalog:
                 for number, subject in enumerate(subjects)
                 if subject not in present
             ]
+            # In one order for all writers, so that no two of them wait for each other.
+            rows.sort(key=lambda row: row["subject"])
             for start in range(0, len(rows), _ROWS_A_STATEMENT):
                 await connection.execute(insert(tables.queue_items), rows[start : start + _ROWS_A_STATEMENT])
             ids = {**present, **{row["subject"]: row["id"] for row in rows}}
@@ -190,8 +192,8 @@ class QueueItemCatalog:
             select(_items.queue_id, _queues.num_reviewers_per_item)
             .join(tables.annotation_queues, _queues.id == _items.queue_id)
             .where(_items.id == item_id, _queues.tenant_id == tenant_id)
-            # Reviewers of one item take turns: each counts the others' reviews.
-            .with_for_update(of=tables.queue_items)
+            # Reviewers and who changes their number take turns: each counts the others' reviews.
+            .with_for_update(of=tables.annotation_queues, key_share=True)
         )
         review = {
             "status": status,

@@ -12,11 +12,11 @@ from runstore.catalog.migrations import migrate
 from runstore.domain.errors import ErrorReason, RunstoreError
 
 
-async def test_processes_that_open_a_fresh_catalog_together_agree(url: str) -> None:
+async def test_processes_that_open_a_fresh_catalog_together_agree(empty_url: str) -> None:
     """Server and command line may start at once: one schema, one default tenant, one secret."""
 
     async def open_one() -> tuple[bytes, int]:
-        async with open_catalog(url) as catalog:
+        async with open_catalog(empty_url) as catalog:
             return await catalog.secret("cursors"), len(await catalog.keys.list_tenants())
 
     answers = await asyncio.gather(*(open_one() for _ in range(4)))
@@ -36,23 +36,23 @@ async def test_secrets_differ_by_name_and_stay(url: str) -> None:
         assert await catalog.secret("cursors") == first
 
 
-async def test_newer_schema_is_refused(url: str) -> None:
+async def test_newer_schema_is_refused(empty_url: str) -> None:
     """A database migrated by a later version is left alone, with a message that says so."""
-    async with open_catalog(url):
+    async with open_catalog(empty_url):
         pass
-    async with open_database(url) as database, database.write() as connection:
+    async with open_database(empty_url) as database, database.write() as connection:
         await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(SchemaTooNew, match="9999"):
-        async with open_catalog(url):
+        async with open_catalog(empty_url):
             pytest.fail("opened")
 
 
-async def test_migrations_lead_to_the_tables_that_the_code_describes(url: str) -> None:
+async def test_migrations_lead_to_the_tables_that_the_code_describes(empty_url: str) -> None:
     """Neither `tables.py` nor the migrations can change alone; the newest one is SCHEMA_VERSION."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    async with open_database(url) as database:
+    async with open_database(empty_url) as database:
         await migrate(database)
         async with database.read() as connection:
             differences = await connection.run_sync(
@@ -63,14 +63,14 @@ async def test_migrations_lead_to_the_tables_that_the_code_describes(url: str) -
     assert version == tables.SCHEMA_VERSION
 
 
-async def test_failed_migration_leaves_nothing(url: str, monkeypatch) -> None:
+async def test_failed_migration_leaves_nothing(empty_url: str, monkeypatch) -> None:
     """A migration is applied as a whole or not at all, so that starting again is safe."""
     from alembic.runtime.migration import HeadMaintainer
 
     def fail(*_: object) -> None:
         raise RuntimeError("power cut")
 
-    async with open_database(url) as database:
+    async with open_database(empty_url) as database:
         with monkeypatch.context() as patched:
             patched.setattr(HeadMaintainer, "update_to_step", fail)
             with pytest.raises(RuntimeError, match="power cut"):
@@ -80,9 +80,9 @@ async def test_failed_migration_leaves_nothing(url: str, monkeypatch) -> None:
         await migrate(database)
 
 
-async def test_connection_is_durable_and_checked(url: str) -> None:
+async def test_connection_is_durable_and_checked(sqlite_url: str) -> None:
     """Commits survive a power cut, foreign keys hold, writers wait for each other."""
-    async with open_database(url) as database, database.read() as connection:
+    async with open_database(sqlite_url) as database, database.read() as connection:
 
         async def pragma(name: str) -> object:
             return (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar()

@@ -75,9 +75,9 @@ async def test_last_use_is_noted_once_a_minute(catalog: Catalog, clock) -> None:
     assert await last_used_at_us() == clock.now_us()
 
 
-async def test_secret_is_not_on_disk(url: str, tmp_path: Path) -> None:
+async def test_secret_is_not_on_disk(sqlite_url: str, tmp_path: Path) -> None:
     """Who reads the database's files cannot use the keys in it."""
-    async with open_catalog(url) as catalog:
+    async with open_catalog(sqlite_url) as catalog:
         key, secret = await catalog.keys.create_key(DEFAULT_TENANT_ID, "ci")
         await catalog.keys.authenticate(secret)
         assert secret.startswith(key.prefix)

@@ -1,0 +1,122 @@
+"""Writers of one thing at one moment, in several processes: nothing is lost, counted or made twice."""
+
+import asyncio
+import uuid
+
+import pytest
+from sqlalchemy import func, insert, select
+
+from runstore.catalog import Catalog, tables
+from runstore.catalog.database import Conflict, open_database
+from runstore.domain.annotation_queues import AnnotationQueue, ItemFilter, NewItem, QueuePatch, ReviewStatus
+from runstore.domain.datasets import Dataset
+from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.domain.principals import DEFAULT_TENANT_ID as TENANT
+from runstore.domain.prompts import OWN, NewPrompt, Viewer
+
+OWNER = Viewer(TENANT, "owner")
+
+
+async def new_queue(catalog: Catalog, reviewers: int = 1) -> str:
+    """The id of an empty queue."""
+    queue_id = str(uuid.uuid4())
+    await catalog.annotation_queues.create(
+        AnnotationQueue(
+            id=queue_id,
+            tenant_id=TENANT,
+            name=queue_id,
+            num_reviewers_per_item=reviewers,
+            created_at_us=1,
+            updated_at_us=1,
+        )
+    )
+    return queue_id
+
+
+def runs(number: int) -> list[NewItem]:
+    return [NewItem(project_id=TENANT, run_id=str(uuid.uuid4())) for _ in range(number)]
+
+
+async def test_a_read_sees_one_moment(url: str, catalog: Catalog) -> None:
+    """Two statements of one read agree, whatever is committed between them."""
+    counting = select(func.count()).select_from(tables.projects)
+    async with open_database(url) as database:
+        async with database.read() as connection:
+            before = (await connection.execute(counting)).scalar_one()
+            await catalog.projects.resolve(TENANT, "made meanwhile")
+            assert (await connection.execute(counting)).scalar_one() == before
+        async with database.read() as connection:
+            assert (await connection.execute(counting)).scalar_one() == before + 1
+
+
+async def test_a_refused_statement_leaves_nothing_behind(url: str, catalog: Catalog) -> None:
+    """A constraint is a Conflict, and the statements before it are taken back."""
+    row = {"id": str(uuid.uuid4()), "tenant_id": TENANT, "name": "n", "extra": b"{}", "start_time_us": 1}
+    row |= {"created_at_us": 1, "modified_at_us": 1}
+
+    async def insert_twice() -> None:
+        async with open_database(url) as database, database.write() as connection:
+            for _ in range(2):
+                await connection.execute(insert(tables.projects).values(row))
+
+    with pytest.raises(Conflict):
+        await insert_twice()
+    with pytest.raises(RunstoreError) as refusal:
+        await catalog.projects.get(TENANT, str(row["id"]))
+    assert refusal.value.reason is ErrorReason.NOT_FOUND
+
+
+async def test_of_writers_of_one_name_one_wins(catalog: Catalog, other: Catalog) -> None:
+    """The others are told that the name is taken, and there is one dataset."""
+
+    def create(where: Catalog) -> asyncio.Future[Dataset]:
+        dataset = Dataset(
+            id=str(uuid.uuid4()), tenant_id=TENANT, name="wanted", created_at_us=1, modified_at_us=1
+        )
+        return asyncio.ensure_future(where.datasets.create(dataset))
+
+    results = await asyncio.gather(*map(create, (catalog, other) * 4), return_exceptions=True)
+    refusals = [result for result in results if isinstance(result, RunstoreError)]
+    assert [(each.reason, each.field) for each in refusals] == [(ErrorReason.ALREADY_EXISTS, "name")] * 7
+
+
+async def test_every_like_counts(catalog: Catalog, other: Catalog) -> None:
+    """People who like a prompt together are all counted; one who says so twice is counted once."""
+    await catalog.prompts.create(OWNER, NewPrompt(handle="liked"))
+    likes = [
+        where.prompts.like(Viewer(TENANT, f"user-{user}"), OWN, "liked", is_liked=True)
+        for user in range(6)
+        for where in (catalog, other)
+    ]
+    assert max(await asyncio.gather(*likes)) == 6
+    assert (await catalog.prompts.get(OWNER, OWN, "liked")).num_likes == 6
+
+
+async def test_items_added_together_are_in_the_queue_once(catalog: Catalog, other: Catalog) -> None:
+    """Two processes that add the same runs in opposite orders neither fail nor add one twice."""
+    queue_id = await new_queue(catalog)
+    items = runs(30)
+    first, second = await asyncio.gather(
+        catalog.queue_items.add(TENANT, queue_id, "r", items),
+        other.queue_items.add(TENANT, queue_id, "r", items[::-1]),
+    )
+    assert [item.run_id for item in first] == [item.run_id for item in items]
+    assert {item.id for item in first} == {item.id for item in second}
+    assert await catalog.queue_items.count(TENANT, ItemFilter(queue_id=queue_id, reviewer="r")) == 30
+
+
+async def test_the_last_of_the_reviewers_archives(catalog: Catalog, other: Catalog) -> None:
+    """Reviews at one moment are all counted, also when the number that is needed changes meanwhile."""
+    queue_id = await new_queue(catalog, reviewers=9)
+    items = await catalog.queue_items.add(TENANT, queue_id, "r", runs(3))
+    reviews = [
+        where.queue_items.review(TENANT, item.id, f"{name} {number}", ReviewStatus.COMPLETED, None)
+        for item in items
+        for number in range(2)
+        for name, where in (("one", catalog), ("other", other))
+    ]
+    patch = QueuePatch(num_reviewers_per_item=4)
+    await asyncio.gather(*reviews, other.annotation_queues.update(TENANT, queue_id, patch))
+    page = await catalog.queue_items.page(TENANT, ItemFilter(queue_id=queue_id, reviewer="r"), limit=10)
+    assert [len(item.completed_by) for item in page] == [4, 4, 4]
+    assert all(item.archived_at_us for item in page)
