@@ -1,18 +1,19 @@
-"""The gateway's only way to the store: one gRPC channel, and its errors as `RunstoreError`."""
+"""The gateway's only way to the store: one gRPC channel."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final, TypeVar
 
 import grpc
-import structlog
 import tenacity
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from starlette.datastructures import Headers
 
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.gateway.blob_streams import BlobContent, BlobUpload
 from runstore.gateway.request_ids import HEADER, current_request_id
+from runstore.gateway.store_errors import refusal, store_is_away, unreachable
 from runstore.v1 import admin_service_pb2 as admin
 from runstore.v1 import admin_service_pb2_grpc as admin_grpc
 from runstore.v1 import agent_registry_service_pb2_grpc as agent_registry_grpc
@@ -24,7 +25,6 @@ from runstore.v1 import blob_service_pb2_grpc as blobs_grpc
 from runstore.v1 import comparative_experiment_service_pb2_grpc as comparative_grpc
 from runstore.v1 import dataset_service_pb2_grpc as datasets_grpc
 from runstore.v1 import dataset_sharing_service_pb2_grpc as dataset_sharing_grpc
-from runstore.v1 import error_pb2
 from runstore.v1 import example_search_service_pb2_grpc as example_search_grpc
 from runstore.v1 import example_service_pb2_grpc as examples_grpc
 from runstore.v1 import feedback_config_service_pb2_grpc as feedback_configs_grpc
@@ -59,9 +59,6 @@ MAX_WRITE_BYTES: Final = 64 * 1024 * 1024
 MAX_WRITE_OPERATIONS: Final = 10_000
 """Most operations of one WriteRuns message (`run_ingest_service.proto`)."""
 
-MAX_CHUNK_BYTES: Final = 1024 * 1024
-"""Most bytes of one UploadBlob message (`blob_service.proto`)."""
-
 # A page of runs with large payloads is far above gRPC's default of 4 MiB.
 _MAX_RECEIVE_BYTES: Final = 1024 * 1024 * 1024
 # Room for the framing of the last operation.
@@ -73,25 +70,6 @@ _HEALTH_TIMEOUT_S: Final = 2.0
 _RETRY_PAUSE_S: Final = 0.2
 
 _CREDENTIAL_HEADERS: Final = ("x-api-key", "x-service-key", "authorization", "cookie", "x-tenant-id")
-_ERROR_DETAIL_KEY: Final = "runstore-error-bin"
-
-# For errors that come from gRPC itself or from a proxy, without our detail. Their texts hold
-# addresses and internals, so the caller gets these instead.
-_BARE_CODES: Final = {
-    grpc.StatusCode.UNAVAILABLE: (ErrorReason.UNAVAILABLE, "The store cannot be reached."),
-    grpc.StatusCode.CANCELLED: (ErrorReason.UNAVAILABLE, "The store is stopping."),
-    grpc.StatusCode.DEADLINE_EXCEEDED: (
-        ErrorReason.DEADLINE_EXCEEDED,
-        "The store did not answer in time.",
-    ),
-    grpc.StatusCode.RESOURCE_EXHAUSTED: (ErrorReason.OVERLOADED, "The store is overloaded."),
-    grpc.StatusCode.UNIMPLEMENTED: (ErrorReason.UNIMPLEMENTED, "The store does not offer this."),
-    grpc.StatusCode.UNAUTHENTICATED: (ErrorReason.UNAUTHENTICATED, "Invalid credentials."),
-    grpc.StatusCode.PERMISSION_DENIED: (ErrorReason.PERMISSION_DENIED, "Not allowed."),
-    grpc.StatusCode.NOT_FOUND: (ErrorReason.NOT_FOUND, "Not found."),
-}
-
-_END: Final = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs have forgotten it
 
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response", bound=Message)
@@ -99,8 +77,6 @@ _T = TypeVar("_T")
 
 Credentials = tuple[tuple[str, str], ...]
 """Call metadata: the caller's credential headers, names in lower case."""
-
-_log = structlog.get_logger(__name__)
 
 
 def open_channel(target: str) -> grpc.aio.Channel:
@@ -205,9 +181,9 @@ class StoreClient:
                 await self._channel.channel_ready()
             return await method(request, timeout=_READ_TIMEOUT_S, metadata=_metadata(credentials))
         except TimeoutError as error:
-            raise RunstoreError(*_BARE_CODES[grpc.StatusCode.UNAVAILABLE]) from error
+            raise unreachable() from error
         except grpc.aio.AioRpcError as error:
-            raise _refusal(error) from error
+            raise refusal(error) from error
 
     async def stream(
         self, method: Any, request: Message, credentials: Credentials
@@ -215,10 +191,10 @@ class StoreClient:
         """The answers of a method that goes on answering, for as long as it does; close it to stop."""
         call = method(request, metadata=_metadata(credentials))
         try:
-            while (answer := await call.read()) is not _END:
+            async for answer in call:
                 yield answer
         except grpc.aio.AioRpcError as error:
-            raise _refusal(error) from error
+            raise refusal(error) from error
         finally:
             call.cancel()
 
@@ -330,12 +306,12 @@ class StoreClient:
         """A filter for a question in natural language."""
         return await self._answer(self._filters.GenerateFilter, request, credentials, _READ_TIMEOUT_S)
 
-    def upload_blob(self, kind: "blobs.BlobKind.ValueType", credentials: Credentials) -> "BlobUpload":
+    def upload_blob(self, kind: "blobs.BlobKind.ValueType", credentials: Credentials) -> BlobUpload:
         """Begins to upload a payload or file. It is not repeated when the store goes away meanwhile."""
         begin: Any = self._blobs.UploadBlob  # Its stub cannot be called without an iterator, to mypy.
         return BlobUpload(begin(metadata=_metadata(credentials)), kind)
 
-    async def read_blob(self, request: blobs.ReadBlobRequest) -> "BlobContent":
+    async def read_blob(self, request: blobs.ReadBlobRequest) -> BlobContent:
         """A large payload or an attachment; its token is the credential. NOT_FOUND without one that holds."""
 
         async def begin() -> BlobContent:
@@ -384,7 +360,7 @@ class StoreClient:
                 admin.GetMetricsRequest(), timeout=_HEALTH_TIMEOUT_S, metadata=_metadata(credentials)
             )
         except grpc.aio.AioRpcError as error:
-            raise _refusal(error) from error
+            raise refusal(error) from error
         return answer.exposition
 
     async def is_serving(self) -> bool:
@@ -409,7 +385,7 @@ class StoreClient:
 
     async def _patiently(self, call: Callable[[], Awaitable[_T]]) -> _T:
         attempts = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(_store_is_away),
+            retry=tenacity.retry_if_exception(store_is_away),
             stop=tenacity.stop_after_delay(self._patience_s),
             wait=tenacity.wait_fixed(_RETRY_PAUSE_S),
             before_sleep=lambda _: self._on_retry(),
@@ -418,119 +394,9 @@ class StoreClient:
         try:
             return await attempts(call)
         except grpc.aio.AioRpcError as error:
-            raise _refusal(error) from error
-
-
-class BlobUpload:
-    """An upload under way. Every method raises `RunstoreError`, as those of `StoreClient` do."""
-
-    def __init__(self, call: Any, kind: "blobs.BlobKind.ValueType") -> None:
-        self._call = call
-        self._header: blobs.UploadBlobHeader | None = blobs.UploadBlobHeader(kind=kind)
-
-    async def write(self, content: bytes) -> None:
-        """Send the next bytes; returns once there is room for more."""
-        if self._header is not None:
-            header, self._header = self._header, None
-            await self._send(blobs.UploadBlobRequest(header=header))
-        for start in range(0, len(content), MAX_CHUNK_BYTES):
-            await self._send(blobs.UploadBlobRequest(chunk=content[start : start + MAX_CHUNK_BYTES]))
-
-    async def finish(self) -> str:
-        """The token of the upload, which is durable now."""
-        try:
-            await self._call.done_writing()
-            response = await self._call
-        except grpc.aio.AioRpcError as error:
-            raise _refusal(error) from error
-        token: str = response.upload_token
-        return token
-
-    def cancel(self) -> None:
-        """Nothing is kept. Without effect after `finish`."""
-        self._call.cancel()
-
-    async def _send(self, request: blobs.UploadBlobRequest) -> None:
-        try:
-            await self._call.write(request)
-        except asyncio.InvalidStateError as error:  # Over before its end: why?
-            raise await self._why() from error
-        except grpc.aio.AioRpcError as error:
-            # When the call ends during a write, gRPC may make its own status of it and lose the store's.
-            if _error_detail(error.trailing_metadata()) is None:
-                raise _cut_off() from error
-            raise _refusal(error) from error
-
-    async def _why(self) -> RunstoreError:
-        try:
-            await self._call
-        except grpc.aio.AioRpcError as error:
-            return _refusal(error)
-        return _cut_off()
-
-
-def _cut_off() -> RunstoreError:
-    return RunstoreError(ErrorReason.UNAVAILABLE, "The store did not take the whole of an upload.")
-
-
-class BlobContent:
-    """A blob that is being read."""
-
-    def __init__(self, call: Any, header: blobs.ReadBlobHeader) -> None:
-        self.mime_type = header.mime_type
-        self.size_bytes = header.size_bytes
-        """Of the whole blob."""
-        self._call = call
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """What was asked for, whole. Raises `RunstoreError` when the store goes away."""
-        try:
-            while (response := await self._call.read()) is not _END:
-                yield response.chunk
-        except grpc.aio.AioRpcError as error:
-            raise _refusal(error) from error
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Nobody wants the rest."""
-        self._call.cancel()
+            raise refusal(error) from error
 
 
 def _metadata(credentials: Credentials) -> Credentials:
     request_id = current_request_id.get()
     return (*credentials, (HEADER, request_id)) if request_id else credentials
-
-
-def _store_is_away(error: BaseException) -> bool:
-    """The connection failed; a store that answers UNAVAILABLE by itself says why in the detail."""
-    return (
-        isinstance(error, grpc.aio.AioRpcError)
-        and error.code() is grpc.StatusCode.UNAVAILABLE
-        and _error_detail(error.trailing_metadata()) is None
-    )
-
-
-def _refusal(error: grpc.aio.AioRpcError) -> RunstoreError:
-    detail = _error_detail(error.trailing_metadata())
-    if detail is None:
-        if "larger than max" in (error.details() or ""):  # gRPC's own limit of a message
-            return RunstoreError(ErrorReason.TOO_LARGE, "Too large for one message to or from the store.")
-        bare = _BARE_CODES.get(error.code())
-        if bare is None:
-            _log.error("store_failed", code=error.code().name, details=error.details())
-            return RunstoreError(ErrorReason.INTERNAL, "")
-        return RunstoreError(*bare)
-    name = error_pb2.ErrorReason.Name(detail.reason).removeprefix("ERROR_REASON_")
-    reason = ErrorReason.__members__.get(name, ErrorReason.INTERNAL)
-    return RunstoreError(reason, error.details() or "", field=detail.field)
-
-
-def _error_detail(metadata: Iterable[Any] | None) -> error_pb2.ErrorDetail | None:
-    for key, value in metadata or ():
-        if key == _ERROR_DETAIL_KEY and isinstance(value, bytes):
-            try:
-                return error_pb2.ErrorDetail.FromString(value)
-            except DecodeError:
-                return None
-    return None

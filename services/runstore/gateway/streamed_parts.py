@@ -15,10 +15,11 @@ from multipart import (
 )
 
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.gateway.blob_streams import BlobUpload
 from runstore.gateway.bodies import BodyLimits, BodyStream
 from runstore.gateway.multipart import Part
 from runstore.gateway.operations import LargePart, Operations
-from runstore.gateway.store_client import BlobUpload, Credentials, StoreClient
+from runstore.gateway.store_client import Credentials, StoreClient
 from runstore.v1 import blob_service_pb2 as blobs
 
 UPLOADED_BYTES: Final = 1024 * 1024
