@@ -9,7 +9,7 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 
 from runstore.agents.attempts import Attempt
 
@@ -135,7 +135,11 @@ def graph_context(schema: Any, context: Mapping[str, Any] | None) -> Any:
     known = _fields(schema)
     values = {name: value for name, value in (context or {}).items() if known is None or name in known}
     try:
-        return TypeAdapter(schema).validate_python(values)
+        adapter = TypeAdapter(schema)
+    except PydanticUserError:  # No type that can be checked; on Python 3.11, `typing.TypedDict` is one.
+        return values or None
+    try:
+        return adapter.validate_python(values)
     except ValidationError:
         if context:
             raise

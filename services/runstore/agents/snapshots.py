@@ -61,7 +61,8 @@ def _task(task: PregelTask) -> dict[str, Any]:
         "id": task.id,
         "name": task.name,
         "path": list(task.path),
-        "error": None if task.error is None else repr(task.error),
+        # Checkpoints keep errors as text already.
+        "error": repr(task.error) if isinstance(task.error, Exception) else task.error,
         "interrupts": list(task.interrupts),
         "checkpoint": None if is_state else _checkpoint(task.state),
         "state": thread_state(task.state) if is_state else None,  # type: ignore[arg-type] # as just asked

@@ -2,12 +2,13 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph_sdk.runtime import ServerRuntime
+from typing_extensions import TypedDict
 
 
 @dataclass

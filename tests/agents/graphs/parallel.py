@@ -3,9 +3,10 @@
 import asyncio
 import operator
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 from langgraph.graph import END, START, StateGraph
+from typing_extensions import TypedDict
 
 
 class State(TypedDict, total=False):

@@ -6,9 +6,10 @@ import pickle
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 from langgraph.graph import END, START, StateGraph
+from typing_extensions import TypedDict
 
 
 class Refusal(Exception):

@@ -77,6 +77,12 @@ def graphs() -> dict[str, RegisteredGraph]:
 
 
 @pytest.fixture
-async def bench(graphs: dict[str, RegisteredGraph], tmp_path: Path) -> AsyncIterator[Bench]:
-    async with open_checkpoints(f"sqlite:///{tmp_path / 'checkpoints.sqlite'}") as checkpoints:
+def checkpoint_location(tmp_path: Path) -> str:
+    """Of an empty database."""
+    return f"sqlite:///{tmp_path / 'checkpoints.sqlite'}"
+
+
+@pytest.fixture
+async def bench(graphs: dict[str, RegisteredGraph], checkpoint_location: str) -> AsyncIterator[Bench]:
+    async with open_checkpoints(checkpoint_location) as checkpoints:
         yield Bench(graphs, checkpoints, Surroundings(checkpoints, None, Tracing(None), 60.0))
