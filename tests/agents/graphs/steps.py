@@ -48,8 +48,6 @@ def step(letter: str):
             time.sleep(block)  # noqa: ASYNC251 - holds the event loop up, as careless authors do
         await asyncio.sleep(state.get("secs") or 0)
         if letter == "b" and (fail := state.get("fail")):
-            if fail == "exit":
-                sys.exit(3)
             failure: Exception = ERRORS["value" if fail is True else str(fail)]
             raise failure
         return {"log": [letter], "out": "done"} if letter == "c" else {"log": [letter]}
@@ -84,3 +82,14 @@ endless.add_node("again", step("x"))
 endless.add_edge(START, "again")
 endless.add_conditional_edges("again", lambda _: "again", ["again"])
 loop = endless.compile()
+
+
+def leave(_: State) -> State:
+    """What careless authors do."""
+    sys.exit(3)
+
+
+leaving = StateGraph(State)
+leaving.add_node("leave", leave)
+leaving.add_edge(START, "leave")
+exits = leaving.compile()
