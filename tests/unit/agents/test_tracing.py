@@ -2,7 +2,6 @@
 
 import json
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -35,7 +34,7 @@ class Traces:
 
 
 @pytest.fixture
-def traces(bench: Bench) -> Iterator[Traces]:
+def traces(bench: Bench) -> Traces:
     kept = Traces()
     bench.surroundings = replace(bench.surroundings, tracing=Tracing(kept.put))
     return kept
