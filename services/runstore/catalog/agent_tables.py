@@ -1,4 +1,4 @@
-"""The catalog's tables of assistants, threads and runs of graphs; conventions as in `tables`.
+"""The catalog's tables of agents: assistants, threads, runs and what goes with them; conventions: `tables`.
 
 What is decided about a thread is decided while its row is locked; a run is claimed by a conditional update,
 and the database itself refuses a second running run of a thread.
@@ -164,4 +164,64 @@ agent_results = Table(
     Column("result", LargeBinary, nullable=False),
     Column("ended_at_us", BigInteger, nullable=False),
     Index(None, "ended_at_us"),
+)
+
+agent_crons = Table(
+    "agent_crons",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("tenant_id", String(36), ForeignKey("tenants.id"), nullable=False),
+    Column("assistant_id", String(36), nullable=False),
+    Column("thread_id", String(36), ForeignKey("agent_threads.thread_id", ondelete="CASCADE")),
+    Column("user_id", String(64)),
+    Column("schedule", Text, nullable=False),
+    Column("timezone", Text),
+    Column("end_time_us", BigInteger),
+    Column("enabled", Boolean, nullable=False),
+    # A request to create a run, as gRPC has it.
+    Column("run", LargeBinary, nullable=False),
+    Column("metadata", LargeBinary, nullable=False),
+    Column("next_run_at_us", BigInteger),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),
+    ForeignKeyConstraint(
+        ["tenant_id", "assistant_id"],
+        ["assistants.tenant_id", "assistants.assistant_id"],
+        ondelete="CASCADE",
+    ),
+    Index(None, "tenant_id", "created_at_us", "id"),
+    Index(None, "tenant_id", "thread_id"),
+    Index(None, "next_run_at_us"),
+)
+
+agent_items = Table(
+    "agent_items",
+    metadata,
+    Column("tenant_id", String(36), ForeignKey("tenants.id"), primary_key=True),
+    # Each label in UTF-8 with a dot behind it.
+    Column("namespace", LargeBinary, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+    # Time to live from the last use on.
+    Column("ttl_us", BigInteger),
+    Column("expires_at_us", BigInteger),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("updated_at_us", BigInteger, nullable=False),
+    Index(None, "expires_at_us"),
+)
+
+webhook_outbox = Table(
+    "webhook_outbox",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("tenant_id", String(36), ForeignKey("tenants.id"), nullable=False),
+    Column("run_id", String(36), nullable=False),
+    Column("url", Text, nullable=False),
+    # A JSON object.
+    Column("body", LargeBinary, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    # When it may next be tried; while somebody tries, when others may take it over.
+    Column("due_at_us", BigInteger, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+    Index(None, "due_at_us"),
 )

@@ -9,12 +9,14 @@ from sqlalchemy import insert, select
 
 from runstore.catalog import tables
 from runstore.catalog.agent_claims import AgentClaimCatalog
+from runstore.catalog.agent_items import AgentItemCatalog
 from runstore.catalog.agent_registry import AgentRegistry
 from runstore.catalog.agent_runs import AgentRunCatalog
 from runstore.catalog.agent_threads import AgentThreadCatalog
 from runstore.catalog.annotation_queues import AnnotationQueueCatalog
 from runstore.catalog.assistants import AssistantCatalog
 from runstore.catalog.comparative_experiments import ComparativeExperimentCatalog
+from runstore.catalog.crons import CronCatalog
 from runstore.catalog.database import Conflict, Database, open_database
 from runstore.catalog.dataset_shares import DatasetShareCatalog
 from runstore.catalog.dataset_versions import DatasetVersionCatalog
@@ -32,6 +34,7 @@ from runstore.catalog.prompts import PromptCatalog
 from runstore.catalog.queue_items import QueueItemCatalog
 from runstore.catalog.shares import ShareCatalog
 from runstore.catalog.tenant_handles import TenantHandles
+from runstore.catalog.webhook_outbox import WebhookOutbox
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.principals import DEFAULT_TENANT_ID, DEFAULT_TENANT_NAME
 from runstore.runtime.clock import Clock, SystemClock
@@ -60,6 +63,9 @@ class Catalog:
         self.agent_runs = AgentRunCatalog(database, clock)
         self.agent_claims = AgentClaimCatalog(database, clock)
         self.assistants = AssistantCatalog(database, clock)
+        self.crons = CronCatalog(database, clock)
+        self.agent_items = AgentItemCatalog(database, clock)
+        self.webhook_outbox = WebhookOutbox(database, clock)
         self.shares = ShareCatalog(database, clock)
         self.feedback_tokens = FeedbackTokenCatalog(database, clock)
         self.feedback_configs = FeedbackConfigCatalog(database, clock)

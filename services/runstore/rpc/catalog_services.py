@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from runstore.rpc.agent_items import AgentItemServicer
 from runstore.rpc.agent_registry import AgentRegistryServicer
 from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.feedback_setup import FeedbackConfigServicer, FeedbackTokenServicer
@@ -12,6 +13,7 @@ from runstore.rpc.prompts import PromptServicer
 from runstore.rpc.shares import SharedRunServicer, ShareServicer
 from runstore.rpc.tenants import TenantServicer
 from runstore.v1 import (
+    agent_item_service_pb2_grpc,
     agent_registry_service_pb2_grpc,
     annotation_queue_service_pb2_grpc,
     feedback_config_service_pb2_grpc,
@@ -24,6 +26,7 @@ from runstore.v1 import (
 
 NAMES = (
     "runstore.v1.AnnotationQueueService",
+    "runstore.v1.AgentItemService",
     "runstore.v1.PromptService",
     "runstore.v1.TenantService",
     "runstore.v1.ShareService",
@@ -37,9 +40,10 @@ NAMES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogServicers:
-    """Annotation queues, prompts, shares, what is set up for feedback, evaluators and agents."""
+    """Annotation queues, prompts, shares, what is set up for feedback, evaluators, agents and their items."""
 
     queues: AnnotationQueueServicer
+    agent_items: AgentItemServicer
     prompts: PromptServicer
     tenants: TenantServicer
     shares: ShareServicer
@@ -52,6 +56,7 @@ class CatalogServicers:
     def register(self, server: grpc.aio.Server) -> None:
         """Has `server` serve all of them."""
         annotation_queue_service_pb2_grpc.add_AnnotationQueueServiceServicer_to_server(self.queues, server)
+        agent_item_service_pb2_grpc.add_AgentItemServiceServicer_to_server(self.agent_items, server)
         prompt_service_pb2_grpc.add_PromptServiceServicer_to_server(self.prompts, server)
         tenant_service_pb2_grpc.add_TenantServiceServicer_to_server(self.tenants, server)
         share_service_pb2_grpc.add_ShareServiceServicer_to_server(self.shares, server)

@@ -32,6 +32,7 @@ from runstore.query.read_tokens import ReadTokens
 from runstore.query.run_stats import RunStatistics
 from runstore.query.shared_runs import SharedRuns
 from runstore.rpc.admin import AdminServicer
+from runstore.rpc.agent_items import AgentItemServicer
 from runstore.rpc.agent_registry import AgentRegistryServicer
 from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.authentication import Authenticator, KeyAuthentication, NoAuthentication
@@ -236,6 +237,7 @@ def _catalog_servicers(
     shared = SharedRuns(runs, catalog.shares)
     return CatalogServicers(
         queues=AnnotationQueueServicer(catalog, runs, page_tokens, clock),
+        agent_items=AgentItemServicer(catalog.agent_items),
         prompts=PromptServicer(catalog.prompts, catalog.prompt_commits),
         shares=ShareServicer(catalog.shares, catalog.projects, shared),
         shared_runs=SharedRunServicer(shared, messages),
