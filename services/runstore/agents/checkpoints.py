@@ -7,6 +7,7 @@ in `checkpoints_sqlite` and `checkpoints_postgres`.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -33,7 +34,10 @@ class CheckpointsUnavailable(Exception):
 
 
 class Checkpoints(Protocol):
-    """One database of checkpoints. Everything is durable when a method returns, and each is atomic.
+    """One database of checkpoints.
+
+    What `saver` and `note_writes` write survives the end of the process, and the loss of power after
+    `make_durable`. What the other methods do is atomic, and durable when they return.
 
     All raise CheckpointsUnavailable when the database does not answer.
     """
@@ -46,6 +50,10 @@ class Checkpoints(Protocol):
     @property
     def unavailable_errors(self) -> tuple[type[Exception], ...]:
         """What `saver` raises when the database does not answer."""
+        ...
+
+    async def make_durable(self) -> None:
+        """Returns once everything written so far survives the loss of power."""
         ...
 
     async def note_writes(self, thread_id: str, run_id: str, writes: list[WriteKey], /) -> None:
@@ -82,7 +90,7 @@ async def open_checkpoints(location: str) -> AsyncIterator[Checkpoints]:
     if location.startswith("sqlite:///"):
         from runstore.agents.checkpoints_sqlite import open_sqlite
 
-        async with open_sqlite(location.removeprefix("sqlite:///")) as sqlite:
+        async with open_sqlite(Path(location.removeprefix("sqlite:///"))) as sqlite:
             yield sqlite
     else:
         from runstore.agents.checkpoints_postgres import open_postgres

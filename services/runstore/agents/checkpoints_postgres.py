@@ -127,6 +127,9 @@ class PostgresCheckpoints:
     def saver(self) -> BaseCheckpointSaver[Any]:
         return self._saver
 
+    async def make_durable(self) -> None:
+        """Nothing: each commit is."""
+
     async def note_writes(self, thread_id: str, run_id: str, writes: list[WriteKey], /) -> None:
         rows = [(thread_id, run_id, w.checkpoint_ns, w.checkpoint_id, w.task_id, w.idx) for w in writes]
         async with self._transaction() as connection, connection.cursor() as cursor:

@@ -1,15 +1,30 @@
-"""Checkpoints in one SQLite file, which all workers of a machine share."""
+"""Checkpoints in one SQLite file, which all workers of a machine share.
+
+The file is used from one thread, with langgraph's synchronous saver: an operation is one trip to that thread.
+Commits survive the end of the process at once, and the loss of power from `make_durable` on; a run needs that
+once, in the end, and fsync takes longer than all the rest of a step.
+"""
 
 import asyncio
+import concurrent.futures
+import contextlib
+import os
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import aiosqlite
-from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+)
+from langgraph.checkpoint.sqlite import SqliteSaver
 
 from runstore.agents.checkpoints import (
     BUSY_TIMEOUT_S,
@@ -19,6 +34,8 @@ from runstore.agents.checkpoints import (
     WriteKey,
 )
 from runstore.domain.errors import ErrorReason, RunstoreError
+
+_T = TypeVar("_T")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS run_writes (
@@ -94,86 +111,171 @@ _KEEP_LATEST = (
 )
 
 
+class _ThreadSaver(BaseCheckpointSaver[str]):
+    """langgraph's synchronous saver, called in its thread."""
+
+    def __init__(self, saver: SqliteSaver, thread: concurrent.futures.Executor) -> None:
+        super().__init__(serde=saver.serde)
+        self._saver = saver
+        self._thread = thread
+
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        return self._saver.get_next_version(current, channel)
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        return await self._call(lambda: self._saver.get_tuple(config))
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,  # noqa: A002 - named by langgraph
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        saver = self._saver
+        for found in await self._call(
+            lambda: list(saver.list(config, filter=filter, before=before, limit=limit))
+        ):
+            yield found
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        return await self._call(lambda: self._saver.put(config, checkpoint, metadata, new_versions))
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        await self._call(lambda: self._saver.put_writes(config, writes, task_id, task_path))
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        saver = self._saver
+        return await self._call(lambda: saver.get_delta_channel_history(config=config, channels=channels))
+
+    async def _call(self, function: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+
 class SqliteCheckpoints:
-    """`Checkpoints` on the connection of langgraph's saver, whose lock keeps their transactions apart."""
+    """`Checkpoints` in the thread and on the connection of the saver."""
 
     unavailable_errors: tuple[type[Exception], ...] = (sqlite3.OperationalError,)
 
-    def __init__(self, saver: AsyncSqliteSaver) -> None:
-        self._saver = saver
+    def __init__(self, path: Path, thread: concurrent.futures.Executor) -> None:
+        self._path = path
+        self._thread = thread
+        # Opened in one thread and used in another, never in two at once.
+        self._connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+        saver = SqliteSaver(self._connection)
+        saver.setup()
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.execute(_SCHEMA)
+        self._connection.commit()
+        self._saver = _ThreadSaver(saver, thread)
 
     @property
     def saver(self) -> BaseCheckpointSaver[Any]:
         return self._saver
 
+    async def make_durable(self) -> None:
+        await self._call(self._sync)
+
+    def _sync(self) -> None:
+        # A log that is copied into the file is synced by SQLite itself, and the file too.
+        with contextlib.suppress(FileNotFoundError):
+            log = os.open(f"{self._path}-wal", os.O_RDWR)
+            try:
+                os.fsync(log)
+            finally:
+                os.close(log)
+
     async def note_writes(self, thread_id: str, run_id: str, writes: list[WriteKey], /) -> None:
         rows = [(thread_id, run_id, w.checkpoint_ns, w.checkpoint_id, w.task_id, w.idx) for w in writes]
-        async with self._transaction():
-            await self._saver.conn.executemany(
-                "INSERT OR IGNORE INTO run_writes VALUES (?, ?, ?, ?, ?, ?)", rows
-            )
+
+        def note() -> None:
+            with self._transaction():
+                self._connection.executemany(
+                    "INSERT OR IGNORE INTO run_writes VALUES (?, ?, ?, ?, ?, ?)", rows
+                )
+
+        await self._call(note)
 
     async def delete_run(self, thread_id: str, run_id: str, /) -> None:
         values = {"thread": thread_id, "run": run_id}
-        async with self._transaction():
-            if await self._finds(_DEPENDANTS_OF_RUN, values):
-                raise RunstoreError(ErrorReason.CONFLICT, LATER_DIFFERENCES_STAY)
-            await self._execute(_DELETE_RUN, values)
+        await self._change(_DELETE_RUN, values, refused_by=_DEPENDANTS_OF_RUN, message=LATER_DIFFERENCES_STAY)
 
     async def delete_thread(self, thread_id: str, /) -> None:
-        async with self._transaction():
-            await self._execute(_DELETE_THREAD, {"thread": thread_id})
+        await self._change(_DELETE_THREAD, {"thread": thread_id})
 
     async def copy_thread(self, thread_id: str, new_thread_id: str, /) -> None:
-        async with self._transaction():
-            await self._execute(_COPY_THREAD, {"thread": thread_id, "new": new_thread_id})
+        await self._change(_COPY_THREAD, {"thread": thread_id, "new": new_thread_id})
 
     async def keep_latest(self, thread_id: str, /) -> None:
-        values = {"thread": thread_id}
-        async with self._transaction():
-            if await self._finds(_DIFFERENCES, values):
-                raise RunstoreError(ErrorReason.CONFLICT, DIFFERENCES_STAY)
-            await self._execute(_KEEP_LATEST, values)
+        await self._change(
+            _KEEP_LATEST, {"thread": thread_id}, refused_by=_DIFFERENCES, message=DIFFERENCES_STAY
+        )
 
-    async def _finds(self, statement: str, values: dict[str, str]) -> bool:
-        async with self._saver.conn.execute(statement, values) as cursor:
-            return await cursor.fetchone() is not None
+    async def _change(
+        self, statements: Sequence[str], values: dict[str, str], *, refused_by: str = "", message: str = ""
+    ) -> None:
+        """Executes `statements` in one durable transaction, unless the query `refused_by` finds something."""
 
-    async def _execute(self, statements: Sequence[str], values: dict[str, str]) -> None:
-        for statement in statements:
-            await self._saver.conn.execute(statement, values)
+        def change() -> None:
+            with self._transaction():
+                if refused_by and self._connection.execute(refused_by, values).fetchone() is not None:
+                    raise RunstoreError(ErrorReason.CONFLICT, message)
+                for statement in statements:
+                    self._connection.execute(statement, values)
+            self._sync()
 
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[None]:
-        connection = self._saver.conn
-        async with self._saver.lock:
-            try:
-                await connection.execute("BEGIN IMMEDIATE")
-                yield
-                await connection.commit()
-            except BaseException as error:
-                await asyncio.shield(connection.rollback())
-                if isinstance(error, self.unavailable_errors):
-                    raise CheckpointsUnavailable(str(error)) from error
-                raise
+        await self._call(change)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.rollback()
+            raise
+        self._connection.commit()
+
+    async def _call(self, function: Callable[[], _T]) -> _T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        except self.unavailable_errors as error:
+            raise CheckpointsUnavailable(str(error)) from error
+
+    def close(self) -> None:
+        """Closes the connection; the thread must be done."""
+        self._connection.close()
 
 
 @asynccontextmanager
-async def open_sqlite(path: str) -> AsyncIterator[SqliteCheckpoints]:
+async def open_sqlite(path: Path) -> AsyncIterator[SqliteCheckpoints]:
     """Opens or creates the file at `path`. Raises CheckpointsUnavailable when it cannot be."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        connection = await aiosqlite.connect(path, timeout=BUSY_TIMEOUT_S)
-    except sqlite3.OperationalError as error:
-        raise CheckpointsUnavailable(f"{path}: {error}") from error
-    try:
-        saver = AsyncSqliteSaver(connection)
+    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoints") as thread:
+        checkpoints = await asyncio.get_running_loop().run_in_executor(thread, _open, path, thread)
         try:
-            await saver.setup()
-            await connection.execute(_SCHEMA)
-            await connection.commit()
-        except sqlite3.OperationalError as error:
-            raise CheckpointsUnavailable(f"{path}: {error}") from error
-        yield SqliteCheckpoints(saver)
-    finally:
-        await connection.close()
+            yield checkpoints
+        finally:
+            await asyncio.get_running_loop().run_in_executor(thread, checkpoints.close)
+
+
+def _open(path: Path, thread: concurrent.futures.Executor) -> SqliteCheckpoints:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return SqliteCheckpoints(path, thread)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise CheckpointsUnavailable(f"{path}: {error}") from error

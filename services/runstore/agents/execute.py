@@ -100,6 +100,7 @@ class Execution:
                 self._lease,
                 thread_id=self._attempt.thread_id,
                 run_id=self._attempt.run_id,
+                is_sync=self._attempt.kwargs.get("durability") == "sync",
             )
         error = await self._called() if self._stop is None else None
         if self._saver is not None:

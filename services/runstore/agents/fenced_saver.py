@@ -30,7 +30,9 @@ class FencedSaver(BaseCheckpointSaver[Any]):
     what the driver raises when its database does not answer.
     """
 
-    def __init__(self, checkpoints: Checkpoints, lease: Lease, *, thread_id: str, run_id: str) -> None:
+    def __init__(
+        self, checkpoints: Checkpoints, lease: Lease, *, thread_id: str, run_id: str, is_sync: bool = False
+    ) -> None:
         super().__init__(serde=checkpoints.saver.serde)
         self._checkpoints = checkpoints
         self._lease = lease
@@ -39,15 +41,19 @@ class FencedSaver(BaseCheckpointSaver[Any]):
         self._loop = asyncio.get_running_loop()
         self._own_checkpoint_ids: set[str] = set()
         self._under_way: set[asyncio.Task[Any]] = set()
+        self._is_sync = is_sync
+        self._has_written = False
         self._closed = False
         self.latest_id: str | None = None
         """Of the last checkpoint that this attempt has stored for the graph itself."""
 
     async def close(self) -> None:
-        """Ends writing: returns when what was under way is stored, and refuses whatever comes later."""
+        """Ends writing: returns when what was written is durable, and refuses whatever comes later."""
         self._closed = True
         if self._under_way:
             await asyncio.wait(self._under_way)
+        if self._has_written:
+            await self._checkpoints.make_durable()
 
     def get_next_version(self, current: Any, channel: None) -> Any:
         return self._checkpoints.saver.get_next_version(current, channel)
@@ -86,6 +92,8 @@ class FencedSaver(BaseCheckpointSaver[Any]):
         async def write() -> RunnableConfig:
             stored = await self._checkpoints.saver.aput(config, checkpoint, metadata, new_versions)
             self._own_checkpoint_ids.add(checkpoint["id"])
+            if self._is_sync:
+                await self._checkpoints.make_durable()
             if not config["configurable"].get("checkpoint_ns"):
                 self.latest_id = checkpoint["id"]
             return stored
@@ -125,6 +133,7 @@ class FencedSaver(BaseCheckpointSaver[Any]):
         await self._lease.held()
         if self._closed:
             raise LeaseLost("the attempt has ended")
+        self._has_written = True
         # Its own task: a graph that is cancelled between a statement and its commit would leave the
         # transaction open, and the database locked.
         task = asyncio.create_task(write())

@@ -126,6 +126,7 @@ class Questions:
                 updated = await graph.abulk_update_state(config, [updates])
             else:
                 updated = await graph.aupdate_state(config, values, as_node)
+            await self._checkpoints.make_durable()
             snapshot = await latest_snapshot(graph, asked.thread_id)
         where = updated.get("configurable", {})
         place = {
@@ -145,6 +146,7 @@ class Questions:
         ]
         async with self._opened(question, "threads.update") as graph:
             await graph.abulk_update_state(_config(question, asked.thread_id, b""), steps)
+            await self._checkpoints.make_durable()
             return None, await latest_snapshot(graph, asked.thread_id)
 
     async def _delete(self, question: pb.WorkerQuestion, asked: pb.DeleteCheckpoints) -> Snapshot | None:

@@ -84,7 +84,7 @@ endless.add_conditional_edges("again", lambda _: "again", ["again"])
 loop = endless.compile()
 
 
-def leave(_: State) -> dict[str, Any]:
+def leave(_: Any) -> Any:
     """What careless authors do."""
     sys.exit(3)
 
