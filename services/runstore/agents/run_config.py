@@ -5,7 +5,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, is_typeddict
-from uuid import NAMESPACE_OID, UUID, uuid5
+from uuid import UUID, uuid5
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
@@ -19,8 +19,11 @@ _STRICT_RESUME = "__pregel_strict_resume"
 
 
 def trace_id_of(run_id: str, attempt: int) -> UUID:
-    """Root of an attempt's trace: the run's id for the first, an id derived from it for later ones."""
-    return UUID(run_id) if attempt <= 1 else uuid5(NAMESPACE_OID, f"{run_id}/{attempt}")
+    """Root of an attempt's trace: the run's id for the first, one derived from it for later ones.
+
+    The store derives the same, to show where the trace is.
+    """
+    return UUID(run_id) if attempt <= 1 else uuid5(UUID(run_id), str(attempt))
 
 
 def graph_config(attempt: Attempt, *, continues: bool) -> RunnableConfig:

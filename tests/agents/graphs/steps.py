@@ -83,7 +83,7 @@ endless.add_conditional_edges("again", lambda _: "again", ["again"])
 loop = endless.compile()
 
 
-def leave(_: State) -> State:
+def leave(state: State) -> State:
     """What careless authors do."""
     raise SystemExit(3)
 
