@@ -46,6 +46,7 @@ from runstore.ingest.visibility import Visibility
 from runstore.query.read_feedback import ReadFeedback
 from runstore.query.read_tokens import ReadTokens
 from runstore.rpc.admin import AdminServicer
+from runstore.rpc.agent_services import AgentServicers
 from runstore.rpc.authentication import NoAuthentication
 from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.call_metrics import CallMetrics
@@ -346,6 +347,7 @@ async def open_target() -> AsyncIterator[Target]:
                 deletion=cast("RunDeletionServicer", _Absent()),
                 projects=cast("ProjectServicer", _Absent()),
                 catalog=cast("CatalogServicers", _AbsentServices()),
+                agents=cast("AgentServicers", _AbsentServices()),
                 admin=cast("AdminServicer", _Absent()),
                 blobs=BlobServicer(uploads, blobs, cast("Any", engine), read_tokens),
                 interceptor=CallInterceptor(NoAuthentication(), CallMetrics(registry)),

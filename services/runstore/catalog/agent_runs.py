@@ -240,6 +240,12 @@ class AgentRunCatalog:
                 found.setdefault(row.thread_id, []).append(row.run_id)
         return found
 
+    async def was_begun(self, tenant_id: str, thread_id: str) -> bool:
+        """Whether a worker has begun a run of the thread, so that there may be checkpoints."""
+        query = select(_runs.run_id).where(_of(tenant_id, thread_id), _runs.attempt > 0).limit(1)
+        async with self._database.read() as connection:
+            return (await connection.execute(query)).one_or_none() is not None
+
     async def still_in_flight(self, run_ids: Sequence[str]) -> set[str]:
         """Those of the runs, of all tenants, that are in flight; at most 1,000."""
         query = select(_runs.run_id).where(_runs.run_id.in_(run_ids), IS_IN_FLIGHT)

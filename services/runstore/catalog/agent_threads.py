@@ -103,6 +103,22 @@ class AgentThreadCatalog:
                 raise thread_not_found(thread_id)
             await settle_thread(connection, thread, self._clock.now_us(), snapshot=snapshot)
 
+    async def copy(self, source: AgentThread, thread_id: str) -> AgentThread:
+        """Stores an idle thread that holds what `source` does; the caller has copied its checkpoints."""
+        now_us = self._clock.now_us()
+        made = dataclasses.replace(
+            source,
+            thread_id=thread_id,
+            status=AgentThreadStatus.IDLE,
+            error=None,
+            is_temporary=False,
+            created_at_us=now_us,
+            updated_at_us=now_us,
+        )
+        async with self._database.write() as connection:
+            await insert_thread(connection, made)
+        return made
+
     async def delete(self, tenant_id: str, thread_id: str) -> None:
         """Removes the thread and its runs, after the caller has removed its checkpoints. Raises NOT_FOUND."""
         async with self._database.write() as connection:

@@ -44,7 +44,7 @@ class ConnectedWorker:
     """What it holds, by run."""
     is_draining: bool = False
     is_gone: bool = False
-    _outbox: "asyncio.Queue[ToWorker | None]" = field(default_factory=asyncio.Queue)
+    _outbox: "asyncio.Queue[ToWorker | BaseException | None]" = field(default_factory=asyncio.Queue)
 
     @property
     def free_slots(self) -> int:
@@ -59,14 +59,17 @@ class ConnectedWorker:
         """Puts a message on the stream; never blocks, for slots and questions are bounded."""
         self._outbox.put_nowait(message)
 
-    def close(self) -> None:
-        """Ends the stream after what was sent."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Ends the stream after what was sent, with `error` when there is one."""
         self.is_gone = True
-        self._outbox.put_nowait(None)
+        self._outbox.put_nowait(error)
 
     async def next_message(self) -> ToWorker | None:
-        """The next message for the stream; None when it is to end."""
-        return await self._outbox.get()
+        """The next message for the stream; None when it is to end. Raises the error that ends it."""
+        message = await self._outbox.get()
+        if isinstance(message, BaseException):
+            raise message
+        return message
 
 
 class Workers:

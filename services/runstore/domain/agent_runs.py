@@ -3,6 +3,7 @@
 JSON is kept as bytes, ids are canonical UUID text, times microseconds since the epoch.
 """
 
+import uuid
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -99,6 +100,15 @@ class AgentRun:
     """What `wait` answers; None until the run has ended."""
     started_at_us: int | None = None
     ended_at_us: int | None = None
+
+    @property
+    def trace_id(self) -> str:
+        """Root of the last attempt's trace: the run's id, or one of its own after the first; "" for none."""
+        if not self.is_traced or not self.attempt:
+            return ""
+        if self.attempt == 1:
+            return self.run_id
+        return str(uuid.uuid5(uuid.UUID(self.run_id), str(self.attempt)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

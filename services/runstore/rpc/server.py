@@ -7,8 +7,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 
-from runstore.rpc import catalog_services
+from runstore.rpc import agent_services, catalog_services
 from runstore.rpc.admin import AdminServicer
+from runstore.rpc.agent_services import AgentServicers
 from runstore.rpc.blobs import BlobServicer
 from runstore.rpc.catalog_services import CatalogServicers
 from runstore.rpc.comparative_experiments import ComparativeExperimentServicer
@@ -58,6 +59,7 @@ SERVICES = (
     "runstore.v1.RunDeletionService",
     "runstore.v1.ProjectService",
     *catalog_services.NAMES,
+    *agent_services.NAMES,
     "runstore.v1.DatasetService",
     "runstore.v1.ExampleService",
     "runstore.v1.ExampleSearchService",
@@ -92,6 +94,7 @@ class StoreServer:
         shared_datasets: SharedDatasetServicer,
         comparative_experiments: ComparativeExperimentServicer,
         catalog: CatalogServicers,
+        agents: AgentServicers,
         admin: AdminServicer,
         blobs: BlobServicer,
         interceptor: CallInterceptor,
@@ -132,6 +135,7 @@ class StoreServer:
         )
         example_service_pb2_grpc.add_ExampleServiceServicer_to_server(examples, self._server)
         catalog.register(self._server)
+        agents.register(self._server)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(blobs, self._server)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs know only the threaded one

@@ -187,6 +187,9 @@ class Settings(BaseSettings):
         description="postgresql://user:password@host/database of the graphs' checkpoints; "
         "empty for SQLite in data_dir.",
     )
+    agent_run_timeout_s: float = Field(
+        86_400.0, gt=0, le=366 * 86_400, description="Time that one attempt of a run of a graph may take."
+    )
     agent_tracing: bool = Field(default=True, description="Whether runs of graphs are traced into the store.")
     agent_api_key: str = Field(
         "", repr=False, description="Key with which a worker calls the store; its tenant's runs are run."

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -34,6 +35,7 @@ from runstore.query.shared_runs import SharedRuns
 from runstore.rpc.admin import AdminServicer
 from runstore.rpc.agent_items import AgentItemServicer
 from runstore.rpc.agent_registry import AgentRegistryServicer
+from runstore.rpc.agent_services import AgentServicers
 from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.authentication import Authenticator, KeyAuthentication, NoAuthentication
 from runstore.rpc.blobs import BlobServicer
@@ -60,6 +62,7 @@ from runstore.rpc.shares import SharedRunServicer, ShareServicer
 from runstore.rpc.tenants import TenantServicer
 from runstore.rpc.thread_query import ThreadQueryServicer
 from runstore.rpc.trace_query import TraceQueryServicer
+from runstore.runtime.agent_dispatch import Agents
 from runstore.runtime.clock import Clock, SystemClock
 from runstore.runtime.flusher_process import FlusherProcess
 from runstore.runtime.metrics import StoreMetrics, listening
@@ -124,19 +127,18 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
         )
         blobs = open_blob_store(settings.blob_location, endpoint=settings.blob_endpoint)
         unused = UnusedBlobs(blobs, AllRows(store, catalog.datasets), visibility, clock)
-        server = await _server(
-            settings, clock, catalog, store, log, visibility, blobs, unused, metrics, status
-        )
+        agents = Agents(catalog, clock, run_timeout_s=settings.agent_run_timeout_s)
+        serve = partial(_server, agents=agents.servicers)
+        server = await serve(settings, clock, catalog, store, log, visibility, blobs, unused, metrics, status)
         await server.start(_addresses(settings))
-        observing = asyncio.create_task(observer.run())
         spare_the_collector()
-        sweeping = asyncio.create_task(unused.run())
-        purging = asyncio.create_task(purge.run())
+        beside = (observer.run(), unused.run(), purge.run(), agents.dispatcher.run())
+        tasks = [asyncio.create_task(each) for each in beside]
         ready()
         await stop.wait()
-        sweeping.cancel()
-        purging.cancel()
-        observing.cancel()
+        for task in tasks:
+            task.cancel()
+        agents.dispatcher.stop()
         await server.stop(settings.drain_timeout_s / 2)
         await log.stop()
         if not await flusher.drain(settings.drain_timeout_s / 2):
@@ -161,6 +163,8 @@ async def _server(
     unused: UnusedBlobs,
     metrics: StoreMetrics,
     status: Status,
+    *,
+    agents: AgentServicers,
 ) -> StoreServer:
     sequence = Sequence(clock, log.last_sequence)
     ingest = IngestRuns(catalog.projects, sequence, log, visibility, metrics.ingest)
@@ -203,6 +207,7 @@ async def _server(
         deletion=RunDeletionServicer(DeleteRuns(ingest, visibility, store.deletions)),
         projects=ProjectServicer(catalog.projects, deletion, clock),
         catalog=_catalog_servicers(catalog, runs, page_tokens, messages, feedback, deletion, clock),
+        agents=agents,
         admin=AdminServicer(dead_letters, status, metrics.exposition),
         blobs=BlobServicer(uploads, blobs, store, read_tokens),
         interceptor=CallInterceptor(authenticator, metrics.calls),
