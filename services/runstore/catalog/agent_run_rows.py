@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runstore.catalog.agent_tables import IS_IN_FLIGHT, agent_results, agent_runs
 from runstore.domain.agent_runs import (
+    CANCEL_ERRORS,
     AgentRun,
     AgentRunError,
     AgentRunStatus,
@@ -108,7 +109,7 @@ async def end_run(
 
 def cancel_error(action: CancelAction, reason: str) -> AgentRunError:
     """What a cancelled run leaves as its thread's error."""
-    return AgentRunError("UserInterrupt" if action is CancelAction.INTERRUPT else "UserRollback", reason)
+    return AgentRunError(CANCEL_ERRORS[action], reason)
 
 
 def select_runs() -> Select[Any]:

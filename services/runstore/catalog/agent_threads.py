@@ -17,6 +17,7 @@ from runstore.catalog.database import Conflict, Database
 from runstore.catalog.projects import contains
 from runstore.catalog.texts import json_object
 from runstore.domain.agent_runs import (
+    CANCEL_ERRORS,
     AgentRun,
     AgentRunError,
     AgentThread,
@@ -222,7 +223,7 @@ async def settle_thread(
     has_next = thread.has_next if snapshot is None else snapshot.has_next
     if await _is_busy(connection, thread.thread_id):
         status = AgentThreadStatus.BUSY
-    elif is_failed:
+    elif is_failed or (keeps_error and _has_failed(thread)):
         status = AgentThreadStatus.ERROR
     elif has_next:
         status = AgentThreadStatus.INTERRUPTED
@@ -243,6 +244,11 @@ async def settle_thread(
         await connection.execute(delete(agent_threads).where(_is(thread.thread_id)))
     else:
         await connection.execute(update(agent_threads).where(_is(thread.thread_id)).values(changes))
+
+
+def _has_failed(thread: AgentThread) -> bool:
+    """Whether the last run of an idle thread failed, and was not cancelled."""
+    return thread.error is not None and thread.error.error not in CANCEL_ERRORS.values()
 
 
 async def occupy_thread(

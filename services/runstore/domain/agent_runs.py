@@ -55,6 +55,10 @@ class CancelAction(StrEnum):
     """It goes, with its checkpoints."""
 
 
+CANCEL_ERRORS: Final = {CancelAction.INTERRUPT: "UserInterrupt", CancelAction.ROLLBACK: "UserRollback"}
+"""What a cancelled run leaves as its thread's error."""
+
+
 @dataclass(frozen=True, slots=True)
 class AgentRunError:
     """Why a run did not succeed, fit for the caller's eyes."""
