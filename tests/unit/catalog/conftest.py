@@ -1,6 +1,7 @@
 """Real catalogs, in SQLite and in PostgreSQL, on a clock that tests move."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest_asyncio
 from tests.postgres import Postgres
 
 from runstore.catalog import Catalog, open_catalog, tables
+from runstore.catalog.database import open_database
+from runstore.catalog.migrations import migrate
 
 
 class ManualClock:
@@ -58,10 +61,33 @@ def postgresql_url(postgres: Postgres, migrated_url: str) -> str:
     return migrated_url
 
 
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file without rows, to be copied: its migrations take longer than most tests."""
+    path = tmp_path_factory.mktemp("catalog") / "catalog.sqlite"
+
+    async def open_and_close() -> None:
+        async with open_database(f"sqlite:///{path}") as database:
+            await migrate(database)
+
+    asyncio.run(open_and_close())
+    return path
+
+
+@pytest.fixture
+def copied_url(sqlite_url: str, migrated_file: Path) -> str:
+    """Of an SQLite file without rows."""
+    path = Path(sqlite_url.removeprefix("sqlite:///"))
+    path.parent.mkdir()
+    shutil.copy(migrated_file, path)
+    return sqlite_url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest) -> str:
     """Of a catalog of either kind in which nothing is stored yet."""
-    chosen: str = request.getfixturevalue(f"{request.param}_url")
+    fixture = "copied_url" if request.param == "sqlite" else "postgresql_url"
+    chosen: str = request.getfixturevalue(fixture)
     return chosen
 
 
