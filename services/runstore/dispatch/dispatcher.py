@@ -49,6 +49,7 @@ class Dispatcher:
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
         self._is_stopping = False
+        self._shortening: set[asyncio.Task[None]] = set()
 
     # -- the task ----------------------------------------------------------------------------------
 
@@ -146,15 +147,19 @@ class Dispatcher:
         self.wake(worker.tenant_id)
         return connected
 
-    async def disconnect(self, connected: ConnectedWorker) -> None:
+    def disconnect(self, connected: ConnectedWorker) -> None:
         """A worker's stream has ended. Its claims hold for some seconds, in which it may come again."""
         self._questions.gone(connected)
         if not self._workers.remove(connected) or self._is_stopping or not connected.claims:
             return
-        try:
-            await self._claims.shorten(connected.worker.worker_id)
-        except RunstoreError as error:  # The leases end by themselves, later.
-            logger.warning("leases_not_shortened", reason=error.reason.name)
+        # A task of its own: gRPC cancels the call of a worker that has died until it ends.
+        shortening = asyncio.create_task(self._shorten(connected.worker.worker_id))
+        self._shortening.add(shortening)
+        shortening.add_done_callback(self._shortening.discard)
+
+    async def _shorten(self, worker_id: str) -> None:
+        with _logged_failures():  # At worst, the leases end by themselves, later.
+            await self._claims.shorten(worker_id)
 
     def drain(self, connected: ConnectedWorker) -> None:
         """A worker wants no more runs."""

@@ -87,7 +87,7 @@ class AgentWorkerServicer(agent_worker_service_pb2_grpc.AgentWorkerServiceServic
                 yield _response(message)
         finally:
             reading.cancel()
-            await self._dispatcher.disconnect(connected)
+            self._dispatcher.disconnect(connected)
 
     def _welcome(self) -> pb.WorkResponse:
         welcome = pb.WorkerWelcome(default_project_name=DEFAULT_PROJECT_NAME)
