@@ -12,6 +12,8 @@ from langsmith.utils import LangSmithError
 
 from .servers import Server
 
+UNKNOWN = uuid.UUID(int=7, version=4)
+
 
 @pytest.fixture
 def agent_id() -> str:
@@ -142,7 +144,7 @@ def test_deletion_between_pages_loses_no_agent(client: Client, agent_id: str) ->
         ("GET", "/../sessions/resolutions?kind=AGENT&id=A&environment=LOCAL", None, 422, "id"),
         ("GET", "/../sessions/resolutions?kind=EXPERIMENT&id=x", None, 422, "id"),
         ("GET", "/../sessions/resolutions?kind=x", None, 422, "kind"),
-        ("POST", "/../runs", {"id": str(uuid.uuid4()), "name": "r", "run_type": "tool",
+        ("POST", "/../runs", {"id": str(UNKNOWN), "name": "r", "run_type": "tool",
                               "address": "lrn:agents/a/environments/moon"}, 422, "address"),
     ],
 )  # fmt: skip
@@ -192,14 +194,14 @@ CODE = {"type": "code", "name": "n", "code_evaluator": {"code": "pass"}}
         ("POST", "", {**CODE, "llm_evaluator": {"prompt_repo_handle": "p"}}, 422, "only one"),
         ("POST", "", {**CODE, "code_evaluator": {"code": "x" * (1024 * 1024)}}, 422, "definition"),
         ("PATCH", "/{evaluator}", {"llm_evaluator": {"prompt_repo_handle": "p"}}, 422, "definition"),
-        ("PATCH", f"/{uuid.uuid4()}", {"name": "n"}, 404, "id"),
+        ("PATCH", f"/{UNKNOWN}", {"name": "n"}, 404, "id"),
         ("GET", "/x", None, 422, "evaluator_id"),
         ("GET", "?limit=0", None, 422, "limit"),
         ("GET", "?sort_by=color", None, 422, "sort_by"),
         ("GET", "/spend?group_by=evaluator", None, 422, "period_start"),
         ("GET", "/spend?period_start=2026-01-05", None, 422, "exactly one"),
         ("DELETE", "", None, 422, "evaluator_ids"),
-        ("DELETE", f"/{uuid.uuid4()}", None, 404, "id"),
+        ("DELETE", f"/{UNKNOWN}", None, 404, "id"),
     ],
 )  # fmt: skip
 def test_bad_evaluators_are_refused_and_named(
@@ -227,8 +229,13 @@ def test_evaluators_keep_what_a_change_leaves_out(server: Server) -> None:
         "variable_mapping": None,
     }  # fmt: skip
     assert (read["code_evaluator"], read["name"]) == (None, body["name"])
-    for query, count in (({"type": "llm"}, 1), ({"type": "code"}, 0), ({"feedback_key": "k"}, 0)):
-        found = httpx.get(url, params={"name_contains": body["name"], **query}).json()
+    asked: list[tuple[dict[str, str], int]] = [
+        ({"type": "llm"}, 1),
+        ({"type": "code"}, 0),
+        ({"feedback_key": "k"}, 0),
+    ]
+    for query, count in asked:
+        found = httpx.get(url, params={"name_contains": str(body["name"]), **query}).json()
         assert (len(found["evaluators"]), found["total"]) == (count, count)
 
 

@@ -18,6 +18,8 @@ def run_pytest(server: Server, suite: str, folder: Path) -> str:
         LANGSMITH_ENDPOINT=server.url, LANGSMITH_API_KEY="any", LANGSMITH_TRACING="true",
         LANGSMITH_TEST_SUITE=suite,
     )  # fmt: skip
+    for name in [name for name in environment if name.startswith("PYTEST_")]:
+        del environment[name]  # The plugin names experiments after the workers of this pytest otherwise.
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "--noconftest", "-o", "asyncio_mode=auto"),

@@ -342,6 +342,9 @@ class ExampleChange(_message.Message):
     ATTACHMENTS_OPERATIONS_FIELD_NUMBER: _builtins.int
     UPLOADED_FIELD_NUMBER: _builtins.int
     UPSERT_FIELD_NUMBER: _builtins.int
+    USE_SOURCE_IO_FIELD_NUMBER: _builtins.int
+    USE_SOURCE_FILES_FIELD_NUMBER: _builtins.int
+    SOURCE_FILES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id; for a create, made when empty."""
     create: _builtins.bool
@@ -356,6 +359,10 @@ class ExampleChange(_message.Message):
     """Run that it is made of."""
     upsert: _builtins.bool
     """Whether a create of an id that exists is an update."""
+    use_source_io: _builtins.bool
+    """Copy inputs and outputs of the run that it is made of, but for those that are given."""
+    use_source_files: _builtins.bool
+    """Copy the files of that run, but for those whose name is given: all of them,"""
     @_builtins.property
     def splits(self) -> Global___Splits:
         """Splits, which go before those in the metadata."""
@@ -376,6 +383,10 @@ class ExampleChange(_message.Message):
     def uploaded(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Upload tokens of `inputs` and `outputs` that were uploaded as `BLOB_KIND_PAYLOAD`."""
 
+    @_builtins.property
+    def source_files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """or these."""
+
     def __init__(
         self,
         *,
@@ -391,10 +402,13 @@ class ExampleChange(_message.Message):
         attachments_operations: Global___AttachmentsOperations | None = ...,
         uploaded: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         upsert: _builtins.bool = ...,
+        use_source_io: _builtins.bool = ...,
+        use_source_files: _builtins.bool = ...,
+        source_files: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_inputs", b"_inputs", "_metadata", b"_metadata", "_outputs", b"_outputs", "_source_run_id", b"_source_run_id", "attachments_operations", b"attachments_operations", "create_time", b"create_time", "inputs", b"inputs", "metadata", b"metadata", "outputs", b"outputs", "source_run_id", b"source_run_id", "splits", b"splits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_inputs", b"_inputs", "_metadata", b"_metadata", "_outputs", b"_outputs", "_source_run_id", b"_source_run_id", "attachments_operations", b"attachments_operations", "create", b"create", "create_time", b"create_time", "files", b"files", "id", b"id", "inputs", b"inputs", "metadata", b"metadata", "outputs", b"outputs", "source_run_id", b"source_run_id", "splits", b"splits", "uploaded", b"uploaded", "upsert", b"upsert"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_inputs", b"_inputs", "_metadata", b"_metadata", "_outputs", b"_outputs", "_source_run_id", b"_source_run_id", "attachments_operations", b"attachments_operations", "create", b"create", "create_time", b"create_time", "files", b"files", "id", b"id", "inputs", b"inputs", "metadata", b"metadata", "outputs", b"outputs", "source_files", b"source_files", "source_run_id", b"source_run_id", "splits", b"splits", "uploaded", b"uploaded", "upsert", b"upsert", "use_source_files", b"use_source_files", "use_source_io", b"use_source_io"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__inputs: _TypeAlias = _typing.Literal["inputs"]  # noqa: Y015
     _WhichOneofArgType__inputs: _TypeAlias = _typing.Literal["_inputs", b"_inputs"]  # noqa: Y015

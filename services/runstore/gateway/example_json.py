@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.domain.errors import invalid
 from runstore.domain.times import format_time
 from runstore.gateway.dataset_json import show_time
 from runstore.gateway.large_answers import hole
@@ -56,12 +56,6 @@ def read_examples(raw: bytes) -> list[ExampleJson]:
 
 def change_of(given: ExampleJson, *, create: bool, upsert: bool = False) -> pb.ExampleChange:
     """What an example's JSON asks for; a create without an id gets one. Raises INVALID_ARGUMENT."""
-    if given.use_source_run_io or given.use_source_run_attachments:
-        raise RunstoreError(
-            ErrorReason.UNIMPLEMENTED,
-            "contents of runs are not copied by this version: send inputs and outputs",
-            field="use_source_run_io",
-        )
     if given.id is None and not create:
         raise invalid("id", "missing")
     change = pb.ExampleChange(
@@ -76,6 +70,11 @@ def change_of(given: ExampleJson, *, create: bool, upsert: bool = False) -> pb.E
     if given.split is not None:
         names = [given.split] if isinstance(given.split, str) else given.split
         change.splits.CopyFrom(pb.Splits(names=names))
+    change.use_source_io = bool(given.use_source_run_io)
+    if isinstance(given.use_source_run_attachments, list):
+        change.source_files.extend(given.use_source_run_attachments)
+    else:
+        change.use_source_files = bool(given.use_source_run_attachments)
     if given.source_run_id is not None:
         change.source_run_id = canonical_uuid("source_run_id", given.source_run_id)
     if given.created_at is not None:

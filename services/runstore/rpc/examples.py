@@ -29,6 +29,7 @@ from runstore.rpc.authentication import current_principal
 from runstore.rpc.dataset_messages import example_message, version_name
 from runstore.rpc.datasets import page
 from runstore.rpc.mapping import ids, optional_time_us, set_time
+from runstore.rpc.source_runs import SourceRuns
 from runstore.v1 import example_service_pb2 as pb
 from runstore.v1 import example_service_pb2_grpc
 
@@ -51,11 +52,13 @@ class ExampleServicer(example_service_pb2_grpc.ExampleServiceServicer):
         datasets: DatasetCatalog,
         examples: ExampleCatalog,
         contents: ExampleContents,
+        sources: SourceRuns,
         read_tokens: ReadTokens,
     ) -> None:
         self._datasets = datasets
         self._examples = examples
         self._contents = contents
+        self._sources = sources
         self._read_tokens = read_tokens
 
     async def WriteExamples(
@@ -63,6 +66,8 @@ class ExampleServicer(example_service_pb2_grpc.ExampleServiceServicer):
     ) -> pb.WriteExamplesResponse:
         tenant_id = current_principal.get().tenant_id
         dataset = await self._datasets.get(tenant_id, uuid_text("dataset_id", request.dataset_id))
+        for given in request.changes:
+            await self._sources.fill(tenant_id, given)
         changes = [await self._change(given, dataset) for given in request.changes]
         # After everything is checked: a refused request leaves nothing behind.
         await self._offload(tenant_id, request.changes, changes)

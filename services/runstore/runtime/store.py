@@ -59,6 +59,7 @@ from runstore.rpc.run_query import RunQueryServicer
 from runstore.rpc.run_stats import RunStatsServicer
 from runstore.rpc.server import StoreServer
 from runstore.rpc.shares import SharedRunServicer, ShareServicer
+from runstore.rpc.source_runs import SourceRuns
 from runstore.rpc.tenants import TenantServicer
 from runstore.rpc.thread_query import ThreadQueryServicer
 from runstore.rpc.trace_query import TraceQueryServicer
@@ -191,7 +192,8 @@ async def _server(
     messages = RunMessages(read_tokens, catalog.shares, catalog.example_sources)
     feedback = IngestFeedback(catalog.projects, ingest, store.feedback, visibility, clock)
     contents = ExampleContents(blobs, unused, uploads)
-    examples = ExampleServicer(catalog.datasets, catalog.examples, contents, read_tokens)
+    sources = SourceRuns(runs, store, blobs, uploads)
+    examples = ExampleServicer(catalog.datasets, catalog.examples, contents, sources, read_tokens)
     deletion = DeleteProject(catalog.projects, store, visibility, unused)
     return StoreServer(
         ingest=RunIngestServicer(ingest, visibility, uploads, metrics.ingest),
