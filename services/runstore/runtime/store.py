@@ -183,11 +183,6 @@ async def _server(
         clock,
         UploadLimits(settings.max_payload_bytes, settings.max_attachment_bytes),
     )
-    authenticator: Authenticator = (
-        KeyAuthentication(catalog.keys, await catalog.operator_key())
-        if settings.auth is AuthMode.KEYS
-        else NoAuthentication()
-    )
     dead_letters = DeadLetters(store.dead_letters, store, ingest, visibility)
     messages = RunMessages(read_tokens, catalog.shares, catalog.example_sources)
     feedback = IngestFeedback(catalog.projects, ingest, store.feedback, visibility, clock)
@@ -212,7 +207,7 @@ async def _server(
         agents=agents,
         admin=AdminServicer(dead_letters, status, metrics.exposition),
         blobs=BlobServicer(uploads, blobs, store, read_tokens),
-        interceptor=CallInterceptor(authenticator, metrics.calls),
+        interceptor=CallInterceptor(await _authenticator(settings, catalog), metrics.calls),
         datasets=DatasetServicer(
             catalog.datasets, catalog.dataset_versions, catalog.examples, contents, clock
         ),
@@ -224,6 +219,12 @@ async def _server(
         ),
         comparative_experiments=ComparativeExperimentServicer(catalog.comparative_experiments, clock),
     )
+
+
+async def _authenticator(settings: Settings, catalog: Catalog) -> Authenticator:
+    if settings.auth is AuthMode.KEYS:
+        return KeyAuthentication(catalog.keys, await catalog.operator_key())
+    return NoAuthentication()
 
 
 def _chat_model(settings: Settings) -> OpenAIChat | None:
