@@ -30,6 +30,13 @@ _POLL_S: Final = 0.02
 # Of the time for draining, what is kept for telling the store.
 _LAST_WORDS_S: Final = 3.0
 
+# Of no use to try again: a person has to change something.
+_HOPELESS: Final = (
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+)
+
 _STOPS = {runs.CANCEL_ACTION_ROLLBACK: Stop.ROLLBACK}
 
 Metadata = tuple[tuple[str, str], ...]
@@ -69,6 +76,7 @@ class Worker:
         self._executions: dict[str, Execution] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
+        self._is_welcome = False
         heartbeat = worker_grpc.AgentWorkerServiceStub(store.blocking_channel)
         self._claims = Claims(
             self._id,
@@ -120,14 +128,17 @@ class Worker:
     async def _serve(self) -> None:
         pause_s = _FIRST_PAUSE_S
         while True:
+            self._is_welcome = False
             try:
                 await self._converse()
-                pause_s = _FIRST_PAUSE_S
             except grpc.aio.AioRpcError as error:
-                if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT):
+                if error.code() in _HOPELESS:
                     raise
-                _log.info("store is away", code=error.code().name, details=error.details())
+                if self._is_welcome or pause_s == _FIRST_PAUSE_S:
+                    _log.info("store is away", code=error.code().name)
             self._claims.suspend()
+            if self._is_welcome:
+                pause_s = _FIRST_PAUSE_S
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -187,6 +198,7 @@ class Worker:
                 _log.warning("the store says what this version does not know")
 
     def _welcomed(self, welcome: pb.WorkerWelcome) -> None:
+        self._is_welcome = True
         self._claims.set_lease(welcome.lease.ToNanoseconds() / 1e9)
         self._around = replace(self._around, run_timeout_s=welcome.run_timeout.ToNanoseconds() / 1e9)
         if welcome.default_project_name:

@@ -12,6 +12,7 @@ from runstore.agents.execute import Surroundings
 from runstore.agents.failures import BadManifest
 from runstore.agents.graph_loop import GraphLoop
 from runstore.agents.graphs import RegisteredGraph, load_graphs
+from runstore.agents.item_store import ItemStore
 from runstore.agents.manifest import read_manifest
 from runstore.agents.trace_writer import TraceWriter
 from runstore.agents.tracing import Tracing
@@ -62,19 +63,20 @@ async def run_agents(
     """Runs graphs for the store until `stop`, then pauses or gives back what runs.
 
     `ready` is called once the store has welcomed the worker; the store may be away, then and later.
-    Raises CannotStart when the checkpoints cannot be opened.
+    Raises CannotStart when the checkpoints cannot be opened, or the store refuses the worker.
     """
     metadata = (("x-api-key", settings.agent_api_key),) if settings.agent_api_key else ()
     graph_loop = GraphLoop(node_threads=settings.agent_slots * _THREADS_PER_SLOT)
     with grpc.insecure_channel(settings.store_target, _CHANNEL_OPTIONS) as blocking_channel:
         writer = _trace_writer(settings, blocking_channel, metadata)
+        items = ItemStore(blocking_channel, metadata)
         try:
             async with (
                 _Checkpoints(settings, graph_loop) as checkpoints,
                 grpc.aio.insecure_channel(settings.store_target, _CHANNEL_OPTIONS) as channel,
             ):
                 around = Surroundings(
-                    checkpoints, None, Tracing(writer.put if writer else None), _DEFAULT_RUN_TIMEOUT_S
+                    checkpoints, items, Tracing(writer.put if writer else None), _DEFAULT_RUN_TIMEOUT_S
                 )
                 store = Store(channel, blocking_channel, metadata)
                 worker = Worker(store, graphs, graph_loop, around, slots=settings.agent_slots)
@@ -82,9 +84,14 @@ async def run_agents(
                 try:
                     drain_s = max(settings.drain_timeout_s - _TRACES_S, 1.0)
                     await worker.run(stop, drain_timeout_s=drain_s)
+                except grpc.aio.AioRpcError as error:
+                    raise CannotStart(
+                        f"the store refuses this worker: {error.details()} (RUNSTORE_AGENT_API_KEY)"
+                    ) from error
                 finally:
                     announcing.cancel()
         finally:
+            items.close()
             if writer is not None:
                 await asyncio.to_thread(writer.close, _TRACES_S)
             graph_loop.close(_CLOSE_S)
