@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.postgres import Postgres
 
 from runstore.agents.attempts import Attempt, Ended, Event
 from runstore.agents.checkpoints import Checkpoints, open_checkpoints
@@ -77,9 +78,22 @@ def graphs() -> dict[str, RegisteredGraph]:
 
 
 @pytest.fixture
-def checkpoint_location(tmp_path: Path) -> str:
+def sqlite_location(tmp_path: Path) -> str:
+    """Of a file that is not there yet."""
+    return f"sqlite:///{tmp_path / 'data' / 'checkpoints.sqlite'}"
+
+
+@pytest.fixture
+def postgresql_location(postgres: Postgres) -> str:
     """Of an empty database."""
-    return f"sqlite:///{tmp_path / 'checkpoints.sqlite'}"
+    return postgres.create_database()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def checkpoint_location(request: pytest.FixtureRequest) -> str:
+    """Of an empty database of either kind."""
+    location: str = request.getfixturevalue(f"{request.param}_location")
+    return location
 
 
 @pytest.fixture

@@ -16,6 +16,13 @@ from runstore.v1 import thread_service_pb2 as threads
 from .conftest import Bench
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def checkpoint_location(request: pytest.FixtureRequest) -> str:
+    """Of either kind, always: questions are what most of their SQL is for."""
+    location: str = request.getfixturevalue(f"{request.param}_location")
+    return location
+
+
 async def answer(bench: Bench, graph_id: str = "", **question: Any) -> pb.WorkerAnswer:
     """The worker's answer to one question."""
     questions = Questions(bench.graphs, bench.checkpoints, None)
