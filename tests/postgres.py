@@ -55,6 +55,10 @@ class Postgres:
         """Empties tables of the database; much faster than making another one."""
         self._psql(urlsplit(url).path[1:], f"TRUNCATE {', '.join(tables)}")
 
+    def vacuum(self, url: str) -> None:
+        """What PostgreSQL does by itself within minutes of a load: notes what is where, for its planner."""
+        self._psql(urlsplit(url).path[1:], "VACUUM (ANALYZE)")
+
     def _psql(self, database: str, statement: str) -> None:
         command = [str(self._programs / "psql"), "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1"]
         command += [f"--host={self._folder}", "--username=postgres", f"--dbname={database}"]

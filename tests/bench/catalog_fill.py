@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import hashlib
 import json
 import random
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Table, insert, text
+from sqlalchemy import Table, insert
 
 from runstore.catalog import dataset_tables, open_catalog, tables
 from runstore.catalog.database import Database, open_database
@@ -75,11 +76,11 @@ async def _fill(url: str, rows: int, seed: int) -> Filled:
         versions = sorted({row["from_us"] for row in examples})
         version_rows = ({"dataset_id": dataset_id, "as_of_us": at_us} for at_us in versions)
         await _insert(database, dataset_tables.dataset_versions, version_rows)
+        await _insert(database, dataset_tables.split_combinations, _combinations(dataset_id))
         async with database.write() as connection:
             changed = {"version_us": versions[-1], "example_count": rows}
             own = dataset_tables.datasets.c.id == dataset_id
             await connection.execute(dataset_tables.datasets.update().where(own).values(changed))
-            await connection.execute(text("ANALYZE"))
     times = [time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_us // 1_000_000)) for at_us in versions]
     return Filled(dataset_id, [row["id"] for row in examples], names, [f"{at}.000001Z" for at in times])
 
@@ -148,3 +149,10 @@ def _examples(dataset_id: str, rows: int, began_us: int, chance: random.Random) 
             "inputs": json.dumps({"question": question}).encode(),
             "outputs": json.dumps({"answer": question[::-1]}).encode(),
         }  # fmt: skip
+
+
+def _combinations(dataset_id: str) -> Iterator[dict[str, Any]]:
+    for split in _SPLITS:
+        splits = json.dumps([split])
+        digest = hashlib.sha256(splits.encode()).digest()
+        yield {"dataset_id": dataset_id, "digest": digest, "splits": splits}

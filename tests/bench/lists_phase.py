@@ -2,8 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -15,7 +13,6 @@ from tests.bench.report import Figure, Report
 from tests.bench.server import Server, serving
 from tests.postgres import running_postgres
 
-_P50_MS = 30.0
 _WARM_UP_CALLS = 5
 _PAGE = 100
 
@@ -29,29 +26,26 @@ class _List:
     expected: int
     key: str | None = None
     """Where in the answer the list is; None when it is the answer."""
+    p50_ms: float | None = 30.0
+    """Budget for the median; None for what looks through all texts."""
 
 
 def measure_lists(plan: Plan, work_dir: Path, report: Report) -> None:
     """The same questions of a catalog in SQLite and of one in PostgreSQL."""
-    for name, catalog in (("SQLite", _in_sqlite), ("PostgreSQL", _in_postgresql)):
-        print(f"\nFilling a catalog in {name} with {plan.catalog_rows:,} of each", flush=True)
-        data_dir = work_dir / f"lists-{name}"
-        data_dir.mkdir(parents=True)
-        with catalog(data_dir) as url:
-            filled = fill(url, plan.catalog_rows, plan.seed)
-            with serving(data_dir, RUNSTORE_CATALOG_URL=url) as server:
-                _ask(server, name, _lists(filled, plan.catalog_rows), plan, report)
-
-
-@contextmanager
-def _in_sqlite(data_dir: Path) -> Iterator[str]:
-    yield f"sqlite:///{data_dir / 'catalog.sqlite'}"
-
-
-@contextmanager
-def _in_postgresql(_data_dir: Path) -> Iterator[str]:
+    folders = [work_dir / f"lists-{name}" for name in ("sqlite", "postgresql")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    print(f"\nFilling catalogs with {plan.catalog_rows:,} of each", flush=True)
+    url = f"sqlite:///{folders[0] / 'catalog.sqlite'}"
+    filled = fill(url, plan.catalog_rows, plan.seed)
+    with serving(folders[0], RUNSTORE_CATALOG_URL=url) as server:
+        _ask(server, "SQLite", _lists(filled, plan.catalog_rows), plan, report)
     with running_postgres() as postgres:
-        yield postgres.create_database()
+        url = postgres.create_database()
+        filled = fill(url, plan.catalog_rows, plan.seed)
+        postgres.vacuum(url)
+        with serving(folders[1], RUNSTORE_CATALOG_URL=url) as server:
+            _ask(server, "PostgreSQL", _lists(filled, plan.catalog_rows), plan, report)
 
 
 def _lists(filled: Filled, rows: int) -> list[_List]:
@@ -81,7 +75,7 @@ def _lists(filled: Filled, rows: int) -> list[_List]:
         _List("prompts, last page", [f"{prompts}&{last}"], _PAGE, "repos"),
         _List("prompts, public", [f"{prompts}&is_public=true&is_archived=false"], _PAGE, "repos"),
         _List("prompts, most liked", [f"{prompts}&sort_field=num_likes"], _PAGE, "repos"),
-        _List("prompts, by part of a text", [f"{prompts}&query={part}" for part in parts], 1, "repos"),
+        _List("prompts, by part of a text", [f"{prompts}&query={part}" for part in parts], 1, "repos", None),
     ]
 
 
@@ -102,4 +96,4 @@ def _ask(server: Server, catalog: str, lists: list[_List], plan: Plan, report: R
                 raise RuntimeError(f"{path}: {status}, not {each.expected} but {answer[:500]!r}")
         times = times[_WARM_UP_CALLS:]
         p50, note = percentile(times, 0.5), f"P99 {percentile(times, 0.99):.0f} ms"
-        report.add(Figure(section, f"{each.name}, P50", p50, "ms", at_most=_P50_MS, note=note))
+        report.add(Figure(section, f"{each.name}, P50", p50, "ms", at_most=each.p50_ms, note=note))

@@ -44,7 +44,7 @@ datasets = Table(
     Column("example_count", BigInteger, nullable=False),
     Column("version_us", BigInteger),
     Unique("tenant_id", "name"),
-    Index(None, "tenant_id", "created_at_us", "id"),
+    Index(None, "tenant_id", "created_at_us", "id", "name"),
 )
 
 dataset_versions = Table(
@@ -88,8 +88,18 @@ examples = Table(
         sqlite_where=text("source_run_id IS NOT NULL"),
         postgresql_where=text("source_run_id IS NOT NULL"),
     ),
-    Index(None, "dataset_id", "until_us", "from_us", "place"),
+    Index(None, "dataset_id", "until_us", "from_us", "place", "id"),
     Index(None, "dataset_id", "from_us", "place", "until_us"),
+)
+
+# Every `splits` that an example of a dataset has ever had: few, while examples are many.
+split_combinations = Table(
+    "split_combinations",
+    metadata,
+    Column("dataset_id", String(36), ForeignKey("datasets.id"), primary_key=True),
+    # SHA-256 of the text, which may be too long for an index.
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("splits", Text, nullable=False),
 )
 
 example_blobs = Table(

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runstore.catalog import dataset_tables as tables
 from runstore.catalog.database import Conflict, Database
+from runstore.catalog.keyed_pages import rows_of_page
 from runstore.catalog.projects import contains
 from runstore.catalog.tables import projects
 from runstore.catalog.text_search import has_part
@@ -25,6 +26,7 @@ _OWN_TABLES: Final = (
     tables.dataset_indexes,
     tables.comparative_experiments,
     tables.example_blobs,
+    tables.split_combinations,
     tables.examples,
     tables.dataset_tags,
     tables.dataset_versions,
@@ -142,7 +144,11 @@ class DatasetCatalog:
         limit = min(condition.limit, MAX_DATASET_PAGE)
         async with self._database.read() as connection:
             if condition.metadata is None:
-                return await _found(connection, query.offset(condition.offset).limit(limit))
+                everything = select(tables.datasets)
+                rows = await rows_of_page(
+                    connection, query, everything, _datasets.id, condition.offset, limit
+                )
+                return await _with_experiments(connection, tenant_id, rows)
             wanted = json_object("metadata", condition.metadata)
             page: list[Row[Any]] = []
             offset = condition.offset

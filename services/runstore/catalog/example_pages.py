@@ -3,32 +3,42 @@
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, Select, select
+from sqlalchemy import ColumnElement, Row, Select, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runstore.catalog import dataset_tables as tables
 from runstore.catalog.dataset_versions import visible
+from runstore.catalog.keyed_pages import rows_of_page
 from runstore.catalog.projects import contains
 from runstore.catalog.texts import json_object
 from runstore.domain.datasets import MAX_DATASET_PAGE
 from runstore.domain.examples import ExampleFilter, ExampleOrder
 
 _examples = tables.examples.c
+_combinations = tables.split_combinations.c
+# More of them than a statement should name are looked at row by row.
+_MAX_COMBINATIONS: Final = 1_000
 _SPLITS: Final = msgspec.json.Decoder(tuple[str, ...])
 _Match = Callable[[Row[Any]], bool]
 
 
 async def split_combinations(
-    connection: AsyncConnection, dataset_id: str, at_us: int | None
+    connection: AsyncConnection, dataset_id: str, *conditions: ColumnElement[bool]
 ) -> dict[str, tuple[str, ...]]:
-    """The sets of splits that examples of the version are in, by their text in the table: a few, always."""
-    query = select(_examples.splits).distinct()
-    query = query.where(_examples.dataset_id == dataset_id, visible(at_us))
+    """The sets of splits that examples of the dataset have ever been in, by their text in the table."""
+    query = select(_combinations.splits).where(_combinations.dataset_id == dataset_id, *conditions)
     return {text: _SPLITS.decode(text) for text in (await connection.execute(query)).scalars()}
+
+
+def in_use(dataset_id: str, at_us: int | None) -> ColumnElement[bool]:
+    """Whether an example of the version is in a set of splits."""
+    has_it = _examples.splits == _combinations.splits
+    return exists().where(_examples.dataset_id == dataset_id, has_it, visible(at_us))
 
 
 async def read_page(
@@ -36,22 +46,30 @@ async def read_page(
 ) -> list[Row[Any]]:
     """The page's rows in order; `at_us` is the version, None the latest.
 
+    That the dataset, if one is named, is the tenant's must be known before.
     Raises INVALID_ARGUMENT for metadata that is no JSON object.
     """
-    query = select(tables.examples).where(_examples.tenant_id == tenant_id, visible(at_us))
+    query = select(tables.examples).where(visible(at_us))
+    if condition.ids or condition.dataset_id is None:
+        query = query.where(_examples.tenant_id == tenant_id)
     if condition.dataset_id is not None:
         query = query.where(_examples.dataset_id == condition.dataset_id)
     if condition.ids:
         query = query.where(_examples.id.in_(condition.ids))
-    matches = _match(condition)
     if condition.splits and condition.dataset_id is not None:
-        combinations = await split_combinations(connection, condition.dataset_id, at_us)
+        combinations = await split_combinations(connection, condition.dataset_id)
         wanted = [text for text, names in combinations.items() if set(names) & set(condition.splits)]
-        query = query.where(_examples.splits.in_(wanted))
+        if len(wanted) <= _MAX_COMBINATIONS:
+            query = query.where(_examples.splits.in_(wanted))
+            condition = replace(condition, splits=())
+    matches = _match(condition)
     if condition.order is ExampleOrder.RANDOM:
         return await _random_page(connection, query, condition, matches)
     query = _ordered(query, condition)
     limit = min(condition.limit, MAX_DATASET_PAGE)
+    if matches is None and condition.dataset_id is not None:
+        shown = select(tables.examples).where(_examples.tenant_id == tenant_id, visible(at_us))
+        return await rows_of_page(connection, query, shown, _examples.id, condition.offset, limit)
     if matches is None:
         return list(await connection.execute(query.offset(condition.offset).limit(limit)))
     page: list[Row[Any]] = []
@@ -116,7 +134,7 @@ def _match(condition: ExampleFilter) -> _Match | None:
         # As JSON writes them between its quotes.
         texts = [msgspec.json.encode(text)[1:-1].decode().casefold() for text in condition.texts]
         tests.append(lambda row: _holds_texts(row, texts))
-    if condition.splits and condition.dataset_id is None:
+    if condition.splits:
         splits = set(condition.splits)
         tests.append(lambda row: not splits.isdisjoint(_SPLITS.decode(row.splits)))
     return (lambda row: all(test(row) for test in tests)) if tests else None

@@ -1,5 +1,6 @@
 """Writes the states of examples, each beginning in one version and ending where the next one begins."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from runstore.domain.examples import ExampleChange, ExampleFile, merged_metadata
 
 _examples = tables.examples.c
 _blobs = tables.example_blobs.c
+_combinations = tables.split_combinations.c
 _FILES: Final = msgspec.json.Decoder(tuple[ExampleFile, ...])
 # A statement may have 32,766 parameters in SQLite and 32,767 in PostgreSQL.
 _IDS_AT_ONCE: Final = 1_000
@@ -65,6 +67,7 @@ async def insert_states(
     await end_states(connection, dataset.tenant_id, list(old), version_us)
     if rows:
         await connection.execute(insert(tables.examples), rows)
+        await _note_splits(connection, dataset, {row["splits"] for row in rows})
     await _note_blobs(connection, dataset, changes)
     return len(rows) - len(old)
 
@@ -107,6 +110,20 @@ def _state(
         "inputs": change.inputs if old is None or change.inputs is not None else old.inputs,
         "outputs": change.outputs if old is None or change.outputs is not None else old.outputs,
     }
+
+
+async def _note_splits(connection: AsyncConnection, dataset: Row[Any], used: set[str]) -> None:
+    """The dataset is locked, so that nobody else notes the same."""
+    query = select(_combinations.digest).where(_combinations.dataset_id == dataset.id)
+    known = set((await connection.execute(query)).scalars())
+    digests = {hashlib.sha256(splits.encode()).digest(): splits for splits in used}
+    rows = [
+        {"dataset_id": dataset.id, "digest": digest, "splits": splits}
+        for digest, splits in digests.items()
+        if digest not in known
+    ]
+    if rows:
+        await connection.execute(insert(tables.split_combinations), rows)
 
 
 async def _note_blobs(

@@ -11,7 +11,7 @@ from runstore.catalog import dataset_tables as tables
 from runstore.catalog.database import Conflict, Database
 from runstore.catalog.dataset_versions import resolve, visible
 from runstore.catalog.datasets import lock_dataset, unused_blobs
-from runstore.catalog.example_pages import read_page, split_combinations
+from runstore.catalog.example_pages import in_use, read_page, split_combinations
 from runstore.catalog.example_sources import ExampleSources
 from runstore.catalog.example_states import batches, current_states, end_states, insert_states
 from runstore.domain.datasets import LATEST_TAG, VersionName
@@ -129,7 +129,7 @@ class ExampleCatalog:
         """The names of all splits, sorted. Raises NOT_FOUND for the dataset or the tag."""
         async with self._database.read() as connection:
             at_us = await resolve(connection, tenant_id, dataset_id, version)
-            combinations = await split_combinations(connection, dataset_id, at_us)
+            combinations = await split_combinations(connection, dataset_id, in_use(dataset_id, at_us))
         return sorted({name for names in combinations.values() for name in names})
 
     async def get(

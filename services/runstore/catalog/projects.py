@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from runstore.catalog import tables
 from runstore.catalog.database import Conflict, Database
 from runstore.catalog.expiring import ExpiringMap
+from runstore.catalog.keyed_pages import rows_of_page
 from runstore.catalog.text_search import has_part
 from runstore.catalog.texts import check_description, check_name, json_object
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
@@ -158,7 +159,9 @@ class ProjectCatalog:
                 return await _page_with_metadata(
                     connection, query, _metadata_test(condition), condition, limit
                 )
-            rows = await connection.execute(query.offset(condition.offset).limit(limit))
+            rows = await rows_of_page(
+                connection, query, select(tables.projects), _projects.id, condition.offset, limit
+            )
             return [_project(row) for row in rows]
 
     async def update(self, tenant_id: str, project_id: str, patch: ProjectPatch) -> Project:

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runstore.catalog import tables
 from runstore.catalog.database import Conflict, Database
+from runstore.catalog.keyed_pages import rows_of_page
 from runstore.catalog.tenant_handles import TenantHandles
 from runstore.catalog.text_search import has_part
 from runstore.catalog.texts import check_description, check_name
@@ -106,12 +107,15 @@ class PromptCatalog:
         where = _where(viewer, condition)
         order = _prompts[condition.order.value]
         ordering = (order.desc(), _prompts.id.desc()) if condition.descending else (order, _prompts.id)
-        page = _selected(viewer).where(where).order_by(*ordering).offset(condition.offset)
+        ordered = select(_prompts.id).where(where).order_by(*ordering)
+        limit = min(condition.limit, MAX_PROMPT_PAGE)
         async with self._database.read() as connection:
             total = (
                 await connection.execute(select(func.count()).select_from(tables.prompts).where(where))
             ).scalar_one()
-            rows = await connection.execute(page.limit(min(condition.limit, MAX_PROMPT_PAGE)))
+            rows = await rows_of_page(
+                connection, ordered, _selected(viewer), _prompts.id, condition.offset, limit
+            )
             return [_prompt(row) for row in rows], int(total)
 
     async def update(self, viewer: Viewer, owner: str, handle: str, patch: PromptPatch) -> Prompt:

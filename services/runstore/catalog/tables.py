@@ -19,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = "0010"
+SCHEMA_VERSION = "0011"
 """The newest migration; a database that says otherwise is migrated or, if newer, refused."""
 
 metadata = MetaData(
@@ -55,7 +55,8 @@ projects = Table(
     Column("created_at_us", BigInteger, nullable=False),
     Column("modified_at_us", BigInteger, nullable=False),
     UniqueConstraint("tenant_id", "name"),
-    Index(None, "tenant_id", "start_time_us", "id"),
+    # With the name, so that looking for a part of one reads no rows.
+    Index(None, "tenant_id", "start_time_us", "id", "name"),
     Index(None, "tenant_id", "reference_dataset_id"),
 )
 
@@ -165,6 +166,9 @@ prompts = Table(
     Column("updated_at_us", BigInteger, nullable=False),
     UniqueConstraint("tenant_id", "handle"),
     Index(None, "tenant_id", "kind", "updated_at_us", "id"),
+    Index(None, "tenant_id", "kind", "num_likes", "id"),
+    Index(None, "tenant_id", "kind", "num_downloads", "id"),
+    Index(None, "tenant_id", "kind", "num_views", "id"),
     # What counting a list looks at.
     Index(None, "tenant_id", "kind", "is_archived", "is_public"),
     Index(None, "kind", "is_public", "is_archived", "updated_at_us", "id"),
