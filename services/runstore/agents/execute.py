@@ -13,6 +13,7 @@ from langgraph.store.base import BaseStore
 
 from runstore.agents.attempts import Attempt, Ended, Event, Outcome, Snapshot, Stop
 from runstore.agents.checkpoints import Checkpoints, CheckpointsUnavailable
+from runstore.agents.continuing import Earlier
 from runstore.agents.events import Stream
 from runstore.agents.failures import Failure, LeaseLost, failure_of
 from runstore.agents.fenced_saver import FencedSaver
@@ -129,8 +130,10 @@ class Execution:
 
     async def _call(self) -> None:
         attempt = self._attempt
-        continues = await self._continues()
-        config = graph_config(attempt, continues=continues)
+        earlier = None
+        if self._saver is not None and attempt.number > 1:
+            earlier = await Earlier.find(self._saver, attempt.thread_id, attempt.run_id)
+        config = graph_config(attempt, continues=earlier is not None)
         asked = Use(config, "assistants.read", store=self._around.store)
         context = graph_context(await self._graph.context_schema(asked), attempt.kwargs.get("context"))
         use = Use(config, "threads.create_run", self._saver, self._around.store, context)
@@ -142,21 +145,15 @@ class Execution:
                 options[name] = nodes
         with self._around.tracing.of(attempt):
             async with self._graph.opened(use) as graph:
-                graph_in = None if continues else graph_input(attempt.kwargs)
+                breakpoints = options.get("interrupt_before"), options.get("interrupt_after")
+                if earlier and await earlier.is_at_breakpoint(graph, *breakpoints):
+                    return
+                graph_in = None if earlier else graph_input(attempt.kwargs)
                 async with contextlib.aclosing(
                     self._stream.events(graph, graph_in, config, options)
                 ) as events:
                     async for event in events:
                         await self._emit(event)
-
-    async def _continues(self) -> bool:
-        """Whether an earlier attempt has left a checkpoint: then its input and command are in it."""
-        if self._saver is None or self._attempt.number <= 1:
-            return False
-        latest = await self._saver.aget_tuple(
-            {"configurable": {"thread_id": self._attempt.thread_id, "checkpoint_ns": ""}}
-        )
-        return latest is not None and latest.metadata.get("run_id") == self._attempt.run_id
 
     async def _ended(self, error: BaseException | None) -> Ended | None:
         if isinstance(error, GraphDrained):

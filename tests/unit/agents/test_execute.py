@@ -392,6 +392,26 @@ async def test_another_attempt_does_not_apply_a_command_twice(bench: Bench) -> N
     assert await bench.result("intr", run_id=run_id, number=2, command=command) == first
 
 
+@pytest.mark.parametrize(
+    ("breakpoints", "log"),
+    [
+        ({"interrupt_before": ["b"]}, ["a"]),
+        ({"interrupt_after": ["b"]}, ["a", "b"]),
+        ({"interrupt_after": "*"}, ["a"]),
+    ],
+)
+async def test_another_attempt_does_not_pass_a_breakpoint(
+    bench: Bench, breakpoints: dict[str, Any], log: list[str]
+) -> None:
+    """The worker was lost at its very end: the run is over all the same; the next one goes on."""
+    run_id = str(uuid.uuid4())
+    first = await bench.run("steps", run_id=run_id, input={"n": 1}, **breakpoints)
+    assert from_json(first.result)["log"] == log
+    again = await bench.run("steps", run_id=run_id, number=2, input={"n": 1}, **breakpoints)
+    assert (again.outcome, again.result, again.snapshot) == (first.outcome, first.result, first.snapshot)
+    assert (await bench.result("steps", input=None))["log"] == ["a", "b", "c"]
+
+
 async def test_another_attempt_without_checkpoints_starts_over(bench: Bench) -> None:
     """There is nothing to continue from."""
     result = await bench.result("steps", number=2, input={"n": 1}, stateless=True)
