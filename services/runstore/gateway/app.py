@@ -18,6 +18,8 @@ from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.prefixes import CanonicalPaths
 from runstore.gateway.routes_agent_assistants import assistant_routes
 from runstore.gateway.routes_agent_registry import agent_registry_routes
+from runstore.gateway.routes_agent_crons import agent_cron_routes
+from runstore.gateway.routes_agent_items import agent_item_routes
 from runstore.gateway.routes_agent_runs import agent_run_routes
 from runstore.gateway.routes_agent_threads import agent_thread_routes
 from runstore.gateway.routes_annotation_queues import annotation_queue_routes
@@ -77,9 +79,11 @@ def create_app(
     bodies = BodyReader(limits)
     app.include_router(not_offered_routes())
     app.include_router(ingest_routes(store, bodies))
+    app.include_router(agent_cron_routes(store))
     app.include_router(agent_run_routes(store))
     app.include_router(agent_thread_routes(store))
     app.include_router(assistant_routes(store))
+    app.include_router(agent_item_routes(store))
     app.include_router(otlp_routes(store, bodies))
     app.include_router(filter_routes_v1(store))
     app.include_router(stats_routes_v1(store))

@@ -17,12 +17,14 @@ from runstore.gateway.store_errors import refusal, store_is_away, unreachable
 from runstore.v1 import admin_service_pb2 as admin
 from runstore.v1 import admin_service_pb2_grpc as admin_grpc
 from runstore.v1 import agent_registry_service_pb2_grpc as agent_registry_grpc
+from runstore.v1 import agent_item_service_pb2_grpc as agent_items_grpc
 from runstore.v1 import agent_run_service_pb2_grpc as agent_runs_grpc
 from runstore.v1 import annotation_queue_service_pb2_grpc as queues_grpc
 from runstore.v1 import assistant_service_pb2_grpc as assistants_grpc
 from runstore.v1 import blob_service_pb2 as blobs
 from runstore.v1 import blob_service_pb2_grpc as blobs_grpc
 from runstore.v1 import comparative_experiment_service_pb2_grpc as comparative_grpc
+from runstore.v1 import cron_service_pb2_grpc as crons_grpc
 from runstore.v1 import dataset_service_pb2_grpc as datasets_grpc
 from runstore.v1 import dataset_sharing_service_pb2_grpc as dataset_sharing_grpc
 from runstore.v1 import example_search_service_pb2_grpc as example_search_grpc
@@ -156,6 +158,8 @@ class StoreClient:
         self.comparative_experiments = comparative_grpc.ComparativeExperimentServiceStub(channel)
         self.agent_runs = agent_runs_grpc.AgentRunServiceStub(channel)
         self.agent_threads = agent_threads_grpc.ThreadServiceStub(channel)
+        self.agent_items = agent_items_grpc.AgentItemServiceStub(channel)
+        self.crons = crons_grpc.CronServiceStub(channel)
         self.assistants = assistants_grpc.AssistantServiceStub(channel)
         self._blobs = blobs_grpc.BlobServiceStub(channel)
         self._health = health_pb2_grpc.HealthStub(channel)
