@@ -51,7 +51,3 @@ def failure_of(error: BaseException) -> Failure:
 
 class LeaseLost(Exception):
     """This worker may write nothing more for the run: another one may have taken it over."""
-
-
-class BadManifest(Exception):
-    """langgraph.json, or a graph that it names, cannot be used."""

@@ -23,8 +23,7 @@ from langgraph.pregel import Pregel
 from langgraph.store.base import BaseStore
 from langgraph_sdk import runtime as sdk_runtime
 
-from runstore.agents.failures import BadManifest
-from runstore.agents.manifest import GraphSource, Manifest
+from runstore.agents.manifest import BadManifest, GraphSource, Manifest
 from runstore.domain.errors import ErrorReason, RunstoreError
 
 _LIBRARY_DEFAULT_NAME = "LangGraph"

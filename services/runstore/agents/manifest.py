@@ -11,7 +11,9 @@ from typing import Any
 
 from dotenv import dotenv_values
 
-from runstore.agents.failures import BadManifest
+
+class BadManifest(Exception):
+    """langgraph.json, or a graph that it names, cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from runstore.catalog.agent_run_rows import NO_CLAIM, cancel_error, end_run, run
 from runstore.catalog.agent_tables import IS_PENDING, IS_RUNNING, agent_runs, is_in_flight
 from runstore.catalog.agent_threads import locked_thread, occupy_thread, settle_thread
 from runstore.catalog.database import Conflict, Database
+from runstore.catalog.webhook_outbox import put_webhook
 from runstore.domain.agent_runs import (
     MAX_FAILURES,
     AgentRun,
@@ -31,6 +32,7 @@ from runstore.domain.agent_runs import (
     Outcome,
     RunEnd,
 )
+from runstore.domain.webhook_bodies import webhook_body
 from runstore.runtime.clock import Clock
 
 LEASE_S: Final = 30.0
@@ -188,6 +190,9 @@ class AgentClaimCatalog:
             "ended_at_us": finished.ended_at_us or now_us,
         }
         await end_run(connection, thread, run, end, now_us, changes)
+        if run.webhook is not None:
+            body = webhook_body(run, thread, end, finished, now_us)
+            await put_webhook(connection, run, body, now_us)
         await settle_thread(
             connection,
             thread,

@@ -66,7 +66,8 @@ class AgentRunCatalog:
         """Stores a pending run for each request, in order, or none of them.
 
         Raises NOT_FOUND for a thread that the tenant does not have and that is not to be created, CONFLICT
-        when the strategy is `reject` and a run of the thread is in flight.
+        when the strategy is `reject` and a run of the thread is in flight, ALREADY_EXISTS when a run of the
+        given id is stored, or was within the last hour.
         """
         for _ in range(_MAX_LOST_RACES):
             effects = Effects()
@@ -92,6 +93,8 @@ class AgentRunCatalog:
         effects: Effects,
     ) -> AgentRun:
         now_us = self._clock.now_us() + index
+        if new.run_id is not None:
+            await _check_new(connection, new.run_id)
         existing = await self._existing_thread(connection, tenant_id, new)
         thread = existing or self._new_thread(tenant_id, new, assistant, now_us)
         if existing is None:
@@ -140,7 +143,7 @@ class AgentRunCatalog:
         *,
         is_first: bool,
     ) -> AgentRun:
-        run_id = self._ids.next_id(now_us)
+        run_id = new.run_id or self._ids.next_id(now_us)
         metadata = run_metadata(new, assistant, None if is_first else thread)
         kwargs = run_kwargs(new, assistant, thread, run_id, metadata)
         return AgentRun(
@@ -226,14 +229,21 @@ class AgentRunCatalog:
         return len(rows), effects
 
     async def in_flight(
-        self, tenant_id: str, *, thread_id: str | None = None, status: AgentRunStatus | None = None
+        self,
+        tenant_id: str,
+        *,
+        thread_id: str | None = None,
+        status: AgentRunStatus | None = None,
+        assistant_id: str | None = None,
     ) -> dict[str, list[str]]:
-        """Ids of the runs in flight by thread: of the tenant, or of one thread, or in one status."""
+        """Ids of the runs in flight by thread: of the tenant, or of one thread, status or assistant."""
         query = select(_runs.thread_id, _runs.run_id).where(_runs.tenant_id == tenant_id, IS_IN_FLIGHT)
         if thread_id is not None:
             query = query.where(_runs.thread_id == thread_id)
         if status is not None:
             query = query.where(_runs.status == status.value)
+        if assistant_id is not None:
+            query = query.where(_runs.assistant_id == assistant_id)
         found: dict[str, list[str]] = {}
         async with self._database.read() as connection:
             for row in await connection.execute(query):
@@ -276,6 +286,13 @@ _SUPERSEDING: Final = {
 def run_not_found(run_id: str) -> RunstoreError:
     """The refusal of a run that the thread does not have, or that has ended."""
     return RunstoreError(ErrorReason.NOT_FOUND, f"there is no run {run_id}", field="run_id")
+
+
+async def _check_new(connection: AsyncConnection, run_id: str) -> None:
+    stored = select(_runs.run_id).where(_runs.run_id == run_id)
+    kept = select(_results.run_id).where(_results.run_id == run_id)
+    if (await connection.execute(stored.union(kept))).first() is not None:
+        raise RunstoreError(ErrorReason.ALREADY_EXISTS, f"there is a run {run_id} already", field="run_id")
 
 
 async def _check_thread(connection: AsyncConnection, tenant_id: str, thread_id: str) -> None:

@@ -12,21 +12,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runstore.catalog import agent_tables as tables
 from runstore.catalog.database import Database
+from runstore.domain.agent_runs import AgentRun
 from runstore.domain.webhooks import Webhook
 from runstore.runtime.clock import Clock
 
 _outbox = tables.webhook_outbox.c
 
 
-async def put_webhook(
-    connection: AsyncConnection, *, tenant_id: str, run_id: str, url: str, body: bytes, now_us: int
-) -> None:
-    """Puts a call into the outbox, in the transaction that stores what the call tells of."""
+async def put_webhook(connection: AsyncConnection, run: AgentRun, body: bytes, now_us: int) -> None:
+    """Puts the call that `run` asks for into the outbox, in the transaction that stores its end."""
     webhook = Webhook(
         id=str(uuid.uuid4()),
-        tenant_id=tenant_id,
-        run_id=run_id,
-        url=url,
+        tenant_id=run.tenant_id,
+        run_id=run.run_id,
+        url=run.webhook or "",
         body=body,
         attempts=0,
         due_at_us=now_us,

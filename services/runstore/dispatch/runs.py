@@ -18,12 +18,14 @@ from runstore.domain.agent_runs import (
     RunEnd,
 )
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.domain.webhooks import WebhookPolicy
 
 # For runs that a worker of another store runs: their ends are seen in the catalog alone.
 _LOOK_EVERY_S: Final = 2.0
 _STOPPING_TIMEOUT_S: Final = 60.0
 _CANCELLED: Final = "the run was cancelled"
 _DELETED: Final = "the run was deleted"
+_ASSISTANT_DELETED: Final = "the assistant was deleted"
 
 
 class AgentRuns:
@@ -35,17 +37,25 @@ class AgentRuns:
         assistants: AssistantCatalog,
         dispatcher: Dispatcher,
         feeds: RunFeeds,
+        webhooks: WebhookPolicy,
     ) -> None:
         self._runs = runs
         self._assistants = assistants
         self._dispatcher = dispatcher
         self._feeds = feeds
+        self._webhooks = webhooks
+
+    def check(self, new: NewAgentRun) -> None:
+        """Raises INCONSISTENT and INVALID_ARGUMENT for what could be no run, whatever there is."""
+        check_request(new)
+        if new.webhook is not None:
+            self._webhooks.check_url(new.webhook)
 
     async def create(self, tenant_id: str, requests: Sequence[tuple[str, NewAgentRun]]) -> list[AgentRun]:
         """A pending run for each request and the id or graph name of its assistant, or none at all."""
         resolved = []
         for name, new in requests:
-            check_request(new)
+            self.check(new)
             resolved.append((new, await self._assistants.resolve(tenant_id, name)))
         runs, effects = await self._runs.create(tenant_id, resolved)
         for run, (new, _) in zip(runs, resolved, strict=True):
@@ -67,6 +77,12 @@ class AgentRuns:
         """Cancels every run of the tenant that is in flight, or in one status; says how many were."""
         in_flight = await self._runs.in_flight(tenant_id, status=status)
         return sum([await self.cancel(tenant_id, thread, runs, action) for thread, runs in in_flight.items()])
+
+    async def cancel_of_assistant(self, tenant_id: str, assistant_id: str) -> None:
+        """Interrupts every run of the assistant that is in flight."""
+        in_flight = await self._runs.in_flight(tenant_id, assistant_id=assistant_id)
+        for thread_id, run_ids in in_flight.items():
+            await self.cancel(tenant_id, thread_id, run_ids, CancelAction.INTERRUPT, _ASSISTANT_DELETED)
 
     async def stop_thread(self, tenant_id: str, thread_id: str) -> None:
         """Rolls every run of the thread back that is in flight, and returns once there is none.

@@ -51,7 +51,8 @@ def run_metadata(new: NewAgentRun, assistant: Assistant, thread: AgentThread | N
         **({} if thread is None else _object(thread.metadata)),
         **_own_metadata(new),
     }
-    return {**merged, "assistant_id": assistant.assistant_id}
+    of_cron = {} if new.cron_id is None else {"cron_id": new.cron_id}
+    return {**merged, "assistant_id": assistant.assistant_id, **of_cron}
 
 
 def thread_metadata(new: NewAgentRun, assistant: Assistant) -> dict[str, Any]:

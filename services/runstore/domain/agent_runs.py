@@ -139,6 +139,10 @@ class NewAgentRun:
     after_seconds: float = 0.0
     project_name: str | None = None
     example_id: str | None = None
+    run_id: str | None = None
+    """Made by the store unless given, which keeps whoever repeats the request from creating it twice."""
+    cron_id: str | None = None
+    """Whose time it is, for the run's metadata."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,11 @@ from runstore.v1 import agent_run_service_pb2
 from runstore.v1 import cron_service_pb2 as pb
 
 CronKey = Literal[
-    *("cron_id", "assistant_id", "thread_id", "end_time", "schedule", "timezone", "created_at", "updated_at"),
-    *("user_id", "payload", "next_run_date", "metadata", "now", "on_run_completed", "enabled"),
+    "cron_id", "assistant_id", "thread_id", "end_time", "schedule", "timezone", "created_at", "updated_at",
+    "user_id", "payload", "next_run_date", "metadata", "now", "on_run_completed", "enabled",
+]  # fmt: skip
+CronSortKey = Literal[
+    "cron_id", "assistant_id", "thread_id", "created_at", "updated_at", "next_run_date", "end_time"
 ]
 _ORDERS: Final[dict[str | None, "pb.CronOrder.ValueType"]] = {
     None: pb.CRON_ORDER_UNSPECIFIED,
@@ -41,8 +44,8 @@ _STRATEGIES: Final = {
 }
 # Of a run's keys, those that are JSON on both sides.
 _DOCUMENTS: Final = (
-    *("input", "command", "config", "context", "checkpoint", "interrupt_before", "interrupt_after"),
-    "metadata",
+    *("input", "command", "config", "context", "checkpoint"),
+    *("interrupt_before", "interrupt_after", "metadata"),
 )
 
 
@@ -76,13 +79,7 @@ class CronSearch(msgspec.Struct):
     metadata: JsonObject = absent_json()
     limit: Annotated[int, msgspec.Meta(ge=1, le=1_000)] | None = None
     offset: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
-    sort_by: (
-        Literal[
-            *("cron_id", "assistant_id", "thread_id", "created_at"),
-            *("updated_at", "next_run_date", "end_time"),
-        ]
-        | None
-    ) = None
+    sort_by: CronSortKey | None = None
     sort_order: Literal["asc", "desc"] | None = None
     select: list[CronKey] | None = None
 

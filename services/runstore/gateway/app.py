@@ -17,9 +17,9 @@ from runstore.gateway.error_handlers import install_error_handlers
 from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.prefixes import CanonicalPaths
 from runstore.gateway.routes_agent_assistants import assistant_routes
-from runstore.gateway.routes_agent_registry import agent_registry_routes
 from runstore.gateway.routes_agent_crons import agent_cron_routes
 from runstore.gateway.routes_agent_items import agent_item_routes
+from runstore.gateway.routes_agent_registry import agent_registry_routes
 from runstore.gateway.routes_agent_runs import agent_run_routes
 from runstore.gateway.routes_agent_threads import agent_thread_routes
 from runstore.gateway.routes_annotation_queues import annotation_queue_routes

@@ -16,8 +16,8 @@ from runstore.gateway.request_ids import HEADER, current_request_id
 from runstore.gateway.store_errors import refusal, store_is_away, unreachable
 from runstore.v1 import admin_service_pb2 as admin
 from runstore.v1 import admin_service_pb2_grpc as admin_grpc
-from runstore.v1 import agent_registry_service_pb2_grpc as agent_registry_grpc
 from runstore.v1 import agent_item_service_pb2_grpc as agent_items_grpc
+from runstore.v1 import agent_registry_service_pb2_grpc as agent_registry_grpc
 from runstore.v1 import agent_run_service_pb2_grpc as agent_runs_grpc
 from runstore.v1 import annotation_queue_service_pb2_grpc as queues_grpc
 from runstore.v1 import assistant_service_pb2_grpc as assistants_grpc

@@ -72,7 +72,7 @@ class AgentRunServicer(agent_run_service_pb2_grpc.AgentRunServiceServicer):
     async def CreateAgentRun(
         self, request: pb.CreateAgentRunRequest, context: _Context
     ) -> pb.CreateAgentRunResponse:
-        new = _new_run(request)
+        new = new_run(request, user_id())
         await self._check_checkpoint(new)
         (run,) = await self._runs.create(_tenant_id(), [(request.assistant_id, new)])
         return pb.CreateAgentRunResponse(run=run_message(run))
@@ -85,7 +85,7 @@ class AgentRunServicer(agent_run_service_pb2_grpc.AgentRunServiceServicer):
         requests = []
         for index, each in enumerate(request.requests):
             try:
-                requests.append((each.assistant_id, _new_run(each)))
+                requests.append((each.assistant_id, new_run(each, user_id())))
             except RunstoreError as error:
                 field = f"requests[{index}].{error.field}"
                 raise RunstoreError(error.reason, error.message, field=field) from error
@@ -237,8 +237,8 @@ def _thread_result(thread: AgentThread) -> bytes:
 # -- requests --------------------------------------------------------------------------------------
 
 
-def _new_run(request: pb.CreateAgentRunRequest) -> NewAgentRun:
-    """The request, its JSON checked. Raises INVALID_ARGUMENT."""
+def new_run(request: pb.CreateAgentRunRequest, user_id: str) -> NewAgentRun:
+    """The request, its JSON checked, as one of the caller `user_id`. Raises INVALID_ARGUMENT."""
     is_stateless = not request.thread_id
     checkpoint = _object(request, "checkpoint") or {}
     checkpoint.pop("thread_id", None)
@@ -265,7 +265,7 @@ def _new_run(request: pb.CreateAgentRunRequest) -> NewAgentRun:
         options=_options(request),
         headers=dict(request.headers),
         request_id=request.request_id,
-        user_id=current_principal.get().key_id or "",
+        user_id=user_id,
         webhook=request.webhook if request.HasField("webhook") else None,
         multitask_strategy=chosen("multitask_strategy", STRATEGIES, request.multitask_strategy),
         creates_thread=request.create_thread,
@@ -325,6 +325,11 @@ def _object(request: pb.CreateAgentRunRequest, field: str) -> dict[str, object] 
 
 def _ids(request: Any) -> tuple[str, str]:
     return uuid_text("thread_id", request.thread_id), uuid_text("run_id", request.run_id)
+
+
+def user_id() -> str:
+    """Who calls; "" when nobody is asked who they are."""
+    return current_principal.get().key_id or ""
 
 
 def _tenant_id() -> str:

@@ -164,10 +164,13 @@ class ThreadServicer(thread_service_pb2_grpc.ThreadServiceServicer):
     async def DeleteAgentThread(
         self, request: pb.DeleteAgentThreadRequest, context: _Context
     ) -> pb.DeleteAgentThreadResponse:
-        thread = await self._thread(request)
+        await self.delete(await self._thread(request))
+        return pb.DeleteAgentThreadResponse()
+
+    async def delete(self, thread: AgentThread) -> None:
+        """Stops what runs on the thread and deletes it."""
         await self._runs.stop_thread(thread.tenant_id, thread.thread_id)
         await self._delete(thread)
-        return pb.DeleteAgentThreadResponse()
 
     async def _delete(self, thread: AgentThread) -> None:
         """Checkpoints first: while the row is there, an interrupted deletion can be repeated."""

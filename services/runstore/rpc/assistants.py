@@ -1,16 +1,22 @@
 """Serves `AssistantService`."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
 import grpc
 
+from runstore.catalog.agent_threads import AgentThreadCatalog
 from runstore.catalog.assistants import AssistantCatalog
 from runstore.catalog.texts import json_object
+from runstore.dispatch.runs import AgentRuns
+from runstore.domain.agent_runs import MAX_AGENT_PAGE, AgentThread, ThreadQuery
 from runstore.domain.assistants import Assistant, AssistantFilter, AssistantOrder, AssistantPatch
 from runstore.domain.errors import invalid
 from runstore.ingest.validation import uuid_text
+from runstore.rpc.agent_questions import WorkerQuestions
 from runstore.rpc.authentication import current_principal
 from runstore.rpc.mapping import set_time
+from runstore.v1 import agent_worker_service_pb2 as worker_pb
 from runstore.v1 import assistant_service_pb2 as pb
 from runstore.v1 import assistant_service_pb2_grpc
 
@@ -26,8 +32,21 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class AssistantServicer(assistant_service_pb2_grpc.AssistantServiceServicer):
     """Maps calls to the catalog; asks workers about graphs."""
 
-    def __init__(self, assistants: AssistantCatalog) -> None:
+    def __init__(
+        self,
+        assistants: AssistantCatalog,
+        threads: AgentThreadCatalog,
+        runs: AgentRuns,
+        questions: WorkerQuestions,
+        delete_thread: Callable[[AgentThread], Awaitable[None]],
+    ) -> None:
         self._assistants = assistants
+        self._threads = threads
+        self._runs = runs
+        self._questions = questions
+        self._delete_thread = delete_thread
+
+    # -- rows --------------------------------------------------------------------------------------
 
     async def CreateAssistant(
         self, request: pb.CreateAssistantRequest, context: _Context
@@ -51,6 +70,24 @@ class AssistantServicer(assistant_service_pb2_grpc.AssistantServiceServicer):
         assistant_id = uuid_text("assistant_id", request.assistant_id)
         changed = await self._assistants.update(_tenant_id(), assistant_id, _patch(request))
         return pb.UpdateAssistantResponse(assistant=_message(changed))
+
+    async def DeleteAssistant(
+        self, request: pb.DeleteAssistantRequest, context: _Context
+    ) -> pb.DeleteAssistantResponse:
+        assistant_id = uuid_text("assistant_id", request.assistant_id)
+        await self._assistants.get(_tenant_id(), assistant_id)
+        await self._runs.cancel_of_assistant(_tenant_id(), assistant_id)
+        if request.delete_threads:
+            await self._delete_threads(assistant_id)
+        await self._assistants.delete(_tenant_id(), assistant_id)
+        return pb.DeleteAssistantResponse()
+
+    async def _delete_threads(self, assistant_id: str) -> None:
+        """Deletes the threads whose latest run was the assistant's."""
+        query = ThreadQuery(metadata={"assistant_id": assistant_id}, limit=MAX_AGENT_PAGE)
+        while threads := (await self._threads.search(_tenant_id(), query))[0]:
+            for thread in threads:
+                await self._delete_thread(thread)
 
     async def SearchAssistants(
         self, request: pb.SearchAssistantsRequest, context: _Context
@@ -95,6 +132,40 @@ class AssistantServicer(assistant_service_pb2_grpc.AssistantServiceServicer):
         assistant_id = uuid_text("assistant_id", request.assistant_id)
         changed = await self._assistants.set_latest(_tenant_id(), assistant_id, request.version)
         return pb.SetLatestAssistantVersionResponse(assistant=_message(changed))
+
+    # -- graphs ------------------------------------------------------------------------------------
+
+    async def GetAssistantSchemas(
+        self, request: pb.GetAssistantSchemasRequest, context: _Context
+    ) -> pb.GetAssistantSchemasResponse:
+        question = await self._about(uuid_text("assistant_id", request.assistant_id))
+        question.schemas.SetInParent()
+        return pb.GetAssistantSchemasResponse(schemas=await self._answer(question))
+
+    async def GetAssistantGraph(
+        self, request: pb.GetAssistantGraphRequest, context: _Context
+    ) -> pb.GetAssistantGraphResponse:
+        question = await self._about(request.assistant_id)
+        question.drawing.SetInParent()
+        question.drawing.xray = request.xray
+        return pb.GetAssistantGraphResponse(graph=await self._answer(question))
+
+    async def GetAssistantSubgraphs(
+        self, request: pb.GetAssistantSubgraphsRequest, context: _Context
+    ) -> pb.GetAssistantSubgraphsResponse:
+        question = await self._about(uuid_text("assistant_id", request.assistant_id))
+        question.subgraphs.recurse = request.recurse
+        if request.HasField("namespace"):
+            question.subgraphs.namespace = request.namespace
+        return pb.GetAssistantSubgraphsResponse(subgraphs=await self._answer(question))
+
+    async def _about(self, id_or_graph: str) -> worker_pb.WorkerQuestion:
+        """A question to be about the graph of an assistant, made with the assistant's configuration."""
+        assistant = await self._assistants.resolve(_tenant_id(), id_or_graph)
+        return worker_pb.WorkerQuestion(graph_id=assistant.graph_id, config=assistant.config)
+
+    async def _answer(self, question: worker_pb.WorkerQuestion) -> bytes:
+        return (await self._questions.ask(_tenant_id(), question)).value
 
 
 def _tenant_id() -> str:

@@ -2,17 +2,18 @@
 
 import dataclasses
 import uuid
-from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import grpc
 
 from runstore.catalog.catalog import Catalog
 from runstore.catalog.texts import json_object
+from runstore.dispatch.runs import AgentRuns
 from runstore.domain.assistants import assistant_id_of
 from runstore.domain.crons import Cron, CronFilter, CronOrder, next_time_us
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.ingest.validation import uuid_text
+from runstore.rpc.agent_runs import new_run, user_id
 from runstore.rpc.authentication import current_principal
 from runstore.rpc.mapping import optional_time_us, set_time
 from runstore.runtime.clock import Clock
@@ -30,20 +31,22 @@ _TOLD: Final = ("keep_thread", "stream_subgraphs", "stream_resumable")
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
-CheckRun = Callable[[CreateAgentRunRequest], object]
-"""Raises RunstoreError for a request that could create no run."""
-
 
 class CronServicer(cron_service_pb2_grpc.CronServiceServicer):
     """Maps calls to the catalog."""
 
-    def __init__(self, catalog: Catalog, check: CheckRun, clock: Clock) -> None:
-        """`check` looks at what runs are to be created with, as at a request to create one now."""
+    def __init__(self, catalog: Catalog, runs: AgentRuns, clock: Clock) -> None:
         self._crons = catalog.crons
         self._assistants = catalog.assistants
         self._threads = catalog.agent_threads
-        self._check = check
+        self._runs = runs
         self._clock = clock
+
+    async def create_run(self, cron: Cron, run_id: str) -> None:
+        """Creates the run of one time of `cron`. Raises ALREADY_EXISTS when it has been created before."""
+        new = new_run(CreateAgentRunRequest.FromString(cron.run), cron.user_id or "")
+        of_time = dataclasses.replace(new, run_id=run_id, cron_id=cron.id)
+        await self._runs.create(cron.tenant_id, [(cron.assistant_id, of_time)])
 
     async def CreateCron(self, request: pb.CreateCronRequest, context: _Context) -> pb.CreateCronResponse:
         run = CreateAgentRunRequest()
@@ -57,7 +60,7 @@ class CronServicer(cron_service_pb2_grpc.CronServiceServicer):
             Cron(
                 id=str(uuid.uuid4()),
                 tenant_id=_tenant_id(),
-                user_id=current_principal.get().key_id,
+                user_id=user_id() or None,
                 schedule=request.schedule,
                 timezone=request.timezone or None,
                 end_time_us=optional_time_us(request, "end_time"),
@@ -81,7 +84,7 @@ class CronServicer(cron_service_pb2_grpc.CronServiceServicer):
             raise
 
     def _run_columns(self, run: CreateAgentRunRequest) -> dict[str, Any]:
-        self._check(run)
+        self._runs.check(new_run(run, user_id()))
         run.after_seconds = 0
         return {
             "assistant_id": run.assistant_id,

@@ -9,11 +9,10 @@ import structlog
 
 from runstore.agents.checkpoints import Checkpoints, CheckpointsUnavailable, open_checkpoints
 from runstore.agents.execute import Surroundings
-from runstore.agents.failures import BadManifest
 from runstore.agents.graph_loop import GraphLoop
 from runstore.agents.graphs import RegisteredGraph, load_graphs
 from runstore.agents.item_store import ItemStore
-from runstore.agents.manifest import read_manifest
+from runstore.agents.manifest import BadManifest, read_manifest
 from runstore.agents.trace_writer import TraceWriter
 from runstore.agents.tracing import Tracing
 from runstore.agents.worker import Store, Worker

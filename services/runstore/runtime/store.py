@@ -70,6 +70,7 @@ from runstore.runtime.metrics import StoreMetrics, listening
 from runstore.runtime.process import spare_the_collector
 from runstore.runtime.settings import AuthMode, Settings
 from runstore.runtime.status import Observer, Status
+from runstore.runtime.webhooks import read_webhook_policy
 from runstore.storage.blobs import BlobStore, open_blob_store
 from runstore.storage.clickhouse.engine import ReadLimits
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore, open_run_store
@@ -128,12 +129,13 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
         )
         blobs = open_blob_store(settings.blob_location, endpoint=settings.blob_endpoint)
         unused = UnusedBlobs(blobs, AllRows(store, catalog.datasets), visibility, clock)
-        agents = Agents(catalog, clock, run_timeout_s=settings.agent_run_timeout_s)
+        webhooks = read_webhook_policy(settings)
+        agents = Agents(catalog, clock, webhooks, run_timeout_s=settings.agent_run_timeout_s)
         serve = partial(_server, agents=agents.servicers)
         server = await serve(settings, clock, catalog, store, log, visibility, blobs, unused, metrics, status)
         await server.start(_addresses(settings))
         spare_the_collector()
-        beside = (observer.run(), unused.run(), purge.run(), agents.dispatcher.run())
+        beside = (observer.run(), unused.run(), purge.run(), *agents.work())
         tasks = [asyncio.create_task(each) for each in beside]
         ready()
         await stop.wait()

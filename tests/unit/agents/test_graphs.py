@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from runstore.agents.failures import BadManifest
 from runstore.agents.graphs import RegisteredGraph, Use, load_graphs
-from runstore.agents.manifest import GraphSource, read_manifest
+from runstore.agents.manifest import BadManifest, GraphSource, read_manifest
 from runstore.domain.errors import ErrorReason, RunstoreError
 
 CODE = """

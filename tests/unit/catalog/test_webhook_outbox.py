@@ -1,9 +1,11 @@
 """The outbox of webhooks: what is put there is handed out until it is removed, to one at a time."""
 
 import asyncio
+from dataclasses import replace
 
 from runstore.catalog import Catalog
 from runstore.catalog.webhook_outbox import put_webhook
+from runstore.domain.agent_runs import AgentRun, AgentRunStatus, MultitaskStrategy
 from runstore.domain.principals import DEFAULT_TENANT_ID as TENANT
 
 from .conftest import ManualClock
@@ -13,16 +15,25 @@ LEASE_S = 60.0
 
 async def given_webhooks(catalog: Catalog, count: int) -> None:
     """Puts calls with the numbers of their runs."""
+    now_us = catalog._clock.now_us()
+    run = AgentRun(
+        run_id="",
+        tenant_id=TENANT,
+        thread_id="",
+        assistant_id="",
+        graph_id="",
+        status=AgentRunStatus.SUCCESS,
+        metadata=b"{}",
+        kwargs=b"{}",
+        multitask_strategy=MultitaskStrategy.ENQUEUE,
+        created_at_us=now_us,
+        due_at_us=now_us,
+        updated_at_us=now_us,
+        webhook="https://example.com/",
+    )
     async with catalog._database.write() as connection:
         for number in range(count):
-            await put_webhook(
-                connection,
-                tenant_id=TENANT,
-                run_id=str(number),
-                url="https://example.com/",
-                body=b"{}",
-                now_us=catalog._clock.now_us(),
-            )
+            await put_webhook(connection, replace(run, run_id=str(number)), b"{}", now_us)
 
 
 async def test_a_call_is_handed_out_once(catalog: Catalog, other: Catalog, clock: ManualClock) -> None:
