@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -198,7 +199,13 @@ class Execution:
             if isinstance(cause, CheckpointsUnavailable):
                 _log.warning("checkpoints are away", run_id=self._attempt.run_id, why=str(cause))
                 return Ended(Outcome.REQUEUE, failure=failure_of(cause), is_failure=True)
-        _log.info("graph failed", run_id=self._attempt.run_id, error=type(error).__name__, exc_info=error)
+        _log.info(
+            "graph failed",
+            run_id=self._attempt.run_id,
+            error=type(error).__name__,
+            # No `exc_info`, which is for defects of this program.
+            traceback="".join(traceback.format_exception(error)),
+        )
         failure = failure_of(error)
         return Ended(Outcome.ERROR, _error_result(failure), snapshot, failure)
 

@@ -1,5 +1,6 @@
 """Answers what only the graphs or the checkpoints can tell: states, schemas, copies, deletions."""
 
+import traceback
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
@@ -61,7 +62,7 @@ class Questions:
             return RunstoreError(ErrorReason.UNAVAILABLE, "The database of checkpoints cannot be reached.")
         if isinstance(error, (InvalidUpdateError, ValueError, TypeError, KeyError)):
             return RunstoreError(ErrorReason.INCONSISTENT, str(error))
-        _log.error("question cannot be answered", exc_info=error)
+        _log.warning("graph cannot answer", traceback="".join(traceback.format_exception(error)))
         return RunstoreError(ErrorReason.INTERNAL, "The graph raised an error.")
 
     async def _answer(self, question: pb.WorkerQuestion) -> Answer:
