@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.bench import engine_ceiling, load_grpc, load_http, load_sdk, machine, processes
+from tests.bench.agents_phase import measure_agents
 from tests.bench.engine_ceiling import Ceiling, CeilingJob
 from tests.bench.generator import Form, grpc_generator, multipart_generator
 from tests.bench.http_client import post
@@ -74,6 +75,8 @@ class Benchmark:
             measure_reads(self._plan, self._work_dir, self._report)
         if "lists" in self._sections:
             measure_lists(self._plan, self._work_dir, self._report)
+        if "agents" in self._sections:
+            measure_agents(self._plan, self._work_dir, self._report)
 
     def _next_seed(self) -> int:
         self._seed += 1

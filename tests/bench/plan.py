@@ -2,7 +2,18 @@
 
 from dataclasses import dataclass
 
-SECTIONS = ("generator", "engine", "grpc", "http", "sdk", "acknowledge", "visible", "reads", "lists")
+SECTIONS = (
+    "generator",
+    "engine",
+    "grpc",
+    "http",
+    "sdk",
+    "acknowledge",
+    "visible",
+    "reads",
+    "lists",
+    "agents",
+)
 
 
 @dataclass(frozen=True, slots=True)
