@@ -16,6 +16,13 @@ class BadManifest(Exception):
     """langgraph.json, or a graph that it names, cannot be used."""
 
 
+# To pass over these would serve to everybody, or keep in the open, what the author wanted protected.
+_NOT_OFFERED = {
+    "auth": "RUNSTORE_AUTH=keys asks callers for keys",
+    "encryption": "checkpoints are as safe as the disk or the database that keeps them",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class GraphSource:
     """Where one graph is: a Python file or an importable module, and the variable in it."""
@@ -51,6 +58,9 @@ def read_manifest(path: Path) -> Manifest:
         raise BadManifest(f"{path}: not JSON: {error}") from error
     if not isinstance(content, dict):
         raise BadManifest(f"{path}: not a JSON object")
+    for key, instead in _NOT_OFFERED.items():
+        if content.get(key):
+            raise BadManifest(f"{path}: {key}: not offered; {instead}. Remove it to go on")
     graphs = content.get("graphs")
     if not isinstance(graphs, dict) or not graphs:
         raise BadManifest(f"{path}: graphs: an object of graph id to './file.py:variable' is needed")

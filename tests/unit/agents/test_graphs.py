@@ -9,6 +9,9 @@ import pytest
 from runstore.agents.graphs import RegisteredGraph, Use, load_graphs
 from runstore.agents.manifest import BadManifest, GraphSource, read_manifest
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.runtime.agents import prepare_agents
+from runstore.runtime.failures import BadSettings, CannotStart
+from runstore.runtime.settings import load_settings
 
 CODE = """
 from contextlib import asynccontextmanager, contextmanager
@@ -122,6 +125,27 @@ def test_broken_manifest(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(BadManifest, match=r"langgraph\.json"):
         read_manifest(path)
+
+
+@pytest.mark.parametrize("key", ["auth", "encryption"])
+def test_protection_that_is_not_offered(tmp_path: Path, key: str) -> None:
+    """Is not passed over in silence."""
+    path = manifest(tmp_path, {"g": "./code.py:named"}, **{key: {"path": "./auth.py:auth"}})
+    with pytest.raises(BadManifest, match=f"{key}: not offered"):
+        read_manifest(path)
+
+
+def test_worker_without_a_manifest(tmp_path: Path) -> None:
+    """Names the setting."""
+    with pytest.raises(BadSettings, match="RUNSTORE_AGENTS"):
+        prepare_agents(load_settings(data_dir=tmp_path))
+
+
+def test_worker_with_a_bad_manifest(tmp_path: Path) -> None:
+    """Does not start."""
+    path = manifest(tmp_path, {"g": "./code.py:nothing"})
+    with pytest.raises(CannotStart, match="has no 'nothing'"):
+        prepare_agents(load_settings(data_dir=tmp_path, agents=path))
 
 
 def test_missing_manifest(tmp_path: Path) -> None:
