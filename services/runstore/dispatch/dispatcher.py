@@ -7,7 +7,7 @@ stores on the same catalog have created, for delayed ones, and for leases that a
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import msgspec
@@ -21,9 +21,10 @@ from runstore.dispatch.workers import ConnectedWorker, Lost, Recorded, Workers
 from runstore.domain.agent_runs import Cancel, Claim, ClaimedRun, Effects, Finished, Outcome
 from runstore.domain.errors import RunstoreError
 
-_LOOK_EVERY_S: Final = 1.0
-# Workers that outlived this store's restart connect and renew their leases first.
-_FIRST_EXPIRY_S: Final = 5.0
+LOOK_EVERY_S: Final = 1.0
+EXPIRE_AFTER_S: Final = 5.0
+"""Time after the start in which no lease ends: workers that outlived it come and renew theirs first."""
+
 _FORGET_EVERY_S: Final = 60.0
 _LOOKED_UP_AT_ONCE: Final = 1_000
 
@@ -40,38 +41,44 @@ class Dispatcher:
         workers: Workers,
         feeds: RunFeeds,
         questions: Questions,
+        *,
+        look_every_s: float = LOOK_EVERY_S,
+        expire_after_s: float = EXPIRE_AFTER_S,
     ) -> None:
         self._claims = claims
         self._runs = runs
         self._workers = workers
         self._feeds = feeds
         self._questions = questions
+        self._look_every_s = look_every_s
+        self._expire_after_s = expire_after_s
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
-        self._is_stopping = False
+        self._stopping = asyncio.Event()
         self._shortening: set[asyncio.Task[None]] = set()
 
     # -- the task ----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Dispatches until cancelled."""
-        looking = asyncio.create_task(self._look())
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                woken, self._woken = self._woken, set()
-                for tenant_id in woken:
-                    with _logged_failures():
-                        await self._serve(tenant_id)
-        finally:
-            looking.cancel()
+        """Dispatches until `stop`; transactions that are under way come to their end."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._serve_woken())
+            tasks.create_task(self._look())
+
+    async def _serve_woken(self) -> None:
+        while not self._stopping.is_set():
+            await self._wake.wait()
+            self._wake.clear()
+            woken, self._woken = self._woken, set()
+            for tenant_id in woken:
+                with _logged_failures():
+                    await self._serve(tenant_id)
 
     async def _look(self) -> None:
         """Once a second, what nobody wakes the dispatcher for."""
         loop = asyncio.get_running_loop()
-        next_expiry, next_forget = loop.time() + _FIRST_EXPIRY_S, loop.time()
-        while True:
+        next_expiry, next_forget = loop.time() + self._expire_after_s, loop.time()
+        while not self._stopping.is_set():
             for tenant_id in self._workers.tenants():
                 self.wake(tenant_id)
             with _logged_failures():
@@ -82,7 +89,8 @@ class Dispatcher:
                     self._feeds.expire()
                     await self._forget_feeds()
                     await self._runs.forget_results()
-            await asyncio.sleep(_LOOK_EVERY_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._look_every_s)
 
     def wake(self, tenant_id: str, after_s: float = 0.0) -> None:
         """A run of the tenant may be claimable now, or after some seconds."""
@@ -94,7 +102,8 @@ class Dispatcher:
 
     def stop(self) -> None:
         """Ends the streams of all workers, which come back to another store or to this one's successor."""
-        self._is_stopping = True
+        self._stopping.set()
+        self._wake.set()
         for worker in self._workers:
             worker.close()
 
@@ -103,7 +112,7 @@ class Dispatcher:
     async def _serve(self, tenant_id: str) -> None:
         """Claims for the tenant's workers, the freest first, until there is nothing to claim."""
         able = self._workers.of_tenant(tenant_id)
-        while able := [worker for worker in able if worker.free_slots > 0]:
+        while able := [worker for worker in able if worker.free_slots > 0 and not self._stopping.is_set()]:
             worker = max(able, key=lambda each: each.free_slots)
             claimed = await self._claims.claim(worker.worker)
             if claimed is None:
@@ -132,7 +141,7 @@ class Dispatcher:
     async def connect(self, worker: Worker, slots: int, claims: Sequence[Claim]) -> ConnectedWorker:
         """A worker has come, or come again with `claims` from an earlier stream."""
         connected = ConnectedWorker(worker, slots)
-        if self._is_stopping:
+        if self._stopping.is_set():
             connected.close()
             return connected
         # A run that was on its way when the earlier stream broke is not among `claims`: soon it is free.
@@ -150,7 +159,7 @@ class Dispatcher:
     def disconnect(self, connected: ConnectedWorker) -> None:
         """A worker's stream has ended. Its claims hold for some seconds, in which it may come again."""
         self._questions.gone(connected)
-        if not self._workers.remove(connected) or self._is_stopping or not connected.claims:
+        if not self._workers.remove(connected) or self._stopping.is_set() or not connected.claims:
             return
         # A task of its own: gRPC cancels the call of a worker that has died until it ends.
         shortening = asyncio.create_task(self._shorten(connected.worker.worker_id))

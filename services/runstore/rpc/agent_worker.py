@@ -98,7 +98,8 @@ class AgentWorkerServicer(agent_worker_service_pb2_grpc.AgentWorkerServiceServic
     async def _read(self, connected: ConnectedWorker, requests: AsyncIterator[pb.WorkRequest]) -> None:
         """Handles what the worker says, in order, until it ends its stream."""
         async for request in requests:
-            await self._handle(connected, request)
+            # The end of the stream does not cut short what the worker has said before.
+            await asyncio.shield(asyncio.ensure_future(self._handle(connected, request)))
 
     async def _handle(self, connected: ConnectedWorker, request: pb.WorkRequest) -> None:
         match request.WhichOneof("message"):

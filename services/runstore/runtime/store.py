@@ -135,13 +135,14 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
         server = await serve(settings, clock, catalog, store, log, visibility, blobs, unused, metrics, status)
         await server.start(_addresses(settings))
         spare_the_collector()
-        beside = (observer.run(), unused.run(), purge.run(), *agents.work())
+        beside = (observer.run(), unused.run(), purge.run())
         tasks = [asyncio.create_task(each) for each in beside]
+        agents.start()
         ready()
         await stop.wait()
         for task in tasks:
             task.cancel()
-        agents.dispatcher.stop()
+        await agents.stop()
         await server.stop(settings.drain_timeout_s / 2)
         await log.stop()
         if not await flusher.drain(settings.drain_timeout_s / 2):

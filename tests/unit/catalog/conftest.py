@@ -10,8 +10,6 @@ import pytest_asyncio
 from tests.postgres import Postgres
 
 from runstore.catalog import Catalog, open_catalog, tables
-from runstore.catalog.database import open_database
-from runstore.catalog.migrations import migrate
 
 
 class ManualClock:
@@ -59,19 +57,6 @@ def postgresql_url(postgres: Postgres, migrated_url: str) -> str:
     """Of tables without rows."""
     postgres.truncate(migrated_url, tables.metadata.tables)
     return migrated_url
-
-
-@pytest.fixture(scope="session")
-def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file without rows, to be copied: its migrations take longer than most tests."""
-    path = tmp_path_factory.mktemp("catalog") / "catalog.sqlite"
-
-    async def open_and_close() -> None:
-        async with open_database(f"sqlite:///{path}") as database:
-            await migrate(database)
-
-    asyncio.run(open_and_close())
-    return path
 
 
 @pytest.fixture

@@ -219,7 +219,7 @@ async def live(catalog: Catalog, clock: Any, steps: list[tuple[Any, ...]]) -> No
         await life.apply("claim_next" if name == "claim" else name, *arguments)
 
 
-_UNHURRIED = {
+_UNHURRIED: dict[str, Any] = {
     "deadline": None,
     "derandomize": True,
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -1,0 +1,22 @@
+"""What unit tests of several parts need."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from runstore.catalog.database import open_database
+from runstore.catalog.migrations import migrate
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file without rows, to be copied: its migrations take longer than most tests."""
+    path = tmp_path_factory.mktemp("catalog") / "catalog.sqlite"
+
+    async def open_and_close() -> None:
+        async with open_database(f"sqlite:///{path}") as database:
+            await migrate(database)
+
+    asyncio.run(open_and_close())
+    return path
