@@ -16,7 +16,7 @@ from runstore.agents.attempts import Attempt, Ended, Event, Outcome, Snapshot, S
 from runstore.agents.checkpoints import Checkpoints, CheckpointsUnavailable
 from runstore.agents.continuing import Earlier
 from runstore.agents.events import Stream
-from runstore.agents.failures import Failure, LeaseLost, failure_of
+from runstore.agents.failures import RAISED_BY_USERS, Failure, LeaseLost, failure_of
 from runstore.agents.fenced_saver import FencedSaver
 from runstore.agents.graphs import RegisteredGraph, Use
 from runstore.agents.json_values import from_json, to_json
@@ -90,7 +90,7 @@ class Execution:
         """Calls the graph. Returns how it ended, or None when the lease was lost. Raises nothing."""
         try:
             return await self._run()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the store has to know that the attempt is over
+        except RAISED_BY_USERS as error:  # Whatever it is, the store has to know that the attempt is over.
             return self._failed(error)
         finally:
             self._lease.lose()
@@ -221,7 +221,7 @@ class Execution:
         """The state of a run that failed, perhaps because its state cannot be read or rendered."""
         try:
             return await self._snapshot()
-        except Exception as error:  # noqa: BLE001 - the run has failed already, and that is what is told
+        except RAISED_BY_USERS as error:  # The run has failed already, and that is what is told.
             _log.warning("state cannot be read", run_id=self._attempt.run_id, error=type(error).__name__)
             return None
 

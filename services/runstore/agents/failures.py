@@ -36,6 +36,10 @@ _TELLING = (
 )
 
 
+RAISED_BY_USERS = (Exception, SystemExit, KeyboardInterrupt)
+"""What code of users may raise: a node or a factory that calls sys.exit() ends its run, nothing else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """The class of an exception, and its text as far as it may be shown."""

@@ -14,6 +14,7 @@ from langgraph_sdk.runtime import AccessContext
 
 from runstore.agents.attempts import Snapshot
 from runstore.agents.checkpoints import Checkpoints, CheckpointsUnavailable
+from runstore.agents.failures import RAISED_BY_USERS
 from runstore.agents.graphs import AnyGraph, RegisteredGraph, Use
 from runstore.agents.json_values import from_json, to_json
 from runstore.agents.messages import snapshot_message
@@ -48,13 +49,13 @@ class Questions:
         try:
             value, snapshot = await self._answer(question)
             answer = pb.WorkerAnswer(question_id=question.question_id, value=to_json(value))
-        except Exception as error:  # noqa: BLE001 - code of users: every exception has to become an answer
+        except RAISED_BY_USERS as error:  # Each has to become an answer.
             return _refusal(question, self._refused(error))
         if snapshot is not None:
             answer.snapshot.CopyFrom(snapshot_message(snapshot))
         return answer
 
-    def _refused(self, error: Exception) -> RunstoreError:
+    def _refused(self, error: BaseException) -> RunstoreError:
         if isinstance(error, RunstoreError):
             return error
         if isinstance(error, (CheckpointsUnavailable, *self._checkpoints.unavailable_errors)):

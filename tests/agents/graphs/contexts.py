@@ -61,6 +61,13 @@ async def make_graph(config: RunnableConfig) -> Any:
     return of(config["configurable"].get("color"))
 
 
+def leave_when_read(runtime: ServerRuntime[Any]) -> Any:
+    """A factory that works for runs only, and says so in the worst of ways."""
+    if runtime.execution_runtime is None and runtime.access_context != "assistants.read":
+        raise SystemExit(3)
+    return of("run")
+
+
 def make_graph_of_runtime(runtime: ServerRuntime[Any]) -> Any:
     execution = runtime.execution_runtime
     return of({"access": runtime.access_context, "context": execution.context if execution else None})

@@ -289,6 +289,12 @@ async def test_factories(bench: Bench) -> None:
     assert result["seen"] == {"access": "threads.create_run", "context": {"a": 1}}
 
 
+async def test_factory_that_ends_the_process(bench: Bench) -> None:
+    """Ends its run, even when the graph has ended already."""
+    ended = await bench.run("leaves", input={})
+    assert (ended.outcome, ended.failure and ended.failure.error) == (Outcome.ERROR, "SystemExit")
+
+
 @pytest.mark.parametrize(("durability", "count"), [("sync", 5), ("async", 5), ("exit", 1)])
 async def test_durability(bench: Bench, durability: str, count: int) -> None:
     """A checkpoint for each step, or one in the end."""

@@ -223,6 +223,12 @@ async def test_subgraphs(bench: Bench) -> None:
     assert await value(bench, "sub", subgraphs=pb.SubgraphsQuestion(namespace="other")) == {}
 
 
+async def test_factory_that_ends_the_process(bench: Bench) -> None:
+    """Is an answer, too."""
+    given = await answer(bench, "leaves", state=threads.GetThreadStateRequest(thread_id=bench.thread_id))
+    assert given.refusal.reason == error_pb2.ERROR_REASON_INTERNAL
+
+
 async def test_unknown_graph(bench: Bench) -> None:
     """Another worker may have it."""
     given = await answer(bench, "nowhere", schemas=pb.SchemasQuestion())
