@@ -895,7 +895,7 @@ class JoinAgentThreadRequest(_message.Message):
     """Send the events after this one; absent for those to come."""
     @_builtins.property
     def modes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only these: `lifecycle` (`metadata` and `end`), `run_modes` (what runs say), `state_update`; all when empty."""
+        """Only these: `run_modes` (everything), `lifecycle` (`metadata` and how runs end), `state_update`; all when empty."""
 
     def __init__(
         self,

@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Mutabl
 from contextlib import suppress
 from typing import Any, Final
 
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -41,7 +40,7 @@ class LiveAnswer(Response):
         self._on_disconnect = on_disconnect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises ClientDisconnect when the connection ends first."""
+        """Returns when all is sent, or the connection has ended."""
         scope[_LIVE] = ""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         leaving = asyncio.create_task(_disconnect(receive))
@@ -52,10 +51,8 @@ class LiveAnswer(Response):
             await self._pieces.aclose()
         if is_whole:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-            return
-        if self._on_disconnect is not None and scope[_LIVE] != _CUT_OFF:
+        elif self._on_disconnect is not None and scope[_LIVE] != _CUT_OFF:
             await self._on_disconnect()
-        raise ClientDisconnect
 
     async def _send_pieces(self, send: Send, leaving: "asyncio.Task[None]") -> bool:
         """Whether the client stayed to the end."""

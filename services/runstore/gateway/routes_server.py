@@ -34,7 +34,13 @@ _INFO: Final = {
         "sdb_query_enabled": True,
     },
     # What clients of agents look for (contract agents, section 1.6).
-    "flags": {"assistants": True, "crons": True, "langsmith": True, "langsmith_tracing_replicas": True},
+    "flags": {
+        "assistants": True,
+        "crons": True,
+        "langsmith": True,
+        "langsmith_tracing_replicas": True,
+        "strict_resume": True,
+    },
     "host": {"kind": "self-hosted", "project_id": None, "revision_id": None, "tenant_id": None},
 }
 

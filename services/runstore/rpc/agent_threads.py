@@ -284,12 +284,13 @@ class ThreadServicer(thread_service_pb2_grpc.ThreadServiceServicer):
             if mode not in _JOIN_MODES:
                 raise invalid("stream_modes", f"must be one of {', '.join(_JOIN_MODES)}")
         thread = await self._thread(request)
+        wants_all = not request.modes or _RUN_MODES in request.modes
+        wants_ends = wants_all or _LIFECYCLE in request.modes
         async for run_id, step in self._feeds.follow_thread(thread.thread_id):
             if isinstance(step, RunEvent):
-                kind = _LIFECYCLE if step.mode == "metadata" else _RUN_MODES
-                if not request.modes or kind in request.modes:
+                if wants_all or (wants_ends and step.mode == "metadata"):
                     yield pb.JoinAgentThreadResponse(run_id=run_id, event=event_message(step))
-            elif not request.modes or _LIFECYCLE in request.modes:
+            elif wants_ends:
                 yield pb.JoinAgentThreadResponse(run_id=run_id, end=end_message(step))
         raise RunstoreError(ErrorReason.UNAVAILABLE, "too slow for what the thread's runs say; join again")
 

@@ -19,6 +19,7 @@ class State(TypedDict, total=False):
     log: Annotated[list[str], operator.add]
     n: int
     secs: float
+    slow: str
     fail: str | bool
     block: float
     marks: str
@@ -45,7 +46,8 @@ def step(letter: str):
         mark(state, letter)
         if block := state.get("block"):
             time.sleep(block)  # noqa: ASYNC251 - holds the event loop up, as careless authors do
-        await asyncio.sleep(state.get("secs") or 0)
+        if state.get("slow", letter) == letter:
+            await asyncio.sleep(state.get("secs") or 0)
         if letter == "b" and (fail := state.get("fail")):
             failure: Exception = ERRORS["value" if fail is True else str(fail)]
             raise failure

@@ -1,0 +1,130 @@
+"""Workers and servers that die or are stopped while runs go on (contract agents, section 6, H)."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from langgraph_sdk import get_client
+from tests.agents.conftest import MANIFEST
+from tests.agents.steps import log_of, until, until_next, until_status, until_thread
+from tests.contract.servers import Server, serving
+
+
+def child_of(server: Server, part: str) -> psutil.Process:
+    """The process of a part of a server."""
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    [found] = [child for child in children if part in child.cmdline()]
+    return found
+
+
+def kill_all(server: Server) -> None:
+    """Everything of a server at once, as a power cut does."""
+    supervisor = psutil.Process(server.process.pid)
+    for process in (*supervisor.children(recursive=True), supervisor):
+        process.kill()
+    server.process.wait()
+
+
+@pytest.fixture(scope="module")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A server whose processes a test may kill."""
+    with serving(tmp_path_factory.mktemp("mortal"), agents=str(MANIFEST), agent_slots="3") as server:
+        yield server
+
+
+async def test_run_outlives_its_worker(mortal: Server, tmp_path: Path) -> None:
+    """Killed at `b`, the run goes on there; `a` is not run again, and the waiter gets the result (H2)."""
+    marks = tmp_path / "marks"
+    async with get_client(url=mortal.url, api_key=None) as client:
+        thread = (await client.threads.create())["thread_id"]
+        body: Any = {"secs": 2, "slow": "b", "marks": str(marks)}
+        waiting = asyncio.create_task(client.runs.wait(thread, "steps", input=body))
+        await until_next(client, thread, "b")
+        queued = await client.runs.create(thread, "steps", input={"secs": 0})
+        child_of(mortal, "agents").kill()
+        result: Any = await waiting
+        assert result["log"] == ["a", "b", "c"]
+        await until_status(client, thread, queued["run_id"], "success")
+        assert await log_of(client, thread) == "abcabc"
+    assert marks.read_text()[:4] == "abbc"
+
+
+async def test_slots_bound_what_runs_at_once(mortal: Server) -> None:
+    """H5: six runs on three slots all end, and no more than three run at once."""
+    async with get_client(url=mortal.url, api_key=None) as client:
+        threads = [(await client.threads.create())["thread_id"] for _ in range(6)]
+        waits = asyncio.gather(
+            *(client.runs.wait(thread, "steps", input={"secs": 0.2}) for thread in threads)
+        )
+        most = 0
+        while not waits.done():
+            runs = [run for thread in threads for run in await client.runs.list(thread)]
+            most = max(most, sum(run["status"] == "running" for run in runs))
+        assert 1 < most <= 3
+        results: Any = await waits
+        assert [result["log"] for result in results] == [["a", "b", "c"]] * 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+async def test_run_outlives_its_server(tmp_path: Path, number: signal.Signals) -> None:
+    """H1, H2: stopped or killed at `b` and started again, it goes on there, and the queued one follows."""
+    marks = tmp_path / "marks"
+    with serving(tmp_path, agents=str(MANIFEST)) as server:
+        async with get_client(url=server.url, api_key=None) as client:
+            thread = (await client.threads.create())["thread_id"]
+            body: Any = {"secs": 3, "slow": "b", "marks": str(marks)}
+            run = await client.runs.create(thread, "steps", input=body)
+            await until_next(client, thread, "b")
+            queued = await client.runs.create(thread, "steps", input={"secs": 0})
+        if number is signal.SIGKILL:
+            kill_all(server)
+        else:
+            server.stop(number)
+    with serving(tmp_path, agents=str(MANIFEST)) as server:
+        async with get_client(url=server.url, api_key=None) as client:
+            for run_id in (run["run_id"], queued["run_id"]):
+                await until_status(client, thread, run_id, "success")
+            assert await log_of(client, thread) == "abcabc"
+    assert marks.read_text()[:4] == "abbc"
+
+
+@pytest.mark.slow
+async def test_wait_outlives_the_store(mortal: Server) -> None:
+    """The store is killed in the middle; the client of `wait` notices nothing."""
+    async with get_client(url=mortal.url, api_key=None) as client:
+        thread = (await client.threads.create())["thread_id"]
+        waiting = asyncio.create_task(client.runs.wait(thread, "steps", input={"secs": 4, "slow": "b"}))
+        await until_next(client, thread, "b")
+        child_of(mortal, "store").kill()
+        result: Any = await waiting
+        assert result["log"] == ["a", "b", "c"]
+
+
+@pytest.mark.slow
+async def test_run_that_kills_its_workers_fails(mortal: Server) -> None:
+    """H3: attempts are bounded."""
+    async with get_client(url=mortal.url, api_key=None) as client:
+        thread = (await client.threads.create())["thread_id"]
+        waiting = asyncio.create_task(
+            client.runs.wait(thread, "steps", input={"secs": 60}, raise_error=False)
+        )
+        for _ in range(3):
+
+            async def runs() -> bool:
+                listed = await client.runs.list(thread)
+                return bool(listed) and listed[0]["status"] == "running"
+
+            await until(runs, "the run runs")
+            child_of(mortal, "agents").kill()
+
+            async def does_not_run() -> bool:
+                return not await runs()
+
+            await until(does_not_run, "its claim is lost")
+        result: Any = await waiting
+        assert "__error__" in result
+        assert (await until_thread(client, thread, "error"))["status"] == "error"
