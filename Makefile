@@ -14,9 +14,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 run: install
 	@exec $(BIN)/runstore serve $(ARGS)
 
+# In the order of the folders, so that the shortest tests fill up the end.
 ## Runs every test; ARGS="-k projects" passes options.
 test: install-dev
-	@exec $(BIN)/pytest --numprocesses $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --maxprocesses 4 --dist loadfile $(ARGS)
+	@exec $(BIN)/pytest --numprocesses $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 ## Lints, formatting, types, protos, generated code, house rules.
 check: install-dev

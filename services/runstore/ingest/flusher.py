@@ -29,6 +29,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+_MAX_NAMED_RUNS = 1_000
+"""A report goes to the store process with every flush."""
+
 STAGES = ("wait", "merge", "place", "derive", "build", "insert")
 """What the seconds of a flush go to."""
 
@@ -46,6 +49,8 @@ class FlushReport(msgspec.Struct):
     dead_letters: int = 0
     parked: int = 0
     """Operations that now wait for another run."""
+    awaited: frozenset[str] | None = frozenset()
+    """The runs that any parked operations wait for; None for more than can be named."""
     wait_s: float = 0
     """From the acceptance of the oldest operation to the beginning of the flush."""
     merge_s: float = 0
@@ -119,6 +124,7 @@ class Flusher:
         await self._append_feedback(prepared.feedback, prepared.report)
         while prepared.awaited:
             prepared = await self._insert_awaiting(prepared)
+        prepared.report.awaited = self.awaited
         prepared.report.insert_s = time.perf_counter() - started_s
         return prepared.report
 
@@ -127,6 +133,13 @@ class Flusher:
         run_ids = await self._persistently(self._store.delete, deletion)
         self._placer.forget(deletion.tenant_id, run_ids)
         self._expects_deleted = True
+
+    @property
+    def awaited(self) -> frozenset[str] | None:
+        """The runs that any parked operations wait for; None for more than can be named."""
+        if len(self._awaited) > _MAX_NAMED_RUNS:
+            return None
+        return frozenset(run_id for _, run_id in self._awaited)
 
     async def _apart_from_deleted(self, patches: list[RunPatch]) -> list[RunPatch]:
         """Keep what was accepted before a run's deletion, and is replayed only now, from bringing it back;

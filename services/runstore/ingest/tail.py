@@ -167,7 +167,9 @@ class Tail:
         started_s = time.perf_counter()
         await self._flusher.delete(deletion)
         self._deletion = None
-        report = FlushReport(deletion.sequence, operations=1, size_bytes=size_bytes)
+        report = FlushReport(
+            deletion.sequence, operations=1, size_bytes=size_bytes, awaited=self._flusher.awaited
+        )
         report.insert_s = time.perf_counter() - started_s
         self._on_stored(report)
 

@@ -7,11 +7,39 @@ what waits stays bounded and no tenant takes the room of the others.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
 
 from runstore.domain.deletions import RunDeletion
 from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.runs import RunPatch
+
+Operation = RunPatch | FeedbackPatch | RunDeletion
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Operations of one tenant, as far as readers and writers need to know them."""
+
+    sequence: int
+    """Of the last one."""
+    tenant_id: str
+    size_bytes: int
+    operations: int
+    project_ids: frozenset[str] | None
+    """None when one of them could be of any project."""
+    run_ids: frozenset[str] | None
+    """None when one of them could be about any run."""
+    trace_ids: frozenset[str] | None
+
+    def concerns(self, project_ids: frozenset[str], run_ids: frozenset[str], trace_id: str | None) -> bool:
+        """Whether a question about these could be answered otherwise once the batch can be read."""
+        if project_ids and self.project_ids is not None and project_ids.isdisjoint(self.project_ids):
+            return False
+        if run_ids and self.run_ids is not None and run_ids.isdisjoint(self.run_ids):
+            return False
+        return trace_id is None or self.trace_ids is None or trace_id in self.trace_ids
 
 
 class Visibility:
@@ -48,23 +76,19 @@ class Visibility:
         self._hurry = hurry
         self._submitted_sequence = max(stored_sequence, last_sequence)
         self._recovered_sequence = last_sequence
-        self._last_waiting: dict[tuple[str, str | None], int] = {}
-        self._batches: deque[tuple[int, str, int, int]] = deque()
+        self._awaited: Collection[str] | None = None
+        self._batches: deque[_Batch] = deque()
         self._bytes_of: dict[str, int] = {}
         self._changed = asyncio.Condition()
 
-    def submitted(
-        self, patches: Sequence[RunPatch | FeedbackPatch | RunDeletion], sequence: int, size_bytes: int
-    ) -> None:
+    def submitted(self, operations: Sequence[Operation], sequence: int, size_bytes: int) -> None:
         """A batch of one tenant has become durable; `sequence` is its last."""
-        tenant_id = patches[0].tenant_id
-        for project_id in {patch.project_id for patch in patches}:
-            self._last_waiting[(tenant_id, project_id)] = sequence
+        tenant_id = operations[0].tenant_id
         self._submitted_sequence = sequence
-        self._batches.append((sequence, tenant_id, size_bytes, len(patches)))
+        self._batches.append(_batch(tenant_id, operations, sequence, size_bytes))
         self._bytes_of[tenant_id] = self._bytes_of.get(tenant_id, 0) + size_bytes
         self.waiting_bytes += size_bytes
-        self.waiting_operations += len(patches)
+        self.waiting_operations += len(operations)
 
     @property
     def is_recovering(self) -> bool:
@@ -76,21 +100,24 @@ class Visibility:
         """Of the oldest operations that cannot be read yet, to within a batch; None when all can."""
         if self.is_recovering:
             return self._recovered_sequence
-        return self._batches[0][0] if self._batches else None
+        return self._batches[0].sequence if self._batches else None
 
-    async def stored(self, sequence: int) -> None:
-        """Everything up to a sequence number can be read now."""
+    async def stored(self, sequence: int, awaited: Collection[str] | None = ()) -> None:
+        """Everything up to a sequence number can be read now.
+
+        `awaited`: the runs whose arrival changes other runs, as operations are parked for them; None when
+        these may be any.
+        """
         self.is_engine_away = False
         self.stored_sequence = max(self.stored_sequence, sequence)
-        for ref in [ref for ref, last in self._last_waiting.items() if last <= sequence]:
-            del self._last_waiting[ref]
-        while self._batches and self._batches[0][0] <= sequence:
-            _, tenant_id, size_bytes, operations = self._batches.popleft()
-            self.waiting_bytes -= size_bytes
-            self.waiting_operations -= operations
-            self._bytes_of[tenant_id] -= size_bytes
-            if not self._bytes_of[tenant_id]:
-                del self._bytes_of[tenant_id]
+        self._awaited = awaited
+        while self._batches and self._batches[0].sequence <= sequence:
+            batch = self._batches.popleft()
+            self.waiting_bytes -= batch.size_bytes
+            self.waiting_operations -= batch.operations
+            self._bytes_of[batch.tenant_id] -= batch.size_bytes
+            if not self._bytes_of[batch.tenant_id]:
+                del self._bytes_of[batch.tenant_id]
         async with self._changed:
             self._changed.notify_all()
 
@@ -125,21 +152,51 @@ class Visibility:
 
     # -- readers ---------------------------------------------------------------------------------
 
-    async def see_writes(self, tenant_id: str, project_ids: Iterable[str] = ()) -> None:
+    async def see_writes(
+        self,
+        tenant_id: str,
+        project_ids: Iterable[str] = (),
+        *,
+        run_ids: Iterable[str] = (),
+        trace_id: str | None = None,
+    ) -> None:
         """Return once all that was submitted before, and could concern these projects, can be read.
 
-        No projects means every project of the tenant.
+        No projects means every project of the tenant. `run_ids` and `trace_id`, if given, say that the reader
+        looks at nothing but these runs and at this trace. (What takes a run out of a trace is waited for by
+        readers of the trace that it comes to.)
         """
-        projects = set(project_ids)
-        sequence = max(
-            (
-                last
-                for (tenant, project), last in self._last_waiting.items()
-                if tenant == tenant_id and (not projects or project is None or project in projects)
-            ),
-            default=0,
+        await self.see_sequence(self._recovered_sequence)
+        asked = frozenset(project_ids), frozenset(run_ids), trace_id
+        begin = self._submitted_sequence
+        # What becomes readable meanwhile may park operations, so that more of it concerns this reader.
+        while last := self._last_concerning(begin, tenant_id, *asked):
+            await self.see_sequence(last)
+
+    def _last_concerning(
+        self,
+        begin: int,
+        tenant_id: str,
+        project_ids: frozenset[str],
+        run_ids: frozenset[str],
+        trace_id: str | None,
+    ) -> int:
+        """The last batch up to `begin` that concerns a question: its sequence number; 0 when none does."""
+        for batch in reversed(self._batches):
+            if batch.sequence > begin or batch.tenant_id != tenant_id:
+                continue
+            if self._changes_others(batch):
+                if batch.concerns(project_ids, frozenset(), None):
+                    return batch.sequence
+            elif batch.concerns(project_ids, run_ids, trace_id):
+                return batch.sequence
+        return 0
+
+    def _changes_others(self, batch: _Batch) -> bool:
+        """Whether a run of the batch is one that parked operations wait for."""
+        return self._awaited is None or (
+            batch.run_ids is not None and not batch.run_ids.isdisjoint(self._awaited)
         )
-        await self.see_sequence(max(sequence, self._recovered_sequence))
 
     async def snapshot(self, tenant_id: str, project_ids: Iterable[str] = ()) -> int:
         """As `see_writes`; the last sequence number up to which everything can be read then."""
@@ -156,3 +213,35 @@ class Visibility:
         self._hurry(sequence)
         async with self._changed:
             await self._changed.wait_for(lambda: self.stored_sequence >= sequence)
+
+
+def _batch(tenant_id: str, operations: Sequence[Operation], sequence: int, size_bytes: int) -> _Batch:
+    return _Batch(
+        sequence,
+        tenant_id,
+        size_bytes,
+        len(operations),
+        _unless_any(operation.project_id for operation in operations),
+        _unless_any(_run_id(operation) for operation in operations),
+        _unless_any(_trace_id(operation) for operation in operations),
+    )
+
+
+def _unless_any(values: Iterable[str | None]) -> frozenset[str] | None:
+    """All values; None when one of them is None, which stands for whatever value."""
+    found = frozenset(values)
+    return None if None in found else cast("frozenset[str]", found)
+
+
+def _run_id(operation: Operation) -> str | None:
+    """The run it is about, "" for none; None for whichever."""
+    if isinstance(operation, RunDeletion):
+        return None
+    return operation.run_id or ""
+
+
+def _trace_id(operation: Operation) -> str | None:
+    """The trace that it says its run belongs to; None when that is not certain."""
+    if isinstance(operation, RunPatch) and operation.dotted_order is not None:
+        return operation.trace_id
+    return None

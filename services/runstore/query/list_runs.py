@@ -22,8 +22,15 @@ EXPORT_PAGE_BYTES = 3 * 1024 * 1024
 class Writes(Protocol):
     """What a reader needs of the writers: to see what they had been promised."""
 
-    async def see_writes(self, tenant_id: str, project_ids: tuple[str, ...] = ()) -> None:
-        """Return once everything acknowledged before, and of these projects, can be read."""
+    async def see_writes(
+        self,
+        tenant_id: str,
+        project_ids: tuple[str, ...] = (),
+        *,
+        run_ids: tuple[str, ...] = (),
+        trace_id: str | None = None,
+    ) -> None:
+        """Return once everything acknowledged before, and of these projects, runs and trace, can be read."""
         ...
 
 
@@ -55,7 +62,7 @@ class ListRuns:
         after, is_back = None, False
         if page_token:
             after, is_back = self._decode(page_token, asked, asked_back)
-        await self._writes.see_writes(query.tenant_id, query.project_ids)
+        await self._see_writes(query)
         # Going back is going on in the other order.
         found = await self._store.list_runs(
             replace(limited, after=after, descending=query.descending != is_back)
@@ -83,7 +90,7 @@ class ListRuns:
         the last one, too. Reads only as fast as pages are taken. Raises as `page` does."""
         limited, asked = self._begin(query, page_size)
         after = self._page_tokens.decode(page_token, asked) if page_token else None
-        await self._writes.see_writes(query.tenant_id, query.project_ids)
+        await self._see_writes(query)
         limited = replace(limited, after=after, max_payload_bytes=EXPORT_PAGE_BYTES)
         has_more, limit = True, limited.limit
         while has_more:
@@ -94,6 +101,16 @@ class ListRuns:
                 yield Page(found.runs, self._page_tokens.encode(last, asked))
                 # Where payloads are large, few runs make a page; looking for many more of them is a waste.
                 limited = replace(limited, after=last, limit=min(limit, 2 * len(found.runs)))
+
+    async def _see_writes(self, query: RunQuery) -> None:
+        """What the answer depends on: a run's own operations, unless others of its trace count, too."""
+        counts_others = query.trace_filter or query.tree_filter or query.with_subtree_usage
+        await self._writes.see_writes(
+            query.tenant_id,
+            query.project_ids,
+            run_ids=() if counts_others else query.run_ids,
+            trace_id=query.trace_id,
+        )
 
     def _begin(self, query: RunQuery, page_size: int) -> tuple[RunQuery, bytes]:
         """The query with the limit of a page, and the hash that its tokens are bound to."""
@@ -109,8 +126,8 @@ class ListRuns:
     ) -> StoredRun:
         """One run by its id. Raises NOT_FOUND."""
         projects = (project_id,) if project_id is not None else ()
-        await self._writes.see_writes(tenant_id)
         query = RunQuery(tenant_id, fields, project_ids=projects, run_ids=(run_id,), limit=1)
+        await self._see_writes(query)
         found = await self._store.list_runs(query)
         if not found.runs:
             raise RunstoreError(ErrorReason.NOT_FOUND, f"there is no run {run_id}", field="id")

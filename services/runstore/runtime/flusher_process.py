@@ -70,7 +70,7 @@ class FlusherProcess:
             self.last_report, self.last_flush_us = report, time.time_ns() // 1_000
             self._metrics.flushed(report)
             log.trim(report.last_sequence)
-            await visibility.stored(report.last_sequence)
+            await visibility.stored(report.last_sequence, report.awaited)
             if recovered_sequence:
                 done_bytes = min(done_bytes + report.size_bytes, recovered_bytes)
                 if not recovery.update(done_bytes, recovered_bytes):

@@ -5,6 +5,7 @@ import uuid
 
 import pytest
 
+from runstore.domain.deletions import RunDeletion
 from runstore.domain.runs import RunPatch
 from runstore.ingest.visibility import Visibility
 
@@ -28,9 +29,12 @@ def submit(
     visibility.submitted([patch], sequence, size)
 
 
-async def waits(visibility: Visibility, tenant: str, *projects: str) -> "asyncio.Task[None]":
+async def waits(
+    visibility: Visibility, tenant: str, *projects: str, run: str = "", trace: str | None = None
+) -> "asyncio.Task[None]":
     """A reader that has begun to wait, or has ended."""
-    task = asyncio.create_task(visibility.see_writes(tenant, projects))
+    runs = (run,) if run else ()
+    task = asyncio.create_task(visibility.see_writes(tenant, projects, run_ids=runs, trace_id=trace))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     return task
@@ -50,6 +54,47 @@ async def test_readers_wait_for_their_projects_alone(visibility: Visibility, hur
     assert not reader.done()
     await visibility.stored(2)
     await asyncio.wait_for(reader, 10)
+
+
+async def test_readers_of_one_run_or_trace_wait_for_it_alone(visibility: Visibility) -> None:
+    """An update that does not say its trace may be of any; a deletion may be of any run."""
+    await visibility.stored(0)
+    traced = RunPatch(TENANT, "run 1", trace_id="trace 1", dotted_order="…", project_id=PROJECT)
+    visibility.submitted([traced], 1, 10)
+    assert (await waits(visibility, TENANT, run="run 2")).done()
+    assert (await waits(visibility, TENANT, trace="trace 2")).done()
+    assert not (await waits(visibility, TENANT, run="run 1")).done()
+    assert not (await waits(visibility, TENANT, trace="trace 1")).done()
+    await visibility.stored(1)
+    visibility.submitted([RunPatch(TENANT, "run 1")], 2, 10)
+    assert (await waits(visibility, TENANT, run="run 2")).done()
+    assert not (await waits(visibility, TENANT, trace="trace 2")).done()
+    await visibility.stored(2)
+    visibility.submitted([RunDeletion(TENANT, 3, run_ids=("run 1",))], 3, 10)
+    assert not (await waits(visibility, TENANT, run="run 2")).done()
+
+
+async def test_runs_that_others_await_concern_every_reader_of_their_project(visibility: Visibility) -> None:
+    """Their arrival changes those: known as soon as what awaits them has been parked."""
+    visibility.submitted([RunPatch(TENANT, "child", parent_run_id="parent", project_id=PROJECT)], 1, 10)
+    visibility.submitted([RunPatch(TENANT, "parent", project_id=PROJECT)], 2, 10)
+    reader = await waits(visibility, TENANT, run="child")
+    await visibility.stored(1, awaited={"parent"})
+    other_reader = await waits(visibility, TENANT, OTHER_PROJECT, run="child")
+    assert other_reader.done()
+    assert not reader.done()
+    await visibility.stored(2)
+    await asyncio.wait_for(reader, 10)
+
+
+@pytest.mark.parametrize("awaited", [None, {"run 1"}])
+async def test_as_long_as_nobody_knows_who_is_awaited(
+    visibility: Visibility, awaited: set[str] | None
+) -> None:
+    """Or it is known, every reader of the project waits."""
+    await visibility.stored(0, awaited)
+    visibility.submitted([RunPatch(TENANT, "run 1", project_id=PROJECT)], 1, 10)
+    assert not (await waits(visibility, TENANT, run="run 2")).done()
 
 
 async def test_numbers_that_never_came_keep_nobody_waiting(visibility: Visibility) -> None:
