@@ -1,12 +1,12 @@
-"""SQL that finds runs.
+"""SQL that finds the keys of runs, and reads the rows of runs whose keys are known.
 
-A list reads a window: the newest (or oldest) rows of the key range, whose border is found by a
+Keys are found in a window: the newest (or oldest) rows of the key range, whose border is found by a
 reverse read in key order; the rows inside are grouped per run and filtered. Where the query's conditions
-have candidates (`candidates`), only these are counted and grouped. `run_finder` moves the window on until
-its page is full.
+have candidates (`candidates`), only rows of these are counted and grouped. `run_finder` moves the window on
+until its page is full.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -30,8 +30,13 @@ from runstore.domain.runs import Position, RunField, RunKey, RunQuery
 from runstore.storage.clickhouse.candidates import Candidate, CandidateWriter, Rank
 from runstore.storage.clickhouse.columns import PAYLOAD_BITS, sql_time
 from runstore.storage.clickhouse.filter_sql import render
-from runstore.storage.clickhouse.merged_run import columns_of
-from runstore.storage.clickhouse.merged_sql import KEY, SqlCondition, matching_runs, merged_runs
+from runstore.storage.clickhouse.merged_sql import (
+    KEY,
+    SELECTED_KEY,
+    SqlCondition,
+    keys_of_runs,
+    matching_runs,
+)
 
 
 @dataclass(slots=True)
@@ -49,6 +54,11 @@ class KeyRange:
     project_ids: tuple[str, ...]
     min_start_time_us: int | None = None
     max_start_time_us: int | None = None
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it leaves any time out."""
+        return self.min_start_time_us is not None or self.max_start_time_us is not None
 
 
 PAYLOAD_FIELDS = {
@@ -140,8 +150,6 @@ class RunListSql:
         self._parameters.update(writer.parameters)
         self.descending = query.descending
         self._order = "DESC" if query.descending else "ASC"
-        self.columns = columns_of(query.fields)
-        """Of partial rows, in the order in which pages return them."""
 
     @property
     def promising(self) -> list[Candidate]:
@@ -149,9 +157,9 @@ class RunListSql:
         asked for."""
         return [each for each in self.candidates if each.rank <= Rank.TRACE] or self.candidates
 
-    def prefer(self, index: int) -> None:
-        """Put one of the candidates first."""
-        self.candidates.insert(0, self.candidates.pop(index))
+    def drive_by(self, candidate: Candidate) -> None:
+        """Look at no other rows than this candidate's."""
+        self.candidates = [candidate]
 
     def border(self, after: Position | None, rows: int) -> Statement:
         """The key of the `rows`-th row behind `after`, of the first candidate if there is one: no row when
@@ -163,24 +171,43 @@ class RunListSql:
             self._parameters,
         )
 
-    def nearest(self, candidate: Candidate, after: Position | None, rows: int) -> Statement:
-        """The keys of the first `rows` rows of the candidate behind `after`, in order."""
-        text = self._nearest(candidate, after, rows)
+    def nearest(
+        self, candidate: Candidate, after: Position | None, rows: int, floor_us: int | None
+    ) -> Statement:
+        """The keys of the first `rows` rows of the candidate behind `after`, in order; none that began before
+        `floor_us`."""
+        text = self._nearest(candidate, after, rows, floor_us)
         return Statement(
-            "SELECT toString(project_id), toUnixTimestamp64Micro(start_time), toString(run_id) "
-            f"FROM ({text}) {self._by_position} LIMIT {rows}",
-            self._parameters,
+            f"SELECT {SELECTED_KEY} FROM ({text}) {self._by_position} LIMIT {rows}", self._parameters
         )
 
     def page(self, after: Position | None, until: Position | None, limit: int) -> Statement:
-        """Merged runs behind `after` up to and including `until`, in order, at most `limit`."""
-        return self._merged(self._rows_of_candidates(self._rows(after, until)), limit)
+        """Keys of runs behind `after` up to and including `until` that meet the condition, in order, at most
+        `limit`."""
+        return self._keys(self._rows_of_candidates(self._rows(after, until)), limit)
 
-    def by_keys(self, keys: list[RunKey]) -> Statement:
-        """Merged runs behind `query.after` with these keys that meet the query's conditions, in order, at
-        most one more than the query's limit."""
-        rows = f"{self._rows(self.query.after)} AND {bind_keys(self._parameters, keys)}"
-        return self._merged(rows, self.query.limit + 1)
+    def among(self, keys: Sequence[RunKey], limit: int) -> Statement:
+        """Those of the keys behind `query.after` whose runs exist and meet the condition, in order, at most
+        `limit`."""
+        parameters: dict[str, Any] = {}
+        found = self._keys(f"{self._rows(self.query.after)} AND {bind_keys(parameters, keys)}", limit)
+        return Statement(found.text, found.parameters | parameters)
+
+    def partial_rows(
+        self, columns: Sequence[str], after: Position | None, rows: int, floor_us: int | None
+    ) -> Statement:
+        """Key and columns of the first `rows` partial rows behind `after`, in order; none that began before
+        `floor_us`."""
+        names = ", ".join(columns)
+        branches = " UNION ALL ".join(
+            f"(SELECT {KEY}, {names} FROM runs WHERE {self._rows(after, project=project, floor_us=floor_us)} "
+            f"{self._by_position} LIMIT {rows})"
+            for project in range(len(self._projects))
+        )
+        return Statement(
+            f"SELECT {SELECTED_KEY}, {names} FROM ({branches}) {self._by_position} LIMIT {rows}",
+            self._parameters,
+        )
 
     def matching(self, expressions: Iterable[str], keys: list[RunKey] | None = None) -> Statement:
         """All runs of the range, or those of them with these keys, that meet the query's conditions, in no
@@ -198,7 +225,9 @@ class RunListSql:
     def _by_position(self) -> str:
         return f"ORDER BY start_time {self._order}, run_id {self._order}"
 
-    def _nearest(self, candidate: Candidate | None, after: Position | None, rows: int) -> str:
+    def _nearest(
+        self, candidate: Candidate | None, after: Position | None, rows: int, floor_us: int | None = None
+    ) -> str:
         sources = [(each.table, each.where) for each in candidate.sources] if candidate else [("runs", "")]
         projects: Iterable[int | None] = range(len(self._projects))
         if len(sources) * len(self._projects) > _MOST_BRANCHES:
@@ -206,17 +235,25 @@ class RunListSql:
         branches = []
         for table, where in sources:
             for project in projects:
-                conditions = " AND ".join(filter(None, [self._rows(after, project=project), where]))
+                key_range = self._rows(after, project=project, floor_us=floor_us)
+                conditions = " AND ".join(filter(None, [key_range, where]))
                 branches.append(
                     f"(SELECT {KEY} FROM {table} WHERE {conditions} {self._by_position} LIMIT {rows})"
                 )
         return " UNION ALL ".join(branches)
 
     def _rows(
-        self, after: Position | None, until: Position | None = None, *, project: int | None = None
+        self,
+        after: Position | None,
+        until: Position | None = None,
+        *,
+        project: int | None = None,
+        floor_us: int | None = None,
     ) -> str:
         """Condition on the key: the range, between two positions."""
         conditions = list(self._range)
+        if floor_us is not None:
+            conditions.append(f"start_time >= fromUnixTimestamp64Micro({floor_us:d}, 'UTC')")
         if project is not None:
             conditions[1] = f"project_id = {self._bind(f'project{project}', self._projects[project], 'UUID')}"
         behind, up_to = ("<", ">=") if self.query.descending else (">", "<=")
@@ -236,8 +273,8 @@ class RunListSql:
         ]
         return " AND ".join([rows, *(f"({KEY}) IN ({keys})" for keys in found)])
 
-    def _merged(self, rows: str, limit: int) -> Statement:
-        text = merged_runs(rows, self.columns, self._sql_condition(rows), self._order, limit)
+    def _keys(self, rows: str, limit: int) -> Statement:
+        text = keys_of_runs(rows, self._sql_condition(rows), self._by_position, limit)
         return Statement(text, self._parameters)
 
     def _sql_condition(self, rows: str) -> SqlCondition | None:
@@ -258,7 +295,17 @@ class RunListSql:
 _TIME = "DateTime64(6, 'UTC')"
 
 
-def payloads(tenant_id: str, keys: list[RunKey], columns: Mapping[str, bool]) -> Statement:
+def rows_of(tenant_id: str, keys: Sequence[RunKey], columns: Sequence[str]) -> Statement:
+    """Key and columns of all partial rows with these keys."""
+    parameters: dict[str, Any] = {"tenant": tenant_id}
+    text = (
+        f"SELECT {SELECTED_KEY}, {', '.join(columns)} FROM runs "
+        f"WHERE tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, keys)}"
+    )
+    return Statement(text, parameters)
+
+
+def payloads(tenant_id: str, keys: Sequence[RunKey], columns: Mapping[str, bool]) -> Statement:
     """Payload columns of the runs with these keys: project id, run id, `present`, and per column its merged
     value, "" when absent. A column is read whole (of a reference to a blob the beginning) or, if False, as
     far as a preview needs; `extra` comes as an array of all its values, oldest first."""
@@ -284,7 +331,7 @@ def payloads(tenant_id: str, keys: list[RunKey], columns: Mapping[str, bool]) ->
     return Statement(text, parameters)
 
 
-def payload_sizes(tenant_id: str, keys: list[RunKey], columns: Collection[str]) -> Statement:
+def payload_sizes(tenant_id: str, keys: Sequence[RunKey], columns: Collection[str]) -> Statement:
     """How much `payloads` reads of these columns, at most: project id, run id, bytes of all partial rows."""
     parameters: dict[str, Any] = {"tenant": tenant_id}
     sizes = [
@@ -301,7 +348,7 @@ def payload_sizes(tenant_id: str, keys: list[RunKey], columns: Collection[str]) 
     return Statement(text, parameters)
 
 
-def bind_keys(parameters: dict[str, Any], keys: list[RunKey]) -> str:
+def bind_keys(parameters: dict[str, Any], keys: Sequence[RunKey]) -> str:
     """Condition on rows of these keys."""
     parameters["keys"] = [(key.project_id, sql_time(key.start_time_us), key.run_id) for key in keys]
     return f"({KEY}) IN {{keys:Array(Tuple(UUID, {_TIME}, UUID))}}"

@@ -10,7 +10,7 @@ from runstore.domain.prices import Cost, Price, cost
 from runstore.domain.runs import RunField, RunKey
 from runstore.domain.times import format_naive
 from runstore.domain.usage import Usage
-from runstore.storage.clickhouse.columns import EPOCH, GROUPS, Group, Present
+from runstore.storage.clickhouse.columns import EPOCH, EXISTS, GROUPS, Group, Present
 
 Prices = Mapping[str, tuple[Mapping[str, Decimal], Mapping[str, Decimal]]]
 """Dollars per token by category, of prompt and completion, by price model id."""
@@ -40,6 +40,12 @@ class MergedRun:
         self._prices = prices
         values = {field: _FIELDS[field][1](self) for field in wanted if field in _FIELDS}
         return {field: value for field, value in values.items() if value is not None}
+
+    def exists(self) -> bool:
+        """Whether the run was created, and is neither deleted nor moved away."""
+        present, seq = self._columns["present"], self._columns["seq"]
+        gone = max((row[seq] for row in self._rows if row[present] & Present.GONE.value), default=0)
+        return self._present & EXISTS.value == EXISTS.value and max(row[seq] for row in self._rows) > gone
 
     def has(self, bit: Present) -> bool:
         """Whether any row spoke about what the bit stands for."""

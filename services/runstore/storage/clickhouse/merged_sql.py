@@ -1,13 +1,15 @@
 """SQL that merges the partial rows of runs, and keeps the runs that meet a condition."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from runstore.storage.clickhouse.columns import AGGREGATES, EXISTS, MERGED, Present
 
 KEY = "project_id, start_time, run_id"
 """Of a run, within its tenant; columns of every table that knows runs."""
+SELECTED_KEY = "toString(project_id), toUnixTimestamp64Micro(start_time), toString(run_id)"
+"""The key as `RunKey` has it."""
 
 _GONE = f"maxIf(seq, bitAnd(present, {Present.GONE.value}) != 0)"
 _EXIST = f"HAVING bitAnd(groupBitOr(present), {EXISTS.value}) = {EXISTS.value} AND max(seq) > {_GONE}"
@@ -24,19 +26,13 @@ class SqlCondition:
     columns: frozenset[str]
 
 
-def merged_runs(
-    rows: str, columns: Sequence[str], condition: SqlCondition | None, order: str, limit: int
-) -> str:
-    """Select the runs that exist among the partial rows that `rows` admits: project id, start time in
-    microseconds, run id, and an array of these columns of its rows, which `MergedRun` merges. To analyse an
-    aggregate for each column would take longer than to execute all the rest."""
-    partial_rows = f"groupArray(({', '.join(columns)})) AS partial_rows"
-    key = "toString(project_id), toUnixTimestamp64Micro(start_time), toString(run_id)"
-    by_position = f"ORDER BY start_time {order}, run_id {order} LIMIT {limit}"
-    if condition is None:
-        return f"SELECT {key}, {partial_rows} FROM runs WHERE {rows} GROUP BY {KEY} {_EXIST} {by_position}"
-    merged = _merged(rows, condition.columns, partial_rows)
-    return f"SELECT {key}, partial_rows FROM ({merged}) WHERE {condition.text} {by_position}"
+def keys_of_runs(rows: str, condition: SqlCondition | None, by_position: str, limit: int) -> str:
+    """Select the keys, as `SELECTED_KEY`, of the runs that exist among the partial rows that `rows` admits,
+    and meet the condition."""
+    runs = f"runs WHERE {rows} GROUP BY {KEY} {_EXIST}"
+    if condition is not None:
+        runs = f"({_merged(rows, condition.columns)}) WHERE {condition.text}"
+    return f"SELECT {SELECTED_KEY} FROM {runs} {by_position} LIMIT {limit}"
 
 
 def matching_runs(rows: str, expressions: Iterable[str], condition: SqlCondition | None = None) -> str:
@@ -48,11 +44,11 @@ def matching_runs(rows: str, expressions: Iterable[str], condition: SqlCondition
     return f"SELECT {names} FROM ({merged}) WHERE {condition.text if condition else '1'}"
 
 
-def _merged(rows: str, columns: Iterable[str], *aggregates: str) -> str:
-    """The runs that exist, with their key, these columns and aggregates."""
+def _merged(rows: str, columns: Iterable[str]) -> str:
+    """The runs that exist, with their key and these columns."""
     texts = {name: MERGED[name] for name in sorted(columns) if name in MERGED}
     needed = sorted(set(_AGGREGATE_NAME.findall(" ".join(texts.values()))))
-    grouped = ", ".join([KEY, *(f"{AGGREGATES[name]} AS {name}" for name in needed), *aggregates])
+    grouped = ", ".join([KEY, *(f"{AGGREGATES[name]} AS {name}" for name in needed)])
     merged = f"SELECT {grouped} FROM runs WHERE {rows} GROUP BY {KEY} {_EXIST}"
     if not texts:
         return merged

@@ -1,13 +1,15 @@
 """Finds the runs that a query means, with as few statements as it can be told from the first of them.
 
-Candidates that are few are read in one go, whatever part of the range they lie in. Where there are many, a
-window moves through the range until its page is full: then matches are common, and near.
+Candidates that are few are looked up in one go, whatever part of the range they lie in. Where there are many,
+the nearest are looked up, and then a window moves through the range until its page is full: then matches are
+common, and near. Only keys are found; but a query without conditions reads the rows of its runs at once.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from runstore.domain.conditions import (
@@ -31,15 +33,16 @@ from runstore.storage.clickhouse.list_sql import (
     condition_of,
     conjuncts,
 )
-from runstore.storage.clickhouse.merged_run import COST_FIELDS, MergedRun, Prices
-
-FoundRun: TypeAlias = tuple[RunKey, StoredRun]
+from runstore.storage.clickhouse.merged_run import columns_of
 
 _FEW = 1_024
-"""Rows of a candidate that are read in one go; also the rows of the first window."""
+"""Rows of a candidate that are looked up in one go; also the rows of the first window."""
 _FEW_IN_TRACES = 4_096
 """Rows of a candidate whose traces are looked up."""
 _WIDEST_WINDOW_ROWS = 1_000_000
+_FEW_PROJECTS = 4
+"""Rows of more are not read before it is known which of them make the page."""
+_REMEMBERED_HORIZONS = 10_000
 
 
 class Rows(Protocol):
@@ -60,44 +63,74 @@ class Places(Protocol):
         ...
 
 
+class Merging(Protocol):
+    """Knows what partial rows say together."""
+
+    async def merge(self, query: RunQuery, rows: Sequence[Sequence[Any]], /) -> dict[RunKey, StoredRun]:
+        """The runs that exist among partial rows, in the order of the rows."""
+        ...
+
+
+class FoundRuns(NamedTuple):
+    """Keys of runs in order, and the runs where they have been read on the way."""
+
+    keys: list[RunKey]
+    runs: Mapping[RunKey, StoredRun] | None = None
+
+
 class _Narrowed(NamedTuple):
     """How to find the runs of a query."""
 
     sql: RunListSql
-    """With the rarest candidate first."""
-    few: list[RunKey] | None
-    """Of the only runs that can match, if they are few."""
-    border: Position | None
-    """Where the first window ends, if that is known."""
+    nearest: list[RunKey]
+    """Of the only runs behind the position asked for that can match, in order."""
+    border: Position | None = None
+    """How far `nearest` reaches; None for everything."""
+    is_open: bool = False
+    """Whether nothing is known of which runs can match."""
+
+    @property
+    def few(self) -> list[RunKey] | None:
+        """Keys of the only runs that can match, if they are few."""
+        return None if self.is_open or self.border else self.nearest
 
 
 class RunFinder:
     """Answers questions on the runs table. Every method raises StoreUnavailable."""
 
-    def __init__(self, rows: Rows, places: Places) -> None:
+    def __init__(self, rows: Rows, places: Places, merging: Merging) -> None:
         self._rows = rows
         self._places = places
+        self._merging = merging
+        self._horizons: OrderedDict[Hashable, int] = OrderedDict()
 
-    async def page(self, query: RunQuery) -> list[FoundRun]:
+    async def page(self, query: RunQuery) -> FoundRuns:
         """Runs behind `query.after`, in order, at most one more than `query.limit`."""
-        return await (self._by_ids(query) if query.run_ids else self._by_position(query))
+        if query.run_ids:
+            return FoundRuns(await self._by_ids(query))
+        key_range = await self._key_range(query)
+        if condition_of(query) is None and 0 < len(key_range.project_ids) <= _FEW_PROJECTS:
+            return await self._unconditional(query, key_range)
+        return FoundRuns(await self._conditional(query, key_range))
 
     async def matching(self, query: RunQuery, expressions: Iterable[str]) -> Statement:
         """SQL of all runs that the query means; see `merged_sql.matching_runs`."""
         if query.run_ids:
             keys, key_range = await self._named(query)
             return RunListSql(query, key_range, condition_of(query)).matching(expressions, keys)
-        sql, few, _ = await self._narrowed(query, await self._key_range(query))
-        return sql.matching(expressions, few)
+        narrowed = await self._narrowed(query, await self._key_range(query))
+        return narrowed.sql.matching(expressions, narrowed.few)
 
     # -- by id -----------------------------------------------------------------------------------
 
-    async def _by_ids(self, query: RunQuery) -> list[FoundRun]:
+    async def _by_ids(self, query: RunQuery) -> list[RunKey]:
         keys, key_range = await self._named(query)
-        if not keys:
-            return []
-        sql = RunListSql(query, key_range, condition_of(query))
-        return await self._found(sql, sql.by_keys(keys))
+        condition = condition_of(query)
+        if not keys or (
+            len(keys) == 1 and condition is None and query.after is None and not key_range.is_bound
+        ):
+            return keys  # Whether the run exists is seen when it is read.
+        return await self._among(RunListSql(query, key_range, condition), keys, query.limit + 1)
 
     async def _named(self, query: RunQuery) -> tuple[list[RunKey], KeyRange]:
         """Keys of the runs that the query names, and the range that they are in."""
@@ -109,34 +142,67 @@ class RunFinder:
 
     # -- by position -----------------------------------------------------------------------------
 
-    async def _by_position(self, query: RunQuery) -> list[FoundRun]:
+    async def _unconditional(self, query: RunQuery, key_range: KeyRange) -> FoundRuns:
+        """Read partial rows until one run more than the page holds is complete."""
+        sql, columns = RunListSql(query, key_range, None), columns_of(query.fields)
+        horizon = _Horizon(self._horizons, query, key_range)
+        most, floor_us, after = 2 * query.limit + 16, horizon.floor_us, query.after
+        runs: dict[RunKey, StoredRun] = {}
+        while True:
+            rows = await self._rows(sql.partial_rows(columns, after, most, floor_us))
+            is_cut = len(rows) == most
+            if is_cut:
+                horizon.reached(rows[-1][1])
+                most *= 4
+                rows = _before_the_cut(rows)
+            runs |= await self._merging.merge(query, rows)
+            if len(runs) > query.limit or (not is_cut and floor_us is None):
+                return FoundRuns(list(runs)[: query.limit + 1], runs)
+            if not is_cut:
+                floor_us = None
+            if rows:
+                after = Position(*rows[-1][1:3])
+
+    async def _conditional(self, query: RunQuery, key_range: KeyRange) -> list[RunKey]:
         """Until one run more than the page holds is found."""
-        sql, few, until = await self._narrowed(query, await self._key_range(query))
-        if few is not None:
-            return await self._found(sql, sql.by_keys(few)) if few else []
-        window = _FEW if sql.condition is not None else 2 * query.limit + 16
-        found: list[FoundRun] = []
+        sql, nearest, border, is_open = await self._narrowed(query, key_range)
+        wanted = query.limit + 1
+        # Most of the nearest match, or few do.
+        likely = wanted + wanted // 4
+        found = await self._among(sql, nearest[:likely], wanted)
         after = query.after
-        while len(found) <= query.limit:
-            if until is None:
-                border = await self._rows(sql.border(after, window))
-                until = Position(*border[0]) if border else None
-            page = sql.page(after, until, query.limit + 1 - len(found))
-            found += await self._found(sql, page)
+        if len(found) < wanted and len(nearest) > likely:
+            found += await self._among(sql, nearest[likely:], wanted - len(found))
+        if border is None and not is_open:
+            return found
+        after = border or query.after
+        window = _FEW if sql.condition is not None else 2 * query.limit + 16
+        while len(found) < wanted:
+            rows = await self._rows(sql.border(after, window))
+            until = Position(*rows[0]) if rows else None
+            page = await self._keys(sql.page(after, until, wanted - len(found)))
+            found += page
             if until is None:
                 break
-            after, until = until, None
-            window = min(4 * window, _WIDEST_WINDOW_ROWS)
+            after = until
+            window = min((4 if page else 16) * window, _WIDEST_WINDOW_ROWS)
         return found
+
+    async def _among(self, sql: RunListSql, keys: Sequence[RunKey], limit: int) -> list[RunKey]:
+        return await self._keys(sql.among(keys, limit)) if keys else []
+
+    async def _keys(self, statement: Statement) -> list[RunKey]:
+        return [RunKey(*row) for row in await self._rows(statement)]
 
     async def _narrowed(self, query: RunQuery, key_range: KeyRange) -> _Narrowed:
         condition = condition_of(query)
         sql = RunListSql(query, key_range, condition)
         if not key_range.project_ids:
-            return _Narrowed(sql, [], None)
-        few, border = await self._few(sql, query.after, _FEW)
+            return _Narrowed(sql, [])
+        narrowed = await self._nearest(sql, query.after, _FEW, _Horizon(self._horizons, query, key_range))
+        few = narrowed.few
         if few == [] or (query.trace_filter is None and query.tree_filter is None):
-            return _Narrowed(sql, few, border)
+            return narrowed
         known = await self._traces_of(query, few) if few is not None else None
         conditions: list[Condition] = []
         for part in conjuncts(condition):
@@ -144,31 +210,38 @@ class RunFinder:
             conditions.append(exact or part)
             known = exact or known
         if known is None:
-            return _Narrowed(sql, few, border)
+            return narrowed
         sql = RunListSql(query, key_range, AllOf(tuple(conditions)))
-        if few is None:
-            few, border = await self._few(sql, query.after, _FEW)
-        return _Narrowed(sql, few, border)
+        if few is not None:
+            return narrowed._replace(sql=sql)
+        return await self._nearest(sql, query.after, _FEW)
 
-    async def _few(
-        self, sql: RunListSql, after: Position | None, most: int
-    ) -> tuple[list[RunKey] | None, Position | None]:
-        """The keys behind `after` that one of the candidates has, if it has less than `most` rows there.
-
-        If none has, that with the fewest is made the first of them: its rows reach furthest. How far they do
-        is told instead of keys.
-        """
-        statements = [sql.nearest(candidate, after, most) for candidate in sql.promising]
-        found = await asyncio.gather(*map(self._rows, statements))
+    async def _nearest(
+        self, sql: RunListSql, after: Position | None, most: int, horizon: "_Horizon | None" = None
+    ) -> _Narrowed:
+        """The keys behind `after` that one of the candidates has, if it has less than `most` rows there; else
+        those that the sparsest has, which then drives the search: its rows reach furthest."""
+        candidates = sql.promising
+        if not candidates:
+            return _Narrowed(sql, [], is_open=True)
+        floor_us = horizon.floor_us if horizon else None
+        found = await asyncio.gather(
+            *(self._rows(sql.nearest(each, after, most, floor_us)) for each in candidates)
+        )
+        if floor_us is not None and any(len(rows) < most for rows in found):
+            found = await asyncio.gather(
+                *(self._rows(sql.nearest(each, after, most, None)) for each in candidates)
+            )
         complete = [rows for rows in found if len(rows) < most]
         if complete:
-            return list(dict.fromkeys(RunKey(*row) for row in min(complete, key=len))), None
-        if not found:
-            return None, None
-        reach = [rows[-1][1] for rows in found]
-        sparsest = reach.index(min(reach) if sql.descending else max(reach))
-        sql.prefer(sparsest)
-        return None, Position(*found[sparsest][-1][1:])
+            return _Narrowed(sql, _distinct(min(complete, key=len)))
+        sparsest = (min if sql.descending else max)(range(len(found)), key=lambda n: found[n][-1][1])
+        sql.drive_by(candidates[sparsest])
+        rows = found[sparsest]
+        if horizon:
+            horizon.reached(rows[-1][1])
+        rows = _before_the_cut(rows) or rows
+        return _Narrowed(sql, _distinct(rows), Position(*rows[-1][1:3]))
 
     # -- traces ----------------------------------------------------------------------------------
 
@@ -187,7 +260,7 @@ class RunFinder:
         # The runs of a trace may lie outside of the times that the query asks about.
         everywhere = KeyRange(key_range.project_ids)
         sql = RunListSql(query, everywhere, AllOf(tuple(part for part in parts if part is not None)))
-        keys, _ = await self._few(sql, None, _FEW_IN_TRACES)
+        keys = (await self._nearest(sql, None, _FEW_IN_TRACES)).few
         if keys is None:
             return None
         return _in_traces(await self._rows(_traces(sql.matching(["trace_id"], keys))) if keys else [])
@@ -234,31 +307,39 @@ class RunFinder:
         )
         return _narrowed(bounds, await self._rows(Statement(text, parameters)))
 
-    async def _found(self, sql: RunListSql, statement: Statement) -> list[FoundRun]:
-        """The runs that the statement, one of `sql`, selects."""
-        query = sql.query
-        places = {column: place for place, column in enumerate(sql.columns)}
-        runs = [
-            MergedRun(query.tenant_id, RunKey(*key), places, rows)
-            for *key, rows in await self._rows(statement)
-        ]
-        is_priced = query.fields & COST_FIELDS and any(run.needs_price() for run in runs)
-        prices = await self._prices() if is_priced else {}
-        return [
-            (
-                run.key,
-                StoredRun(Position(run.key.start_time_us, run.key.run_id), run.fields(query.fields, prices)),
-            )
-            for run in runs
-        ]
 
-    async def _prices(self) -> Prices:
-        """Every price that runs were charged by; a few hundred at most."""
-        text = (
-            "SELECT toString(price_model_id), any(prompt_prices), any(completion_prices) "
-            "FROM model_prices GROUP BY price_model_id"
-        )
-        return {row[0]: (row[1], row[2]) for row in await self._rows(Statement(text, {}))}
+class _Horizon:
+    """Remembers how far back the newest rows of a kind have reached, so that whoever asks for them again need
+    not look into parts of the table that are older. A guess, which the finder checks."""
+
+    def __init__(self, horizons: OrderedDict[Hashable, int], query: RunQuery, key_range: KeyRange) -> None:
+        self._horizons = horizons
+        is_newest = query.descending and query.after is None and key_range.max_start_time_us is None
+        self._kind = (query.tenant_id, key_range, condition_of(query)) if is_newest else None
+
+    @property
+    def floor_us(self) -> int | None:
+        """The start time of the oldest of these rows, as far as that is known."""
+        return None if self._kind is None else self._horizons.get(self._kind)
+
+    def reached(self, start_time_us: int) -> None:
+        """The rows that were asked for began at this time or later."""
+        if self._kind is None:
+            return
+        self._horizons[self._kind] = start_time_us
+        self._horizons.move_to_end(self._kind)
+        if len(self._horizons) > _REMEMBERED_HORIZONS:
+            self._horizons.popitem(last=False)
+
+
+def _before_the_cut(rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+    """Rows (key first) that a limit has ended, without those at the last position: there may be more."""
+    return [row for row in rows if row[1:3] != rows[-1][1:3]]
+
+
+def _distinct(rows: Sequence[Sequence[Any]]) -> list[RunKey]:
+    """Keys in order, each once."""
+    return list(dict.fromkeys(RunKey(*row) for row in rows))
 
 
 def _traces(rows: Statement) -> Statement:

@@ -1,6 +1,5 @@
 """Runs in ClickHouse: the one implementation of `RunStore`."""
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,11 +11,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from runstore.domain.blob_refs import BlobRef, is_reference, unpack
+from runstore.domain.blob_refs import BlobRef
 from runstore.domain.deletions import PendingDeletions, RunDeletion
-from runstore.domain.extra import merge_extra, metadata_of
 from runstore.domain.feedback import FeedbackPatch
-from runstore.domain.previews import error_preview, preview
 from runstore.domain.runs import (
     Attachment,
     AttachmentRef,
@@ -28,25 +25,18 @@ from runstore.domain.runs import (
     RunPlace,
     RunQuery,
     RunRow,
-    StoredRun,
 )
 from runstore.storage.clickhouse import schema
 from runstore.storage.clickhouse.blocks import BlockBuilder
-from runstore.storage.clickhouse.columns import PAYLOAD_BITS, Present, sql_time
+from runstore.storage.clickhouse.columns import Present, sql_time
 from runstore.storage.clickhouse.dead_letters import ClickHouseDeadLetters
 from runstore.storage.clickhouse.deletions import ClickHouseDeletions
 from runstore.storage.clickhouse.engine import Engine, ReadLimits
 from runstore.storage.clickhouse.feedback import ClickHouseFeedback
 from runstore.storage.clickhouse.figures import engine_figures
-from runstore.storage.clickhouse.list_sql import (
-    PAYLOAD_FIELDS,
-    PREVIEWED,
-    Statement,
-    bind_keys,
-    payload_sizes,
-    payloads,
-)
-from runstore.storage.clickhouse.run_finder import FoundRun, RunFinder
+from runstore.storage.clickhouse.list_sql import Statement, bind_keys
+from runstore.storage.clickhouse.run_finder import RunFinder
+from runstore.storage.clickhouse.run_reader import RunReader
 from runstore.storage.clickhouse.run_stats import ClickHouseRunStats
 from runstore.storage.clickhouse.threads import ClickHouseThreads
 from runstore.storage.clickhouse.traces import ClickHouseTraces
@@ -103,7 +93,8 @@ class ClickHouseRunStore:
         self.threads = ClickHouseThreads(engine, self)
         self.feedback = ClickHouseFeedback(engine)
         self.stats = ClickHouseRunStats(engine, self)
-        self._finder = RunFinder(self._rows, self)
+        self._reader = RunReader(self._rows, self.feedback, self.traces)
+        self._finder = RunFinder(self._rows, self, self._reader)
         self.deletions = ClickHouseDeletions(engine, self)
 
     # -- writing ---------------------------------------------------------------------------------
@@ -254,91 +245,18 @@ class ClickHouseRunStore:
     async def list_runs(self, query: RunQuery, /) -> RunPage:
         if query.with_subtree_usage:
             query = replace(query, fields=query.fields | {RunField.TRACE_ID})
-        found = await self._finder.page(query)
-        page = await self._fitting(query, found[: query.limit])
-        return RunPage(tuple(await self._with_payloads(query, page)), has_more=len(found) > len(page))
+        while True:
+            found = await self._finder.page(query)
+            keys = await self._reader.fitting(query, found.keys[: query.limit])
+            runs = await self._reader.read(query, keys, found.runs)
+            has_more = len(found.keys) > len(keys)
+            # Runs can be deleted meanwhile, but a page that is empty is the last one.
+            if runs or not has_more:
+                return RunPage(runs, has_more)
 
     async def matching(self, query: RunQuery, expressions: Iterable[str], /) -> Statement:
         """SQL of the runs that a query means, whatever its page; see `merged_sql.matching_runs`."""
         return await self._finder.matching(query, expressions)
-
-    async def _fitting(self, query: RunQuery, page: list[FoundRun]) -> list[FoundRun]:
-        """The beginning of a page whose payloads take no more than the query allows; one run at least."""
-        columns = {PAYLOAD_FIELDS[field] for field in query.fields if field in PAYLOAD_FIELDS}
-        if query.max_payload_bytes is None or not columns or not page:
-            return page
-        rows = await self._rows(payload_sizes(query.tenant_id, [key for key, _ in page], columns))
-        sizes = {(project_id, run_id): size for project_id, run_id, size in rows}
-        left = query.max_payload_bytes
-        for index, (key, _) in enumerate(page):
-            left -= sizes.get((key.project_id, key.run_id), 0)
-            if left < 0:
-                return page[: max(1, index)]
-        return page
-
-    async def _with_payloads(self, query: RunQuery, page: list[FoundRun]) -> list[StoredRun]:
-        """Add the selected payloads and attachments, read for the page's keys only."""
-        if page:
-            await asyncio.gather(
-                self._add_payloads(query, page),
-                self._add_attachments(query, page),
-                self._add_feedback_stats(query, page),
-                self._add_subtree_usage(query, page),
-            )
-        return [run for _, run in page]
-
-    async def _add_payloads(self, query: RunQuery, page: list[FoundRun]) -> None:
-        columns = {PREVIEWED[field]: False for field in query.fields if field in PREVIEWED}
-        columns.update({PAYLOAD_FIELDS[field]: True for field in query.fields if field in PAYLOAD_FIELDS})
-        if not columns:
-            return
-        statement = payloads(query.tenant_id, [key for key, _ in page], columns)
-        rows = await self._rows(statement, bytes_columns=True)
-        by_key = {
-            (_text(project_id), _text(run_id)): {
-                column: value
-                for column, value in zip(columns, values, strict=True)
-                if present & PAYLOAD_BITS[column].value
-            }
-            for project_id, run_id, present, *values in rows
-        }
-        for key, run in page:
-            _set_payloads(query, run, by_key.get((key.project_id, key.run_id), {}))
-
-    async def _add_attachments(self, query: RunQuery, page: list[FoundRun]) -> None:
-        if RunField.ATTACHMENTS not in query.fields:
-            return
-        parameters: dict[str, Any] = {"tenant": query.tenant_id}
-        keys = bind_keys(parameters, [key for key, _ in page])
-        text = (
-            "SELECT toString(run_id), name, argMax(mime_type, seq), argMax(size_bytes, seq) "
-            f"FROM run_attachments WHERE tenant_id = {{tenant:UUID}} AND {keys} "
-            "GROUP BY project_id, start_time, run_id, name ORDER BY name"
-        )
-        files: dict[str, dict[str, tuple[str, int]]] = {}
-        for run_id, name, mime_type, size in await self._rows(Statement(text, parameters)):
-            files.setdefault(run_id, {})[name] = (mime_type, size)
-        for key, run in page:
-            if key.run_id in files:
-                run.values[RunField.ATTACHMENTS] = (key, files[key.run_id])
-
-    async def _add_feedback_stats(self, query: RunQuery, page: list[FoundRun]) -> None:
-        if RunField.FEEDBACK_STATS not in query.fields:
-            return
-        stats = await self.feedback.stats_of_runs(query.tenant_id, [key.run_id for key, _ in page])
-        for key, run in page:
-            if key.run_id in stats:
-                run.values[RunField.FEEDBACK_STATS] = stats[key.run_id]
-
-    async def _add_subtree_usage(self, query: RunQuery, page: list[FoundRun]) -> None:
-        """Put what is below the page's runs into their usage."""
-        if not query.with_subtree_usage:
-            return
-        trace_ids = {run.values[RunField.TRACE_ID] for _, run in page}
-        run_ids = [key.run_id for key, _ in page]
-        usage = await self.traces.subtree_usage(query.tenant_id, trace_ids, run_ids, query.fields)
-        for key, run in page:
-            run.values.update(usage.get(key.run_id, {}))
 
     async def attachment(self, ref: AttachmentRef, /) -> Attachment | None:
         parameters: dict[str, Any] = {"tenant": ref.tenant_id, "name": ref.name}
@@ -369,29 +287,6 @@ class ClickHouseRunStore:
             return rows
 
         return await self._engine.read(query, is_limited=is_limited)
-
-
-def _set_payloads(query: RunQuery, run: StoredRun, columns: dict[str, Any]) -> None:
-    extra = None
-    for value in columns.get("extra", ()):
-        extra = value if extra is None else merge_extra(extra, value)
-    for field, column in PAYLOAD_FIELDS.items():
-        value = extra if column == "extra" else columns.get(column)
-        if field is RunField.METADATA and value is not None:
-            value = metadata_of(value)
-        if field in query.fields and value is not None:
-            if field is RunField.ERROR:
-                value = _text(value)
-            elif is_reference(value):
-                value, _ = unpack(value)
-            run.values[field] = value
-    for field, column in PREVIEWED.items():
-        value = columns.get(column)
-        if field in query.fields and value is not None:
-            if field is RunField.ERROR_PREVIEW:
-                run.values[field] = error_preview(value.decode(errors="ignore"))
-            else:
-                run.values[field] = preview(unpack(value)[1] if is_reference(value) else value)
 
 
 def _text(value: Any) -> str:
