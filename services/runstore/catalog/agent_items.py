@@ -142,7 +142,10 @@ class AgentItemCatalog:
         return or_(_items.expires_at_us.is_(None), _items.expires_at_us > self._clock.now_us())
 
     async def _refresh(self, tenant_id: str, rows: Iterable[Row[Any]]) -> None:
-        mortal = [row for row in rows if row.ttl_us is not None]
+        # In one order for all, so that no two readers wait for each other.
+        mortal = sorted(
+            (row for row in rows if row.ttl_us is not None), key=lambda row: (row.namespace, row.key)
+        )
         if not mortal:
             return
         now_us = self._clock.now_us()
