@@ -16,6 +16,8 @@ import zstandard
 from .servers import Server, serving
 from .wire import CONTENT_TYPE, dotted_order, multipart, part, run_json
 
+pytestmark = pytest.mark.both_catalogs(slow=True)
+
 MIB = 1024 * 1024
 NOBODYS_KEY = "rsk_" + "x" * 43
 

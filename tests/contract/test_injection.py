@@ -33,6 +33,8 @@ from .servers import Server
 from .test_grpc import ALL_FIELDS, STARTED, Stubs, create, timestamp
 from .wire import dotted_order
 
+pytestmark = pytest.mark.both_catalogs(slow=True)
+
 CANARY = "canary-7d1f0c"
 PER_PLACE = 1
 REFUSALS = {
