@@ -198,6 +198,20 @@ async def test_run_of_a_lost_worker_goes_to_another(store: Store, thread_id: str
         assert (await store.run(run)).status == SUCCESS
 
 
+async def test_stalled_worker_gets_nothing_more(store: Store, thread_id: str) -> None:
+    """Its stream is open, but it does not renew: the run goes to another one, though that has less room."""
+    async with FakeWorker(store, slots=3) as stalled:
+        run = await store.given_run(thread_id)
+        claimed = await stalled.next_run()
+        async with FakeWorker(store, slots=1) as other:
+            store.clock.ahead_s += 31
+            again = await other.next_run()
+            assert (again.run.run_id, again.run.attempt) == (run.run_id, 2)
+            await other.finish(again)
+        assert await stalled.next("lost") == claimed.claim
+        assert not isinstance(await stalled.call.read(), pb.WorkResponse), "its stream has ended"
+
+
 async def let_time_pass(store: Store, seconds: int) -> None:
     """Twenty times as fast as time does."""
     for _ in range(seconds):
