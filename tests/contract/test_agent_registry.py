@@ -12,6 +12,8 @@ from langsmith.utils import LangSmithError
 
 from .servers import Server
 
+pytestmark = pytest.mark.both_catalogs(slow=True)
+
 UNKNOWN = uuid.UUID(int=7, version=4)
 
 

@@ -12,6 +12,8 @@ from langsmith.utils import LangSmithError
 from .reading import files_of
 from .servers import Server
 
+pytestmark = pytest.mark.both_catalogs(slow=True)
+
 FILES = {"a": Attachment("text/plain", b"first"), "b": Attachment("image/png", b"\x89PNG")}
 
 

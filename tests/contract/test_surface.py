@@ -21,6 +21,8 @@ from .surface.document import compatibility_page
 from .surface.methods import generated, handwritten
 from .surface.scenarios import SHOWN, Shown, World
 
+pytestmark = pytest.mark.both_catalogs(slow=True)
+
 PAGE = ROOT / "docs" / "compatibility.md"
 REWRITE = os.environ.get("RUNSTORE_REWRITE_GOLDENS") == "1"
 # Imported for the scenarios that they register.

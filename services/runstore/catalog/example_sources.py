@@ -10,11 +10,8 @@ from runstore.catalog.expiring import ExpiringMap
 from runstore.runtime.clock import Clock
 
 _MAX_TENANTS = 10_000
-_MAX_EXAMPLES = 100_000
 # What another store writes (several stores on one PostgreSQL) shows in lists of runs within this time.
 _CACHE_TTL_S = 3.0
-# The dataset of an example never changes; an example may be erased.
-_DATASET_TTL_S = 60.0
 
 _examples = tables.examples.c
 _current = _examples.until_us == tables.FOREVER_US
@@ -31,23 +28,14 @@ class ExampleSources:
         self._without: ExpiringMap[str, bool] = ExpiringMap(
             clock, max_entries=_MAX_TENANTS, ttl_s=_CACHE_TTL_S
         )
-        self._datasets: ExpiringMap[tuple[str, str], str] = ExpiringMap(
-            clock, max_entries=_MAX_EXAMPLES, ttl_s=_DATASET_TTL_S
-        )
 
     async def datasets_of(self, tenant_id: str, example_ids: Sequence[str]) -> dict[str, str]:
-        """The datasets of those of the examples that exist."""
-        found = {each: self._datasets.get((tenant_id, each)) for each in example_ids}
-        if unknown := [each for each, dataset_id in found.items() if dataset_id is None]:
-            ticket = self._datasets.ticket()
-            query = select(_examples.id, _examples.dataset_id).where(
-                _examples.tenant_id == tenant_id, _examples.id.in_(unknown)
-            )
-            async with self._database.read() as connection:
-                for row in await connection.execute(query):
-                    found[row.id] = row.dataset_id
-                    self._datasets.put((tenant_id, row.id), row.dataset_id, ticket)
-        return {each: dataset_id for each, dataset_id in found.items() if dataset_id is not None}
+        """The datasets of those of the examples that exist, or existed in an older version."""
+        query = select(_examples.id, _examples.dataset_id).where(
+            _examples.tenant_id == tenant_id, _examples.id.in_(example_ids)
+        )
+        async with self._database.read() as connection:
+            return {row.id: row.dataset_id for row in await connection.execute(query)}
 
     async def runs_in_datasets(self, tenant_id: str, run_ids: Sequence[str]) -> set[str]:
         """Those of the runs that examples were made of. Costs nothing in a tenant without such examples."""
