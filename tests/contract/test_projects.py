@@ -95,6 +95,31 @@ def test_list_projects_takes_each_filter(client: Client, server: Server, project
     assert experiment.reference_dataset_id == dataset_id
 
 
+def test_projects_and_datasets_are_listed_by_their_tags(client: Client, server: Server, project: str) -> None:
+    """Those that have each of the values; a value on a project is not on a dataset."""
+    red, round_ = uuid.uuid4(), uuid.uuid4()
+    client.create_project(f"{project}-a", tag_value_ids=[red, round_])
+    client.create_project(f"{project}-b", tag_value_ids=[red, red])
+    client.create_project(f"{project}-b", tag_value_ids=[round_], upsert=True)
+    client.create_dataset(f"{project}-c", tag_value_ids=[red])
+
+    def names(path: str, *values: uuid.UUID) -> list[str]:
+        found = httpx.get(f"{server.url}/{path}", params={"tag_value_id": list(map(str, values))}).json()
+        return [each["name"].removeprefix(f"{project}-") for each in found]
+
+    assert names("sessions", red) == ["b", "a"]
+    assert names("sessions", red, round_) == ["a"]
+    assert names("datasets", red) == ["c"]
+    assert names("datasets", round_) == []
+    client.delete_project(project_name=f"{project}-a")
+    client.delete_dataset(dataset_name=f"{project}-c")
+    assert (names("sessions", round_), names("datasets", red)) == ([], [])
+    too_many = {"name": f"{project}-d", "tag_value_ids": [str(uuid.uuid4()) for _ in range(101)]}
+    for path in ("sessions", "datasets"):
+        refused = httpx.post(f"{server.url}/{path}", json=too_many)
+        assert (refused.status_code, "tag_value_ids" in refused.text) == (422, True)
+
+
 def test_list_walks_pages_of_a_hundred(client: Client, project: str) -> None:
     """More projects than a page holds are all listed, each once."""
     made = {client.create_project(f"{project}-{number}").id for number in range(105)}

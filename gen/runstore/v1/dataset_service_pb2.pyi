@@ -217,6 +217,7 @@ class CreateDatasetRequest(_message.Message):
     INPUTS_SCHEMA_FIELD_NUMBER: _builtins.int
     OUTPUTS_SCHEMA_FIELD_NUMBER: _builtins.int
     TRANSFORMATIONS_FIELD_NUMBER: _builtins.int
+    TAG_VALUE_IDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, 1 to 512 characters."""
     id: _builtins.str
@@ -233,6 +234,10 @@ class CreateDatasetRequest(_message.Message):
     """JSON Schema that outputs of examples must satisfy."""
     transformations: _builtins.bytes
     """JSON array."""
+    @_builtins.property
+    def tag_value_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Values of tags to put on it: distinct UUIDs, at most 100."""
+
     def __init__(
         self,
         *,
@@ -244,10 +249,11 @@ class CreateDatasetRequest(_message.Message):
         inputs_schema: _builtins.bytes | None = ...,
         outputs_schema: _builtins.bytes | None = ...,
         transformations: _builtins.bytes | None = ...,
+        tag_value_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_id", b"_id", "_inputs_schema", b"_inputs_schema", "_metadata", b"_metadata", "_outputs_schema", b"_outputs_schema", "_transformations", b"_transformations", "description", b"description", "id", b"id", "inputs_schema", b"inputs_schema", "metadata", b"metadata", "outputs_schema", b"outputs_schema", "transformations", b"transformations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_id", b"_id", "_inputs_schema", b"_inputs_schema", "_metadata", b"_metadata", "_outputs_schema", b"_outputs_schema", "_transformations", b"_transformations", "description", b"description", "id", b"id", "inputs_schema", b"inputs_schema", "metadata", b"metadata", "name", b"name", "outputs_schema", b"outputs_schema", "transformations", b"transformations", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_id", b"_id", "_inputs_schema", b"_inputs_schema", "_metadata", b"_metadata", "_outputs_schema", b"_outputs_schema", "_transformations", b"_transformations", "description", b"description", "id", b"id", "inputs_schema", b"inputs_schema", "metadata", b"metadata", "name", b"name", "outputs_schema", b"outputs_schema", "tag_value_ids", b"tag_value_ids", "transformations", b"transformations", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
@@ -361,6 +367,7 @@ class ListDatasetsRequest(_message.Message):
     ASCENDING_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    TAG_VALUE_IDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Of exactly this name."""
     name_contains: _builtins.str
@@ -383,6 +390,10 @@ class ListDatasetsRequest(_message.Message):
     def types(self) -> _containers.RepeatedScalarFieldContainer[Global___DatasetType.ValueType]:
         """Of any of these types."""
 
+    @_builtins.property
+    def tag_value_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With each of these values of tags."""
+
     def __init__(
         self,
         *,
@@ -395,10 +406,11 @@ class ListDatasetsRequest(_message.Message):
         ascending: _builtins.bool = ...,
         offset: _builtins.int = ...,
         page_size: _builtins.int = ...,
+        tag_value_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_metadata", b"_metadata", "_name", b"_name", "_name_contains", b"_name_contains", "metadata", b"metadata", "name", b"name", "name_contains", b"name_contains"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_metadata", b"_metadata", "_name", b"_name", "_name_contains", b"_name_contains", "ascending", b"ascending", "by_last_experiment", b"by_last_experiment", "ids", b"ids", "metadata", b"metadata", "name", b"name", "name_contains", b"name_contains", "offset", b"offset", "page_size", b"page_size", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_metadata", b"_metadata", "_name", b"_name", "_name_contains", b"_name_contains", "ascending", b"ascending", "by_last_experiment", b"by_last_experiment", "ids", b"ids", "metadata", b"metadata", "name", b"name", "name_contains", b"name_contains", "offset", b"offset", "page_size", b"page_size", "tag_value_ids", b"tag_value_ids", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__metadata: _TypeAlias = _typing.Literal["metadata"]  # noqa: Y015
     _WhichOneofArgType__metadata: _TypeAlias = _typing.Literal["_metadata", b"_metadata"]  # noqa: Y015

@@ -118,6 +118,7 @@ class CreateProjectRequest(_message.Message):
     REFERENCE_DATASET_ID_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     UPSERT_FIELD_NUMBER: _builtins.int
+    TAG_VALUE_IDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, 1 to 512 characters."""
     id: _builtins.str
@@ -134,6 +135,10 @@ class CreateProjectRequest(_message.Message):
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it began; now when absent."""
 
+    @_builtins.property
+    def tag_value_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Values of tags to put on it: distinct UUIDs, at most 100."""
+
     def __init__(
         self,
         *,
@@ -144,10 +149,11 @@ class CreateProjectRequest(_message.Message):
         reference_dataset_id: _builtins.str | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         upsert: _builtins.bool = ...,
+        tag_value_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_extra", b"_extra", "_id", b"_id", "_reference_dataset_id", b"_reference_dataset_id", "description", b"description", "extra", b"extra", "id", b"id", "reference_dataset_id", b"reference_dataset_id", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_extra", b"_extra", "_id", b"_id", "_reference_dataset_id", b"_reference_dataset_id", "description", b"description", "extra", b"extra", "id", b"id", "name", b"name", "reference_dataset_id", b"reference_dataset_id", "start_time", b"start_time", "upsert", b"upsert"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_extra", b"_extra", "_id", b"_id", "_reference_dataset_id", b"_reference_dataset_id", "description", b"description", "extra", b"extra", "id", b"id", "name", b"name", "reference_dataset_id", b"reference_dataset_id", "start_time", b"start_time", "tag_value_ids", b"tag_value_ids", "upsert", b"upsert"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
@@ -255,6 +261,7 @@ class ListProjectsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
     DATASET_VERSION_FIELD_NUMBER: _builtins.int
+    TAG_VALUE_IDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Of exactly this name."""
     name_contains: _builtins.str
@@ -283,6 +290,10 @@ class ListProjectsRequest(_message.Message):
     def reference_dataset_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Experiments on any of these datasets."""
 
+    @_builtins.property
+    def tag_value_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With each of these values of tags."""
+
     def __init__(
         self,
         *,
@@ -297,10 +308,11 @@ class ListProjectsRequest(_message.Message):
         page_size: _builtins.int = ...,
         order: Global___ProjectOrder.ValueType = ...,
         dataset_version: _builtins.str | None = ...,
+        tag_value_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_dataset_version", b"_dataset_version", "_metadata", b"_metadata", "_name", b"_name", "_name_contains", b"_name_contains", "_reference_free", b"_reference_free", "dataset_version", b"dataset_version", "metadata", b"metadata", "name", b"name", "name_contains", b"name_contains", "reference_free", b"reference_free"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dataset_version", b"_dataset_version", "_metadata", b"_metadata", "_name", b"_name", "_name_contains", b"_name_contains", "_reference_free", b"_reference_free", "dataset_version", b"dataset_version", "ids", b"ids", "metadata", b"metadata", "name", b"name", "name_contains", b"name_contains", "offset", b"offset", "oldest_first", b"oldest_first", "order", b"order", "page_size", b"page_size", "reference_dataset_ids", b"reference_dataset_ids", "reference_free", b"reference_free"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dataset_version", b"_dataset_version", "_metadata", b"_metadata", "_name", b"_name", "_name_contains", b"_name_contains", "_reference_free", b"_reference_free", "dataset_version", b"dataset_version", "ids", b"ids", "metadata", b"metadata", "name", b"name", "name_contains", b"name_contains", "offset", b"offset", "oldest_first", b"oldest_first", "order", b"order", "page_size", b"page_size", "reference_dataset_ids", b"reference_dataset_ids", "reference_free", b"reference_free", "tag_value_ids", b"tag_value_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dataset_version: _TypeAlias = _typing.Literal["dataset_version"]  # noqa: Y015
     _WhichOneofArgType__dataset_version: _TypeAlias = _typing.Literal["_dataset_version", b"_dataset_version"]  # noqa: Y015

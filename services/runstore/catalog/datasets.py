@@ -1,7 +1,7 @@
 """Datasets in the catalog."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row, Select, and_, delete, func, insert, select, update
@@ -11,6 +11,7 @@ from runstore.catalog import dataset_tables as tables
 from runstore.catalog.database import Conflict, Database
 from runstore.catalog.keyed_pages import rows_of_page
 from runstore.catalog.projects import contains
+from runstore.catalog.resource_tags import check_tags, is_tagged, put_tags, remove_tags
 from runstore.catalog.tables import projects
 from runstore.catalog.text_search import has_part
 from runstore.catalog.texts import check_description, check_name, json_object
@@ -44,8 +45,10 @@ class DatasetCatalog:
         self._database = database
         self._clock = clock
 
-    async def create(self, dataset: Dataset) -> Dataset:
+    async def create(self, dataset: Dataset, *, tag_value_ids: Sequence[str] = ()) -> Dataset:
         """Stores `dataset` as given and returns it.
+
+        `tag_value_ids`: distinct ids of the values of tags that it gets.
 
         Raises ALREADY_EXISTS when the name or the id is taken, INVALID_ARGUMENT for texts and JSON that
         cannot be stored.
@@ -53,10 +56,12 @@ class DatasetCatalog:
         check_name("name", dataset.name)
         check_description("description", dataset.description)
         json_object("metadata", dataset.metadata)
+        check_tags(tag_value_ids)
         values = {key: value for key, value in dataclasses.asdict(dataset).items() if key not in _COMPUTED}
         try:
             async with self._database.write() as connection:
                 await connection.execute(insert(tables.datasets).values(values))
+                await put_tags(connection, dataset.tenant_id, dataset.id, tag_value_ids)
         except Conflict as error:
             query = select(_datasets.id).where(
                 _datasets.tenant_id == dataset.tenant_id, _datasets.name == dataset.name
@@ -120,6 +125,7 @@ class DatasetCatalog:
             keys = list((await connection.execute(query)).scalars())
             for table in _OWN_TABLES:
                 await connection.execute(delete(table).where(table.c.dataset_id == dataset_id))
+            await remove_tags(connection, tenant_id, dataset_id)
             await connection.execute(delete(tables.datasets).where(_is(tenant_id, dataset_id)))
             return await unused_blobs(connection, tenant_id, keys)
 
@@ -204,6 +210,7 @@ def _listing(tenant_id: str, condition: DatasetFilter) -> Select[Any]:
         query = query.where(_datasets.name == condition.name)
     if condition.name_contains is not None:
         query = query.where(has_part(_datasets.name, condition.name_contains))
+    query = query.where(*is_tagged(tenant_id, _datasets.id, condition.tag_value_ids))
     keys: list[Any] = [_datasets.created_at_us, _datasets.id]
     if condition.by_last_experiment:
         began = _experiments(tenant_id).subquery()

@@ -30,3 +30,12 @@ registered_agents = Table(
     Column("production_only", Boolean, nullable=False),
     Column("created_at_us", BigInteger, nullable=False),
 )
+
+resource_tags = Table(
+    "resource_tags",
+    metadata,
+    Column("tenant_id", String(36), ForeignKey("tenants.id"), primary_key=True),
+    # Of a project or a dataset.
+    Column("resource_id", String(36), primary_key=True),
+    Column("tag_value_id", String(36), primary_key=True),
+)

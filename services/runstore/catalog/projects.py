@@ -12,6 +12,7 @@ from runstore.catalog import tables
 from runstore.catalog.database import Conflict, Database
 from runstore.catalog.expiring import ExpiringMap
 from runstore.catalog.keyed_pages import rows_of_page
+from runstore.catalog.resource_tags import check_tags, is_tagged, put_tags, remove_tags
 from runstore.catalog.text_search import has_part
 from runstore.catalog.texts import check_description, check_name, json_object
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
@@ -92,8 +93,12 @@ class ProjectCatalog:
             modified_at_us=now_us,
         )
 
-    async def create(self, project: Project, *, upsert: bool = False) -> Project:
+    async def create(
+        self, project: Project, *, upsert: bool = False, tag_value_ids: Sequence[str] = ()
+    ) -> Project:
         """Stores `project` as given and returns it; with `upsert`, returns the one that has its name.
+
+        `tag_value_ids`: distinct ids of the values of tags that it gets when it is new.
 
         Raises ALREADY_EXISTS when the id, or without `upsert` the name, is taken; NOT_FOUND for an
         unknown tenant; INVALID_ARGUMENT for a name, description or `extra` that cannot be stored.
@@ -101,9 +106,11 @@ class ProjectCatalog:
         check_name("name", project.name)
         check_description("description", project.description)
         json_object("extra", project.extra)
+        check_tags(tag_value_ids)
         try:
             async with self._database.write() as connection:
                 await connection.execute(insert(tables.projects).values(dataclasses.asdict(project)))
+                await put_tags(connection, project.tenant_id, project.id, tag_value_ids)
         except Conflict as error:
             return await self._after_conflict(project, error, upsert=upsert)
         return project
@@ -198,6 +205,7 @@ class ProjectCatalog:
         try:
             async with self._database.write() as connection:
                 deleted = (await connection.execute(statement)).rowcount
+                await remove_tags(connection, tenant_id, project_id)
         finally:
             self._forget(tenant_id, project_id)
         if not deleted:
@@ -238,6 +246,7 @@ def _listing(tenant_id: str, condition: ProjectFilter) -> Select[Any]:
     if condition.reference_free is not None:
         reference = _projects.reference_dataset_id
         query = query.where(reference.is_(None) if condition.reference_free else reference.is_not(None))
+    query = query.where(*is_tagged(tenant_id, _projects.id, condition.tag_value_ids))
     order = [func.lower(_projects.name) if condition.by_name else _projects.start_time_us, _projects.id]
     return query.order_by(*([each.desc() for each in order] if condition.descending else order))
 

@@ -71,6 +71,8 @@ class DatasetFilter:
     """Part of the name, upper and lower case alike."""
     metadata: bytes | None = None
     """A JSON object that the metadata must contain (PostgreSQL's `@>`)."""
+    tag_value_ids: tuple[str, ...] = ()
+    """Values of tags, each of which it has."""
     by_last_experiment: bool = False
     """Order by the beginning of the last experiment, not by creation."""
     descending: bool = True

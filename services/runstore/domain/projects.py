@@ -57,6 +57,8 @@ class ProjectFilter:
     """JSON text of an object that `extra.metadata` must contain (PostgreSQL's `@>`)."""
     dataset_version: str | None = None
     """What `extra.metadata.dataset_version` must be: the same time, or the same text."""
+    tag_value_ids: tuple[str, ...] = ()
+    """Values of tags, each of which it has."""
     by_name: bool = False
     """The order: by name, else by start time. Ties are broken by id."""
     descending: bool = True

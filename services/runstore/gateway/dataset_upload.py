@@ -5,7 +5,7 @@ import io
 import uuid
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from multipart import MultipartError, MultipartParser
@@ -58,7 +58,7 @@ class DatasetUpload:
         if data_type not in DATA_TYPES:
             raise invalid("data_type", "must be kv, llm or chat")
         dataset_id, description = self._one("id"), self._one("description")
-        schemas = {
+        schemas: dict[str, Any] = {
             key: None if (text := self._one(f"{key}_definition")) is None else text.encode()
             for key in ("inputs_schema", "outputs_schema")
         }

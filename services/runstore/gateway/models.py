@@ -223,6 +223,7 @@ class ProjectCreate(BaseModel):
     extra: dict[str, Any] | None = None
     reference_dataset_id: UUID | None = None
     start_time: TimeUs | None = None
+    tag_value_ids: list[UUID] | None = Field(None, max_length=100, description="Values of tags.")
 
 
 class ProjectUpdate(BaseModel):

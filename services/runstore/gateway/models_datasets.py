@@ -32,6 +32,7 @@ class DatasetCreate(BaseModel):
     inputs_schema_definition: dict[str, Any] | None = Field(None, description="JSON Schema.")
     outputs_schema_definition: dict[str, Any] | None = Field(None, description="JSON Schema.")
     transformations: list[dict[str, Any]] | None = None
+    tag_value_ids: list[UUID] | None = Field(None, max_length=100, description="Values of tags.")
 
 
 class DatasetUpdate(BaseModel):

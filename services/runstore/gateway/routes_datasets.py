@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.domain.errors import invalid
 from runstore.gateway.dataset_json import DATA_TYPES, read_version, show_dataset, show_version
 from runstore.gateway.dialects import json_response
 from runstore.gateway.models import Detail
@@ -39,7 +39,7 @@ class _ListQuery(BaseModel):
     metadata: str | None = Field(None, description="JSON object that the metadata contains.")
     sort_by: Literal["created_at", "last_session_start_time"] = "created_at"
     sort_by_desc: bool = True
-    tag_value_id: list[UUID] = Field(default=[], description="Not offered.")
+    tag_value_id: list[UUID] = Field(default=[], description="With each of these values of tags.")
     exclude: list[str] = Field(default=[], description="Without effect.")
     offset: int = Field(0, ge=0, le=2**31 - 1)
     limit: int = Field(100, ge=1, le=100)
@@ -191,6 +191,7 @@ def _create_request(body: DatasetCreate) -> pb.CreateDatasetRequest:
         inputs_schema=_json(body.inputs_schema_definition),
         outputs_schema=_json(body.outputs_schema_definition),
         transformations=_json(body.transformations),
+        tag_value_ids=map(str, body.tag_value_ids or ()),
     )
 
 
@@ -210,14 +211,13 @@ def _update_request(dataset_id: str, body: DatasetUpdate) -> pb.UpdateDatasetReq
 
 
 def _list_request(query: _ListQuery) -> pb.ListDatasetsRequest:
-    if query.tag_value_id:
-        raise RunstoreError(ErrorReason.UNIMPLEMENTED, "not offered by this version", field="tag_value_id")
     return pb.ListDatasetsRequest(
         ids=map(str, query.id),
         types=[DATA_TYPES[name] for name in query.data_type],
         name=query.name,
         name_contains=query.name_contains,
         metadata=None if query.metadata is None else query.metadata.encode(),
+        tag_value_ids=map(str, query.tag_value_id),
         by_last_experiment=query.sort_by == "last_session_start_time",
         ascending=not query.sort_by_desc,
         offset=query.offset,

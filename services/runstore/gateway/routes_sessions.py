@@ -49,7 +49,7 @@ class _ListQuery(_StatsQuery):
     ] = Field("start_time", description="By statistics is not offered.")
     sort_by_desc: bool = True
     filter: str | None = Field(None, description="Not offered.")
-    tag_value_id: list[UUID] = Field(default=[], description="Not offered.")
+    tag_value_id: list[UUID] = Field(default=[], description="With each of these values of tags.")
     offset: int = Field(0, ge=0, le=2**31 - 1)
     limit: int = Field(100, ge=1, le=100)
 
@@ -75,6 +75,7 @@ def session_routes(store: StoreClient) -> APIRouter:
             reference_dataset_id=_text(body.reference_dataset_id),
             start_time=None if body.start_time is None else to_timestamp(body.start_time),
             upsert=upsert,
+            tag_value_ids=map(str, body.tag_value_ids or ()),
         )
         answer = await store.create_project(message, credentials_of(request.headers))
         return json_response(show_session(answer.project))
@@ -124,10 +125,8 @@ def session_routes(store: StoreClient) -> APIRouter:
 
 
 def _list_request(query: _ListQuery) -> pb.ListProjectsRequest:
-    if query.filter is not None or query.tag_value_id:
-        raise RunstoreError(
-            ErrorReason.UNIMPLEMENTED, "filter and tag_value_id are not offered by this version"
-        )
+    if query.filter is not None:
+        raise RunstoreError(ErrorReason.UNIMPLEMENTED, "projects are not filtered so", field="filter")
     if query.sort_by not in _ORDERS:
         raise RunstoreError(
             ErrorReason.UNIMPLEMENTED, "projects are not sorted by what their runs are like", field="sort_by"
@@ -140,6 +139,7 @@ def _list_request(query: _ListQuery) -> pb.ListProjectsRequest:
         reference_free=query.reference_free,
         metadata=None if query.metadata is None else _json_object("metadata", query.metadata),
         dataset_version=query.dataset_version,
+        tag_value_ids=map(str, query.tag_value_id),
         order=_ORDERS[query.sort_by],
         oldest_first=not query.sort_by_desc,
         offset=query.offset,

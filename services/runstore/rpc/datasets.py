@@ -60,7 +60,10 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
             created_at_us=now_us,
             modified_at_us=now_us,
         )
-        return pb.CreateDatasetResponse(dataset=dataset_message(await self._datasets.create(dataset)))
+        created = await self._datasets.create(
+            dataset, tag_value_ids=ids("tag_value_ids", request.tag_value_ids)
+        )
+        return pb.CreateDatasetResponse(dataset=dataset_message(created))
 
     async def GetDataset(self, request: pb.GetDatasetRequest, context: _Context) -> pb.GetDatasetResponse:
         tenant_id = current_principal.get().tenant_id
@@ -77,6 +80,7 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
             name=request.name if request.HasField("name") else None,
             name_contains=request.name_contains if request.HasField("name_contains") else None,
             metadata=_json(request, "metadata", b"{"),
+            tag_value_ids=ids("tag_value_ids", request.tag_value_ids),
             by_last_experiment=request.by_last_experiment,
             descending=not request.ascending,
             offset=offset,

@@ -1,6 +1,7 @@
 """Serves `ProjectService`."""
 
 import uuid
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 import grpc
@@ -11,7 +12,7 @@ from runstore.domain.projects import MAX_PROJECT_PAGE, Project, ProjectFilter, P
 from runstore.ingest.delete_project import DeleteProject
 from runstore.ingest.validation import uuid_text
 from runstore.rpc.authentication import current_principal
-from runstore.rpc.mapping import project_message, time_us
+from runstore.rpc.mapping import ids, project_message, time_us
 from runstore.runtime.clock import Clock
 from runstore.v1 import project_service_pb2 as pb
 from runstore.v1 import project_service_pb2_grpc
@@ -23,7 +24,9 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class Projects(Protocol):
     """What the service needs of the catalog's projects."""
 
-    async def create(self, project: Project, *, upsert: bool = False) -> Project: ...
+    async def create(
+        self, project: Project, *, upsert: bool = False, tag_value_ids: Sequence[str] = ()
+    ) -> Project: ...
     async def get(self, tenant_id: str, project_id: str) -> Project: ...
     async def list(self, tenant_id: str, condition: ProjectFilter) -> list[Project]: ...
     async def update(self, tenant_id: str, project_id: str, patch: ProjectPatch) -> Project: ...
@@ -52,7 +55,9 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
             created_at_us=now_us,
             modified_at_us=now_us,
         )
-        created = await self._projects.create(project, upsert=request.upsert)
+        created = await self._projects.create(
+            project, upsert=request.upsert, tag_value_ids=ids("tag_value_ids", request.tag_value_ids)
+        )
         return pb.CreateProjectResponse(project=project_message(created))
 
     async def GetProject(self, request: pb.GetProjectRequest, context: _Context) -> pb.GetProjectResponse:
@@ -76,6 +81,7 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
             ),
             reference_free=request.reference_free if request.HasField("reference_free") else None,
             metadata=_metadata(request),
+            tag_value_ids=ids("tag_value_ids", request.tag_value_ids),
             dataset_version=request.dataset_version if request.HasField("dataset_version") else None,
             by_name=request.order == pb.PROJECT_ORDER_NAME,
             descending=not request.oldest_first,
