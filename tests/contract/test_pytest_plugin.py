@@ -5,9 +5,12 @@ import sys
 import uuid
 from pathlib import Path
 
+import pytest
 from langsmith import Client
 
 from .servers import LONGEST_WAIT_S, Server, clean_environment
+
+pytestmark = pytest.mark.both_catalogs(slow=True)
 
 SCRIPT = Path(__file__).parent / "plugin_script.py"
 
