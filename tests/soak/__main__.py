@@ -27,6 +27,8 @@ def main() -> int:
     engines = ("embedded", "front") if options.engine == "both" else (options.engine,)
     seconds = options.seconds / len(engines)
     kills = options.kills if options.kills is not None else round(options.seconds * _KILLS_PER_S)
+    if options.agents:
+        return 0 if _soak_agents(seed, options.agents) else 1
     is_good = True
     for engine in engines:
         folder = Path(tempfile.mkdtemp(prefix=f"runstore-soak-{engine}-"))
@@ -45,6 +47,20 @@ def main() -> int:
     return 0 if is_good else 1
 
 
+def _soak_agents(seed: int, runs: int) -> bool:
+    from tests.soak.agents_soak import AgentPlan, soak_agents
+
+    folder = Path(tempfile.mkdtemp(prefix="runstore-soak-agents-"))
+    print(f"\nseed {seed}, {runs} runs of graphs, data in {folder}", flush=True)
+    outcome = asyncio.run(soak_agents(AgentPlan(seed, runs, min(50, runs), folder)))
+    print(outcome.text(), flush=True)
+    if outcome.is_good:
+        shutil.rmtree(folder)
+    else:
+        print(f"FAILED: repeat with --seed {seed} --agents {runs}; everything is kept in {folder}")
+    return outcome.is_good
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make soak ARGS=…", description=__doc__)
     parser.add_argument(
@@ -53,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kills", type=int, help="processes to kill; default 100 in ten minutes")
     parser.add_argument("--seed", type=int, help="of what is sent, and of when what breaks; default random")
     parser.add_argument("--engine", choices=("embedded", "front", "both"), default="both")
+    parser.add_argument(
+        "--agents", type=int, metavar="RUNS", help="soak this many runs of graphs, and nothing else"
+    )
     parser.add_argument("--rate", type=float, default=400.0, help="operations per second, at most")
     return parser
 

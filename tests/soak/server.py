@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 _COMMAND = (sys.executable, "-m", "runstore.runtime.cli", "serve")
-_PARTS = ("flusher", "gateway", "store")
+_PARTS = ("flusher", "gateway", "store", "agents")
 _GATEWAYS = 2
 _LONGEST_STOP_S = 60.0
 
@@ -41,7 +41,7 @@ class Server:
             "drain_timeout_s": "10",
             **settings,
         }
-        self._environment = own | {f"RUNSTORE_{name.upper()}": value for name, value in all_settings.items()}
+        self.environment = own | {f"RUNSTORE_{name.upper()}": value for name, value in all_settings.items()}
         self._process: psutil.Popen | None = None
 
     async def start(self) -> None:
@@ -49,7 +49,7 @@ class Server:
         with self.log.open("ab") as log:
             self._process = psutil.Popen(
                 _COMMAND,
-                env=self._environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
