@@ -205,7 +205,7 @@ class Dispatcher:
             if holder is not None:
                 del holder.claims[released.claim.run_id]
                 holder.send(Lost(released.claim))
-                # It may be stalled, and would be given the run again, being the freest; if not, it comes again.
+                # It may be stalled, and would be given the run again, being the freest. Else it comes again.
                 holder.close()
             self._released(released)
             self.wake(released.tenant_id)
