@@ -8,6 +8,7 @@ import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 from tests.contract.servers import Server, serving
+from tests.postgres import Postgres
 
 MANIFEST = Path(__file__).parent / "graphs" / "langgraph.json"
 
@@ -20,10 +21,17 @@ def no_sdk_settings(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with a worker that has the test graphs; no test may leave a defect in its log."""
-    with serving(tmp_path_factory.mktemp("agents"), agents=str(MANIFEST)) as running:
+@pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a worker that has the test graphs; no test may leave a defect in its log.
+
+    Catalog and checkpoints are in SQLite or, when asked for, in PostgreSQL.
+    """
+    databases = {}
+    if request.param == "postgresql":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        databases = {name: postgres.create_database() for name in ("catalog_url", "agent_checkpoint_url")}
+    with serving(tmp_path_factory.mktemp("agents"), agents=str(MANIFEST), **databases) as running:
         yield running
         assert running.defects() == []
 
