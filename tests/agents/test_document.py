@@ -1,5 +1,6 @@
 """docs/agents.md, executed as it stands, but for the address."""
 
+import json
 import re
 import subprocess
 import sys
@@ -9,11 +10,13 @@ from pathlib import Path
 import pytest
 from tests.contract.servers import LONGEST_WAIT_S, ROOT, Server, clean_environment, serving
 
+from runstore.domain.webhooks import webhook_policy
+
 DOCUMENT = (ROOT / "docs" / "agents.md").read_text()
 ADDRESS = "http://127.0.0.1:1984"
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", DOCUMENT, re.DOTALL | re.MULTILINE)
 GRAPH, *PROGRAMS = [text for language, text in BLOCKS if language == "python"]
-[MANIFEST] = [text for language, text in BLOCKS if language == "json"]
+MANIFEST, WEBHOOKS = [text for language, text in BLOCKS if language == "json"]
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +59,12 @@ def test_question_to_a_person(served: Server, tmp_path: Path) -> None:
         "Hello, Bob.",
         "success enqueue True",
     ]
+
+
+def test_webhooks_are_understood() -> None:
+    """Every key of the policy in the document has its effect."""
+    policy = webhook_policy(json.loads(WEBHOOKS), {"LG_WEBHOOK_TOKEN": "s3cret"})
+    policy.check_url("https://hooks.example.com/")
+    assert policy.headers == {"Authorization": "Bearer s3cret"}
+    assert policy.visible({"run_id": 1, "kwargs": 2}) == {"run_id": 1}
+    assert (policy.allowed_ports, policy.max_url_characters) == (frozenset({443}), 2_048)
