@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from langsmith import Client, aevaluate, evaluate
+from langsmith import Client, aevaluate, evaluate, trace
+from langsmith.evaluation import EvaluationResult
 from langsmith.schemas import Dataset, Example, Run
 from langsmith.utils import LangSmithError, LangSmithNotFoundError
 
@@ -100,6 +101,65 @@ async def test_asynchronous_evaluation(client: Client, dataset: Dataset) -> None
     )  # fmt: skip
     scores = [each["evaluation_results"]["results"][0].score async for each in results]
     assert sorted(map(bool, scores)) == [False, True, True]
+
+
+async def test_attachments_repetitions_and_summaries(client: Client, dataset: Dataset) -> None:
+    """Asynchronously, each repetition reads the files anew; a summary judges the experiment as a whole."""
+    seen: list[bytes] = []
+
+    async def target(inputs: dict[str, Any], attachments: dict[str, Any]) -> dict[str, Any]:
+        seen.append(attachments["file"]["reader"].read())
+        return {"a": inputs["q"]}
+
+    def with_file(attachments: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
+        same = attachments["file"]["reader"].read() == str(outputs["a"]).encode()
+        return {"key": "same", "score": same}
+
+    def total(runs: list[Run], examples: list[Example]) -> EvaluationResult:
+        return EvaluationResult(key="total", score=len(runs) / len(examples))
+
+    results = await aevaluate(
+        target, data=dataset.name, evaluators=[with_file], summary_evaluators=[total],
+        num_repetitions=2, max_concurrency=3, client=client,
+    )  # fmt: skip
+    client.flush()
+    assert sorted(seen) == [b"0", b"0", b"1", b"1", b"2", b"2"]
+    project = client.read_project(project_name=results.experiment_name, include_stats=True)
+    assert project.run_count == 6
+    assert {key: (each["n"], each["avg"]) for key, each in (project.feedback_stats or {}).items()} == {
+        "same": (6, 1.0)
+    }
+    assert (project.session_feedback_stats or {})["total"]["avg"] == 1
+    [summary] = client.list_feedback(session=[project.id], level="session")
+    assert (summary.key, summary.run_id, summary.session_id) == ("total", None, project.id)
+
+
+def test_experiments_are_evaluated_again(client: Client, dataset: Dataset) -> None:
+    """Other evaluators, later, on what is stored of an experiment, by its id or name, with its children."""
+
+    def nested(inputs: dict[str, Any]) -> dict[str, Any]:
+        with trace("inner", client=client) as run:
+            run.end(outputs={"seen": inputs["q"]})
+        return {"a": inputs["q"]}
+
+    first = evaluate(nested, data=dataset.name, client=client, experiment_prefix="again")
+    client.flush()
+    project = client.read_project(project_name=first.experiment_name)
+
+    def by_child(run: Run, example: Example) -> dict[str, Any]:
+        [child] = run.child_runs or []
+        return {"key": "inner", "score": (child.outputs or {})["seen"] == (example.inputs or {})["q"]}
+
+    again = evaluate(project.id, evaluators=[by_child], client=client, load_nested=True)
+    assert len(list(again)) == 3
+    client.evaluate(first.experiment_name, evaluators=[correct])
+    client.flush()
+    results = client.get_experiment_results(project_id=project.id)
+    assert {key: (each["n"], each["avg"]) for key, each in results["feedback_stats"].items()} == {
+        "inner": (3, 1.0),
+        "correct": (3, 1.0),
+    }
+    assert {len(example.runs) for example in results["examples_with_runs"]} == {1}
 
 
 def test_many_evaluations_at_once(client: Client, dataset: Dataset) -> None:
