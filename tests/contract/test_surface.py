@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -142,6 +143,23 @@ def getattr_path(target: Any, path: str) -> Any:
     for name in path.split("."):
         target = getattr(target, name)
     return target
+
+
+@pytest.mark.parametrize(
+    "parameter", [pytest.param(each, id=each.name.split(",")[0]) for each in refusals.PARAMETERS]
+)
+def test_parameters_are_refused_or_change_nothing(world: World, parameter: refusals.Parameter) -> None:
+    """501 for what would change the answer, none for what would not."""
+    method, path, sent = parameter.request
+    project_id = str(world.project_id)
+    given = json.loads(json.dumps(sent).replace("{project}", project_id))
+    answer = httpx.request(
+        method,
+        world.url + path.replace("{project}", project_id),
+        headers={"accept": "text/event-stream"} if "ai_search" in sent else {},
+        **{"params" if method == "GET" else "json": given},
+    )
+    assert answer.status_code == parameter.status, answer.text
 
 
 def test_page_is_up_to_date() -> None:

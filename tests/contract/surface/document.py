@@ -6,7 +6,7 @@ from importlib.metadata import version
 from langsmith import AsyncClient, Client
 
 from .methods import generated, handwritten
-from .refusals import GENERATED, HANDWRITTEN, Refusal
+from .refusals import GENERATED, HANDWRITTEN, PARAMETERS, Refusal
 from .scenarios import SHOWN
 
 _HEAD = """# Compatibility with the LangSmith SDK
@@ -34,13 +34,21 @@ names, and `online_evaluators` as `evaluators`.
 |---|---|---|
 """
 
+_PARAMETERS_HEAD = """
+## Parameters of methods that work
+
+| method | parameter | | why |
+|---|---|---|---|
+"""
+
 
 def compatibility_page() -> str:
     """The page. Raises AssertionError for a method that neither a scenario nor a refusal names."""
     lines = _HEAD.format(version=version("langsmith"))
     lines += "\n## `Client` and `AsyncClient`\n\n"
     lines += "| method | `Client` | `AsyncClient` | shown by, or why not |\n|---|---|---|---|\n"
-    return lines + "".join(_handwritten()) + _GENERATED_HEAD + "".join(_generated())
+    lines += "".join(_handwritten()) + _GENERATED_HEAD + "".join(_generated())
+    return lines + _PARAMETERS_HEAD + "".join(_parameters())
 
 
 def _handwritten() -> Iterator[str]:
@@ -61,6 +69,12 @@ def _generated() -> Iterator[str]:
             yield f"| `{path}` | {_outcome('generated', path)} | {_places(path)} |\n"
         else:
             yield f"| `{path}` | {_refused(refusal)} | {refusal.why} |\n"
+
+
+def _parameters() -> Iterator[str]:
+    for each in PARAMETERS:
+        outcome = str(each.status) if each.status >= 400 else "no effect"
+        yield f"| {each.methods} | `{each.name}` | {outcome} | {each.why} |\n"
 
 
 def _outcome(kind: str, method: str) -> str:

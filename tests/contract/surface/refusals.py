@@ -1,7 +1,7 @@
-"""Methods that do not work here, and why."""
+"""Methods that do not work here, and parameters; and why."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 INSIGHTS: Final = "Insights are computed by a service of LangSmith."
 _FORMULAS: Final = "The SDK itself raises `NotImplementedError`; nothing is sent."
@@ -38,3 +38,89 @@ GENERATED: Final = {
     "sandboxes": Refusal("Sandboxes are a service of LangSmith."),
 }
 """Whole resources."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of methods that work, which is refused or changes nothing."""
+
+    methods: str
+    name: str
+    request: tuple[str, str, dict[str, Any]]
+    """Method, path, and query (GET) or body that has the parameter; `{project}` stands for a project's id."""
+    why: str
+    status: int = 501
+    """200 for one without effect."""
+
+
+_NO_MODEL: Final = "The server has been given no language model (`RUNSTORE_AI_URL`)."
+_NEVER_EXPIRES: Final = "Nothing expires."
+
+PARAMETERS: Final = (
+    Parameter(
+        "`list_runs`, `get_run_stats`",
+        "query",
+        ("POST", "/runs/query", {"session": ["{project}"], "query": "slow ones"}),
+        _NO_MODEL,
+    ),
+    Parameter(
+        "`runs.query`, `traces.query`, `threads.query`",
+        "ai_search",
+        ("POST", "/api/v2/runs/query", {"project_ids": ["{project}"], "ai_search": "slow ones"}),
+        _NO_MODEL,
+    ),
+    Parameter(
+        "`agents.list`",
+        "sort_by=last_run_start_time",
+        ("GET", "/agents", {"sort_by": "last_run_start_time"}),
+        "Agents are not sorted by their runs.",
+    ),
+    Parameter(
+        "`annotation_queues.retrieve_annotation_queues`",
+        "tag_value_id",
+        ("GET", "/annotation-queues", {"tag_value_id": "{project}"}),
+        "Queues have no tags.",
+    ),
+    Parameter(
+        "`annotation_queues.retrieve_annotation_queues`",
+        "assigned_to_me",
+        ("GET", "/annotation-queues", {"assigned_to_me": True}),
+        "Queues are everybody's.",
+        200,
+    ),
+    Parameter(
+        "`create_project`, `sessions.create`",
+        "num_examples, num_repetitions, evaluator_keys, default_dataset_id, kicked_off_by",
+        ("POST", "/sessions?upsert=true", {"name": "default", "num_examples": 3, "evaluator_keys": ["k"]}),
+        "Progress of experiments is counted from their runs.",
+        200,
+    ),
+    Parameter(
+        "`sessions.create`, `sessions.update`",
+        "trace_tier",
+        ("PATCH", "/sessions/{project}", {"trace_tier": "shortlived"}),
+        _NEVER_EXPIRES,
+        200,
+    ),
+    Parameter(
+        "`create_feedback`, methods of queues",
+        "extend_trace_retention",
+        ("POST", "/feedback", {"session_id": "{project}", "key": "k", "extend_trace_retention": True}),
+        _NEVER_EXPIRES,
+        200,
+    ),
+    Parameter(
+        "`list_runs`, `get_run_stats`",
+        "data_source_type",
+        ("POST", "/runs/query", {"session": ["{project}"], "data_source_type": "historical"}),
+        "All runs are in one place.",
+        200,
+    ),
+    Parameter(
+        "`get_experiment_results`, `datasets.experiment_runs.query`",
+        "comparative_experiment_id",
+        ("GET", "/feedback", {"comparative_experiment_id": "{project}"}),
+        "Runs are shown with all their feedback; `list_feedback` can be asked for that of a comparison.",
+        200,
+    ),
+)
