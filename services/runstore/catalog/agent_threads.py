@@ -151,6 +151,15 @@ class AgentThreadCatalog:
                 return len(await _containing(connection, matching, query))
             return await _count(connection, matching)
 
+    async def restart_time(self, thread_id: str) -> None:
+        """The time after which the thread expires begins again."""
+        async with self._database.write() as connection:
+            row = (await connection.execute(select(_threads.ttl_minutes).where(_is(thread_id)))).one_or_none()
+            if row is not None and row.ttl_minutes is not None:
+                until_us = _expiry(row.ttl_minutes, self._clock.now_us())
+                changing = update(agent_threads).where(_is(thread_id)).values(expires_at_us=until_us)
+                await connection.execute(changing)
+
     async def expired(self, limit: int) -> list[AgentThread]:
         """Threads of all tenants whose time is over and that are not busy, the longest expired first."""
         query = (
@@ -239,7 +248,7 @@ async def settle_thread(
             "state_updated_at_us": now_us,
         }
     if thread.ttl_minutes is not None:
-        changes["expires_at_us"] = now_us + round(thread.ttl_minutes * _MICROSECONDS_A_MINUTE)
+        changes["expires_at_us"] = _expiry(thread.ttl_minutes, now_us)
     if thread.is_temporary and status is not AgentThreadStatus.BUSY:
         await connection.execute(delete(agent_threads).where(_is(thread.thread_id)))
     else:
@@ -312,8 +321,12 @@ def _ttl_columns(ttl: Ttl, now_us: int) -> dict[str, Any]:
     return {
         "ttl_minutes": ttl.minutes,
         "ttl_strategy": ttl.strategy,
-        "expires_at_us": now_us + round(ttl.minutes * _MICROSECONDS_A_MINUTE),
+        "expires_at_us": _expiry(ttl.minutes, now_us),
     }
+
+
+def _expiry(ttl_minutes: float, now_us: int) -> int:
+    return now_us + round(ttl_minutes * _MICROSECONDS_A_MINUTE)
 
 
 def _matching(tenant_id: str, query: ThreadQuery) -> Select[Any]:

@@ -5,7 +5,8 @@ Only the end of a run is durable (the catalog has it); a store that restarts for
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -101,7 +102,7 @@ class RunFeed:
             return False
 
 
-_Steps: TypeAlias = "asyncio.Queue[tuple[str, RunEvent | RunEnd] | None]"
+ThreadSteps: TypeAlias = "asyncio.Queue[tuple[str, RunEvent | RunEnd] | None]"
 
 
 class RunFeeds:
@@ -113,7 +114,7 @@ class RunFeeds:
         # Feeds by when they may go, for each kind in the order of their ends.
         self._ended: dict[bool, OrderedDict[str, float]] = {False: OrderedDict(), True: OrderedDict()}
         self._ended_bytes = 0
-        self._followers: dict[str, set[_Steps]] = {}
+        self._followers: dict[str, set[ThreadSteps]] = {}
 
     def open(self, run: AgentRun, *, is_resumable: bool) -> RunFeed:
         """The feed of a run in flight, made when there is none."""
@@ -167,14 +168,14 @@ class RunFeeds:
         if feed is not None and feed.end is None and not feed.followers:
             del self._feeds[run_id]
 
-    async def follow_thread(self, thread_id: str) -> AsyncIterator[tuple[str, RunEvent | RunEnd]]:
-        """Steps of all runs of a thread from now on, each with its run. Ends when its reader is too slow."""
-        steps: _Steps = asyncio.Queue(_MAX_FEED_EVENTS)
+    @contextmanager
+    def following_thread(self, thread_id: str) -> Iterator[ThreadSteps]:
+        """Steps of all runs of a thread from now on, each with its run; None once the reader was too slow."""
+        steps: ThreadSteps = asyncio.Queue(_MAX_FEED_EVENTS)
         followers = self._followers.setdefault(thread_id, set())
         followers.add(steps)
         try:
-            while (step := await steps.get()) is not None:
-                yield step
+            yield steps
         finally:
             followers.discard(steps)
             if not followers:

@@ -10,12 +10,13 @@ import msgspec
 from runstore.catalog.agent_runs import AgentRunCatalog
 from runstore.catalog.agent_threads import AgentThreadCatalog
 from runstore.catalog.texts import json_object
-from runstore.dispatch.feeds import RunEvent, RunFeeds
+from runstore.dispatch.feeds import RunFeeds
 from runstore.dispatch.runs import AgentRuns
 from runstore.domain.agent_runs import (
     MAX_AGENT_PAGE,
     AgentThread,
     AgentThreadStatus,
+    RunEnd,
     ThreadOrder,
     ThreadQuery,
 )
@@ -286,12 +287,16 @@ class ThreadServicer(thread_service_pb2_grpc.ThreadServiceServicer):
         thread = await self._thread(request)
         wants_all = not request.modes or _RUN_MODES in request.modes
         wants_ends = wants_all or _LIFECYCLE in request.modes
-        async for run_id, step in self._feeds.follow_thread(thread.thread_id):
-            if isinstance(step, RunEvent):
-                if wants_all or (wants_ends and step.mode == "metadata"):
+        with self._feeds.following_thread(thread.thread_id) as steps:
+            # So that the caller knows from when on nothing is missed.
+            await context.send_initial_metadata(())
+            while (found := await steps.get()) is not None:
+                run_id, step = found
+                if isinstance(step, RunEnd):
+                    if wants_ends:
+                        yield pb.JoinAgentThreadResponse(run_id=run_id, end=end_message(step))
+                elif wants_all or (wants_ends and step.mode == "metadata"):
                     yield pb.JoinAgentThreadResponse(run_id=run_id, event=event_message(step))
-            elif wants_ends:
-                yield pb.JoinAgentThreadResponse(run_id=run_id, end=end_message(step))
         raise RunstoreError(ErrorReason.UNAVAILABLE, "too slow for what the thread's runs say; join again")
 
     async def _thread(self, request: Any) -> AgentThread:

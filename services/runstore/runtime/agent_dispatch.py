@@ -52,7 +52,7 @@ class Agents:
         crons = CronServicer(catalog, runs, clock)
         self._webhooks = WebhookSender(catalog.webhook_outbox, webhooks, clock)
         self._crons = CronScheduler(catalog.crons, crons.create_run, clock)
-        self._sweeper = Sweeper(catalog.agent_items)
+        self.sweeper = Sweeper(catalog.agent_items, catalog.agent_threads, threads.prune)
         self._tasks: list[asyncio.Task[None]] = []
         self.servicers = AgentServicers(
             runs=AgentRunServicer(runs, catalog.agent_runs, catalog.agent_threads, questions),
@@ -68,7 +68,7 @@ class Agents:
 
     def start(self) -> None:
         """Runs go to workers from now on, webhooks to their receivers, and crons make runs."""
-        beside = (self._webhooks.run(), self._crons.run(), self._sweeper.run())
+        beside = (self._webhooks.run(), self._crons.run(), self.sweeper.run())
         self._tasks = [asyncio.create_task(each) for each in (self.dispatcher.run(), *beside)]
 
     async def stop(self) -> None:

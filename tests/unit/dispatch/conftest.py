@@ -113,8 +113,16 @@ def finished(
 class Store:
     """Stubs for the services, called with one tenant's key."""
 
-    def __init__(self, channel: grpc.aio.Channel, key: str, catalog: Catalog, clock: ShiftedClock) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        key: str,
+        agents: Agents,
+        catalog: Catalog,
+        clock: ShiftedClock,
+    ) -> None:
         self.metadata = (("x-api-key", key),)
+        self.agents = agents
         self.catalog = catalog
         self.clock = clock
         self.runs = agent_run_service_pb2_grpc.AgentRunServiceStub(channel)
@@ -202,11 +210,11 @@ async def store(tmp_path: Path, migrated_file: Path) -> AsyncIterator[Store]:
         file = shutil.copy(migrated_file, tmp_path / "catalog.sqlite")
         catalog = await stack.enter_async_context(open_catalog(f"sqlite:///{file}", clock))
         address = f"unix:{tmp_path / 'store.sock'}"
-        await stack.enter_async_context(served(catalog, clock, address))
+        agents = await stack.enter_async_context(served(catalog, clock, address))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
         tenant = await catalog.keys.create_tenant("ours")
         _, key = await catalog.keys.create_key(tenant.id, "test")
-        yield Store(channel, key, catalog, clock)
+        yield Store(channel, key, agents, catalog, clock)
 
 
 @pytest.fixture
