@@ -9,7 +9,7 @@ from langgraph_sdk.client import LangGraphClient
 
 _T = TypeVar("_T")
 
-LONGEST_WAIT_S = 30.0
+LONGEST_WAIT_S = 60.0
 
 
 async def until(condition: Callable[[], Awaitable[_T]], what: str) -> _T:
