@@ -4,30 +4,16 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from tests.contract.servers import LONGEST_WAIT_S, ROOT, Server, clean_environment, serving
+from tests.agents.conftest import GUIDE, blocks
+from tests.contract.servers import LONGEST_WAIT_S, Server, clean_environment
 
 from runstore.domain.webhooks import webhook_policy
 
-DOCUMENT = (ROOT / "docs" / "agents.md").read_text()
 ADDRESS = "http://127.0.0.1:1984"
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", DOCUMENT, re.DOTALL | re.MULTILINE)
-GRAPH, *PROGRAMS = [text for language, text in BLOCKS if language == "python"]
-MANIFEST, WEBHOOKS = [text for language, text in BLOCKS if language == "json"]
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with the document's graphs."""
-    folder = tmp_path_factory.mktemp("document")
-    (folder / "agent.py").write_text(GRAPH)
-    (folder / "langgraph.json").write_text(MANIFEST)
-    with serving(folder / "server", agents=str(folder / "langgraph.json")) as server:
-        yield server
-        assert server.defects() == []
+_, *PROGRAMS = blocks("python")
+_, WEBHOOKS = blocks("json")
 
 
 def printed_by(server: Server, program: str, folder: Path) -> str:
@@ -46,15 +32,15 @@ def printed_by(server: Server, program: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_example_of_the_contract(served: Server, tmp_path: Path) -> None:
+def test_example_of_the_contract(server: Server, tmp_path: Path) -> None:
     """`runs.wait` with breakpoints, webhook, context and a strategy prints what the document says."""
-    [expected] = re.findall(r"It prints `(.*?)`", DOCUMENT)
-    assert printed_by(served, PROGRAMS[0], tmp_path) == expected + "\n"
+    [expected] = re.findall(r"It prints `(.*?)`", GUIDE)
+    assert printed_by(server, PROGRAMS[0], tmp_path) == expected + "\n"
 
 
-def test_question_to_a_person(served: Server, tmp_path: Path) -> None:
+def test_question_to_a_person(server: Server, tmp_path: Path) -> None:
     """Asked, answered, and the run listed with its trace."""
-    assert printed_by(served, PROGRAMS[1], tmp_path).splitlines() == [
+    assert printed_by(server, PROGRAMS[1], tmp_path).splitlines() == [
         "{'question': 'Who are you?'}",
         "Hello, Bob.",
         "success enqueue True",

@@ -32,20 +32,20 @@ def kill_all(server: Server) -> None:
 @pytest.fixture(scope="module")
 def mortal(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A server whose processes a test may kill."""
-    with serving(tmp_path_factory.mktemp("mortal"), agents=str(MANIFEST), agent_slots="3") as server:
+    with serving(tmp_path_factory.mktemp("mortal"), agents=str(MANIFEST)) as server:
         yield server
 
 
-async def test_run_outlives_its_worker(mortal: Server, tmp_path: Path) -> None:
+async def test_run_outlives_its_worker(server: Server, tmp_path: Path) -> None:
     """Killed at `b`, the run goes on there; `a` is not run again, and the waiter gets the result (H2)."""
     marks = tmp_path / "marks"
-    async with get_client(url=mortal.url, api_key=None) as client:
+    async with get_client(url=server.url, api_key=None) as client:
         thread = (await client.threads.create())["thread_id"]
         body: Any = {"secs": 2, "slow": "b", "marks": str(marks)}
         waiting = asyncio.create_task(client.runs.wait(thread, "steps", input=body))
         await until_next(client, thread, "b")
         queued = await client.runs.create(thread, "steps", input={"secs": 0})
-        child_of(mortal, "agents").kill()
+        child_of(server, "agents").kill()
         result: Any = await waiting
         assert result["log"] == ["a", "b", "c"]
         await until_status(client, thread, queued["run_id"], "success")
@@ -53,11 +53,11 @@ async def test_run_outlives_its_worker(mortal: Server, tmp_path: Path) -> None:
     assert marks.read_text()[:4] == "abbc"
 
 
-async def test_slots_bound_what_runs_at_once(mortal: Server, tmp_path: Path) -> None:
+async def test_slots_bound_what_runs_at_once(server: Server, tmp_path: Path) -> None:
     """H5: six runs on three slots all end, and no more than three run at once."""
     marks = tmp_path / "marks"
     body: Any = {"secs": 0.1, "marks": str(marks)}
-    async with get_client(url=mortal.url, api_key=None) as client:
+    async with get_client(url=server.url, api_key=None) as client:
         threads = [(await client.threads.create())["thread_id"] for _ in range(6)]
         results: Any = await asyncio.gather(
             *(client.runs.wait(thread, "sblock", input=body) for thread in threads)
