@@ -52,6 +52,12 @@ def runner() -> Iterator[asyncio.Runner]:
         yield runner
 
 
+@pytest.fixture(scope="module")
+def clients(world: World) -> dict[str, Any]:
+    """One of each kind: making them takes longer than most scenarios."""
+    return {kind: make(world.url) for kind, make in CLIENTS.items()}
+
+
 @pytest.mark.parametrize(
     ("shown", "kind"),
     [
@@ -60,10 +66,14 @@ def runner() -> Iterator[asyncio.Runner]:
         for kind in shown.clients
     ],
 )  # fmt: skip
-def test_methods_work(world: World, runner: asyncio.Runner, shown: Shown, kind: str) -> None:
+def test_methods_work(
+    world: World, clients: dict[str, Any], runner: asyncio.Runner, shown: Shown, kind: str
+) -> None:
     """A scenario holds, and every method that it is said to show has answered in it."""
     answered: set[str] = set()
-    shown.scenario(Sdk(CLIENTS[kind](world.url), runner, answered), world)
+    closes = {"close", "aclose"} & set(shown.methods)
+    client = CLIENTS[kind](world.url) if closes else clients[kind]
+    shown.scenario(Sdk(client, runner, answered), world)
     assert set(shown.methods) <= answered
 
 
@@ -112,11 +122,11 @@ def test_refused_methods_say_why(world: World, method: str) -> None:
 @pytest.mark.parametrize(
     "path", [each for each in generated() if each.partition(".")[0] in refusals.GENERATED]
 )
-def test_refused_resources_say_why(world: World, runner: asyncio.Runner, path: str) -> None:
+def test_refused_resources_say_why(clients: dict[str, Any], runner: asyncio.Runner, path: str) -> None:
     """501 with the reason, once: the generated client would repeat it otherwise."""
     requests: list[httpx.Request] = []
-    client: Any = AsyncLangsmith(base_url=world.url, api_key="any")
-    client._client.event_hooks["request"].append(_noting(requests))
+    client = clients["generated"]
+    client._client.event_hooks = {"request": [_noting(requests)]}
     target: Any = client
     for name in path.split("."):
         target = getattr(target, name)
