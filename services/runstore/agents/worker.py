@@ -1,6 +1,7 @@
 """A worker: takes runs and questions from the store over one stream, and says what becomes of them."""
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ _POLL_S: Final = 0.02
 # Of the time for draining, what is kept for telling the store.
 _LAST_WORDS_S: Final = 3.0
 
+# What a stream raises that the other end has ended: the latter two when that happens while it is written to.
+_BROKEN = (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
 # Of no use to try again: a person has to change something.
 _HOPELESS: Final = (
     grpc.StatusCode.UNAUTHENTICATED,
@@ -131,11 +134,12 @@ class Worker:
             self._is_welcome = False
             try:
                 await self._converse()
-            except grpc.aio.AioRpcError as error:
-                if error.code() in _HOPELESS:
+            except _BROKEN as error:
+                code = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
+                if code in _HOPELESS:
                     raise
                 if self._is_welcome or pause_s == _FIRST_PAUSE_S:
-                    _log.info("store is away", code=error.code().name)
+                    _log.info("store is away", code=code.name if code else type(error).__name__)
             self._claims.suspend()
             if self._is_welcome:
                 pause_s = _FIRST_PAUSE_S
@@ -162,9 +166,11 @@ class Worker:
             stream.cancel()
 
     async def _write(self, stream: Any) -> None:
-        while True:
-            for message in await self._outbox.next_messages():
-                await stream.write(message)
+        # A stream that breaks is told to its reader; what was not written and matters is said again.
+        with contextlib.suppress(*_BROKEN):
+            while True:
+                for message in await self._outbox.next_messages():
+                    await stream.write(message)
 
     def _hello(self) -> pb.WorkerHello:
         graphs = [
