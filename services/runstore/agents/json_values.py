@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import dataclasses
 from collections import deque
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -28,10 +29,16 @@ def to_json(value: Any) -> bytes:
 
     Times are ISO 8601, durations seconds, bytes base64, sets and tuples arrays, models, dataclasses and named
     tuples objects, decimals numbers, exceptions `{error, message}`. What is nothing of the kind is null, and
-    so are NaN and infinities. NUL characters become U+FFFD.
+    so are NaN and infinities. NUL characters become U+FFFD, halves of characters a question mark, as in
+    checkpoints.
     Raises TypeError for integers beyond 64 bits and for circular values.
     """
-    text = orjson.dumps(value, default=_plain, option=_OPTIONS)
+    try:
+        text = orjson.dumps(value, default=_plain, option=_OPTIONS)
+    except TypeError as error:
+        if "surrogates" not in str(error):
+            raise
+        text = orjson.dumps(_with_whole_characters(value), default=_plain, option=_OPTIONS)
     return _without_nul(text) if _NUL in text else text
 
 
@@ -44,6 +51,21 @@ def _without_nul(text: bytes) -> bytes:
     # An even number of backslashes before the escape belongs to the text itself.
     parts = text.split(_ESCAPED_BACKSLASH)
     return _ESCAPED_BACKSLASH.join(part.replace(_NUL, _REPLACEMENT) for part in parts)
+
+
+def _with_whole_characters(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, BaseModel):
+        return _with_whole_characters(value.model_dump())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return {field.name: _with_whole_characters(getattr(value, field.name)) for field in fields}
+    if isinstance(value, Mapping):
+        return {_with_whole_characters(key): _with_whole_characters(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple, AbstractSet)) and not hasattr(value, "_asdict"):
+        return [_with_whole_characters(entry) for entry in value]
+    return value
 
 
 def _plain(value: Any) -> Any:
