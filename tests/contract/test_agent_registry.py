@@ -1,6 +1,7 @@
 """Registered agents, the addresses that tracers name instead of a project, and what these stand for."""
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -58,6 +59,16 @@ def test_traces_reach_the_project_of_their_address(client: Client, agent_id: str
     with pytest.raises(NotFoundError):
         project_of(client, agent_id, "STAGING")
     assert list(client.list_runs(run_ids=[runs[0].id])) == []
+
+
+def test_deletions_of_one_agent_at_one_moment(client: Client, agent_id: str) -> None:
+    """Each is told that it is gone, and so are its projects."""
+    made = client.agents.create(id=agent_id)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(client.agents.delete, [agent_id] * 4))
+    with pytest.raises(NotFoundError):
+        client.agents.retrieve(agent_id)
+    assert not any(client.has_project(each.tracer_session_name) for each in made.environments)
 
 
 def test_feedback_does_not_make_the_project_of_its_address(client: Client, agent_id: str) -> None:

@@ -42,9 +42,10 @@ class ExampleSources:
         if not run_ids or self._without.get(tenant_id):
             return set()
         ticket = self._without.ticket()
-        made = (_examples.tenant_id == tenant_id, _examples.source_run_id.is_not(None), _current)
+        made = (_examples.tenant_id == tenant_id, _current)
+        any_made = select(_examples.id).where(*made, _examples.source_run_id.is_not(None)).limit(1)
         async with self._database.read() as connection:
-            if (await connection.execute(select(_examples.id).where(*made).limit(1))).one_or_none() is None:
+            if (await connection.execute(any_made)).one_or_none() is None:
                 self._without.put(tenant_id, value=True, ticket=ticket)
                 return set()
             query = select(_examples.source_run_id).where(*made, _examples.source_run_id.in_(run_ids))

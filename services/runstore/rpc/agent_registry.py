@@ -1,7 +1,8 @@
 """Serves `AgentRegistryService`."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -127,22 +128,30 @@ class AgentRegistryServicer(agent_registry_service_pb2_grpc.AgentRegistryService
         self, request: pb.DeleteRegisteredAgentRequest, context: _Context
     ) -> pb.DeleteRegisteredAgentResponse:
         tenant_id = _tenant_id()
-        try:
+        with _nothing_if_gone():
             agent = await self._agents.get(tenant_id, request.id)
-        except RunstoreError as error:
-            if error.reason is not ErrorReason.NOT_FOUND:
-                raise
-            return pb.DeleteRegisteredAgentResponse()
-        # The agent last: a crash in between leaves one that can be deleted again.
-        for project_id in (await self._projects.named(tenant_id, list(agent.projects.values()))).values():
-            await self._deletion.delete(tenant_id, project_id)
-        await self._agents.delete(tenant_id, agent.id)
+            # The agent last: a crash in between leaves one that can be deleted again.
+            projects = await self._projects.named(tenant_id, list(agent.projects.values()))
+            for project_id in projects.values():
+                with _nothing_if_gone():
+                    await self._deletion.delete(tenant_id, project_id)
+            await self._agents.delete(tenant_id, agent.id)
         return pb.DeleteRegisteredAgentResponse()
 
     async def _messages(self, agents: Sequence[Agent]) -> list[pb.RegisteredAgent]:
         names = [name for agent in agents for name in agent.projects.values()]
         project_ids = await self._projects.named(_tenant_id(), names)
         return [_message(agent, project_ids) for agent in agents]
+
+
+@contextmanager
+def _nothing_if_gone() -> Iterator[None]:
+    """Deleting what is not there, or what somebody else deletes just now, is done already."""
+    try:
+        yield
+    except RunstoreError as error:
+        if error.reason is not ErrorReason.NOT_FOUND:
+            raise
 
 
 def _tenant_id() -> str:
