@@ -4,9 +4,10 @@ SQLite by default, PostgreSQL by URL. Driver errors leave here as `RunstoreError
 constraint as `Conflict` for the caller that knows what it means.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,6 +51,11 @@ class Database:
     def __init__(self, engine: AsyncEngine) -> None:
         self._reader = engine.execution_options(**_SNAPSHOT) if _is_postgresql(engine) else engine
         self._writer = engine.execution_options(**{_WRITES: True})
+        # SQLite has one writer at a time and lets the others look again and again: under load some of them
+        # never have luck. In this process they take turns instead, in the order in which they have come.
+        self._turns: AbstractAsyncContextManager[Any] = (
+            nullcontext() if _is_postgresql(engine) else asyncio.Lock()
+        )
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -65,7 +71,7 @@ class Database:
         Raises Conflict when a constraint refuses, RunstoreError UNAVAILABLE or INTERNAL otherwise.
         """
         with _translated_errors():
-            async with self._writer.begin() as connection:
+            async with self._turns, self._writer.begin() as connection:
                 yield connection
 
     @asynccontextmanager

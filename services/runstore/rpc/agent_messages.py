@@ -162,6 +162,17 @@ def claim_of(message: Any) -> Claim:
     return Claim(message.run_id, message.claim_token)
 
 
+_CHECKPOINT: Final[Mapping[str, type]] = {"checkpoint_id": str, "checkpoint_ns": str, "checkpoint_map": dict}
+
+
+def check_checkpoint(field: str, checkpoint: Mapping[str, object]) -> None:
+    """Raises INVALID_ARGUMENT unless the parts of a checkpoint's place are of their types."""
+    for name, kind in _CHECKPOINT.items():
+        part = checkpoint.get(name)
+        if part is not None and (not isinstance(part, kind) or (isinstance(part, str) and "\0" in part)):
+            raise invalid(f"{field}.{name}", "not an object" if kind is dict else "not a text, or with NUL")
+
+
 # -- threads ---------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from runstore.rpc.agent_messages import (
     ACTIONS,
     STATUSES,
     STRATEGIES,
+    check_checkpoint,
     chosen,
     end_message,
     event_id,
@@ -242,6 +243,7 @@ def new_run(request: pb.CreateAgentRunRequest, user_id: str) -> NewAgentRun:
     is_stateless = not request.thread_id
     checkpoint = _object(request, "checkpoint") or {}
     checkpoint.pop("thread_id", None)
+    check_checkpoint("checkpoint", checkpoint)
     if request.HasField("checkpoint_id"):
         checkpoint["checkpoint_id"] = uuid_text("checkpoint_id", request.checkpoint_id)
     if not 0 <= request.after_seconds <= _MAX_DELAY_S or math.isnan(request.after_seconds):

@@ -24,6 +24,7 @@ from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.ingest.validation import uuid_text
 from runstore.rpc.agent_messages import (
     THREAD_STATUSES,
+    check_checkpoint,
     chosen,
     end_message,
     event_message,
@@ -246,6 +247,7 @@ class ThreadServicer(thread_service_pb2_grpc.ThreadServiceServicer):
     ) -> pb.ListThreadHistoryResponse:
         thread = await self._thread(request)
         _check_checkpoint(request)
+        _check_before(request)
         if not 0 <= request.limit <= MAX_AGENT_PAGE:
             raise invalid("limit", f"must be between 1 and {MAX_AGENT_PAGE}")
         if thread.graph_id is None:
@@ -325,8 +327,19 @@ def _object(message: Any, field: str) -> dict[str, object]:
 
 
 def _check_checkpoint(request: Any) -> None:
-    """Raises INVALID_ARGUMENT for a checkpoint that is no JSON object."""
-    _object(request, "checkpoint")
+    """Raises INVALID_ARGUMENT for a checkpoint that cannot be one."""
+    check_checkpoint("checkpoint", _object(request, "checkpoint"))
+
+
+def _check_before(request: pb.ListThreadHistoryRequest) -> None:
+    """Raises INVALID_ARGUMENT unless `before` is a checkpoint, or the id of one."""
+    if not request.HasField("before"):
+        return
+    try:
+        before = msgspec.json.decode(request.before)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid("before", "not JSON") from error
+    check_checkpoint("before", before if isinstance(before, dict) else {"checkpoint_id": before})
 
 
 def _no_graph() -> RunstoreError:

@@ -2,11 +2,12 @@
 
 import asyncio
 import uuid
+from pathlib import Path
 
 import pytest
 from sqlalchemy import func, insert, select
 
-from runstore.catalog import Catalog, tables
+from runstore.catalog import Catalog, database, tables
 from runstore.catalog.database import Conflict, open_database
 from runstore.domain.annotation_queues import AnnotationQueue, ItemFilter, NewItem, QueuePatch, ReviewStatus
 from runstore.domain.datasets import Dataset
@@ -126,3 +127,24 @@ async def test_the_last_of_the_reviewers_archives(catalog: Catalog, other: Catal
     page = await catalog.queue_items.page(TENANT, ItemFilter(queue_id=queue_id, reviewer="r"), limit=10)
     assert [len(item.completed_by) for item in page] == [4, 4, 4]
     assert all(item.archived_at_us for item in page)
+
+
+async def test_writers_of_a_process_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that finds another one at work waits for its turn, however long that takes: SQLite itself
+    would have it try again and again, and refuse it in the end."""
+    monkeypatch.setattr(database, "_SQLITE_PRAGMAS", ("PRAGMA busy_timeout = 0", "PRAGMA journal_mode = WAL"))
+    async with open_database(f"sqlite:///{tmp_path / 'turns.sqlite'}") as opened:
+        begun, ended = [], []
+
+        async def write(number: int) -> None:
+            async with opened.write():
+                begun.append(number)
+                await asyncio.sleep(0)
+                ended.append(number)
+
+        async with opened.write():
+            waiting = [asyncio.create_task(write(number)) for number in range(20)]
+            await asyncio.sleep(0)
+            assert begun == []
+        await asyncio.gather(*waiting)
+    assert begun == ended == list(range(20))
