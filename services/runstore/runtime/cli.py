@@ -12,6 +12,7 @@ from runstore.runtime.cli_keys import app as keys_app
 from runstore.runtime.cli_start import failures_as_sentences, start
 from runstore.runtime.cli_status import status
 from runstore.runtime.cli_transfer import export, import_
+from runstore.runtime.failures import CannotStart
 
 if TYPE_CHECKING:
     from runstore.runtime.settings import Settings
@@ -171,8 +172,10 @@ def agents(
         settings = start(
             "agents", agents=config, store_address=store_address, agent_slots=slots, data_dir=data_dir
         )
-        from runstore.runtime.agents import prepare_agents, run_agents
-
+        try:
+            from runstore.runtime.agents import prepare_agents, run_agents
+        except ModuleNotFoundError as error:
+            raise CannotStart(f"{error.name} is missing: pip install 'runstore[agents]'") from error
         prepared = prepare_agents(settings)
         body = partial(run_agents, settings, prepared)
         run_process(body, drain_timeout_s=settings.drain_timeout_s, supervisor_fd=supervisor_fd)
