@@ -31,8 +31,9 @@ def kill_all(server: Server) -> None:
 
 @pytest.fixture(scope="module")
 def mortal(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A server whose processes a test may kill."""
-    with serving(tmp_path_factory.mktemp("mortal"), agents=str(MANIFEST)) as server:
+    """A server whose processes a test may kill, and whose runs end after eight seconds."""
+    folder = tmp_path_factory.mktemp("mortal")
+    with serving(folder, agents=str(MANIFEST), agent_run_timeout_s="8") as server:
         yield server
 
 
@@ -124,3 +125,16 @@ async def test_run_that_kills_its_workers_fails(mortal: Server, tmp_path: Path) 
         assert "__error__" in result
         assert (await until_thread(client, thread, "error"))["status"] == "error"
     assert marks.read_text() == "aaa"
+
+
+@pytest.mark.slow
+async def test_run_that_takes_too_long(mortal: Server) -> None:
+    """B9, B10: it ends as `timeout`, the thread as `error`, and the waiter is told so."""
+    async with get_client(url=mortal.url, api_key=None) as client:
+        thread = (await client.threads.create())["thread_id"]
+        body: Any = {"secs": 60, "slow": "b"}
+        result: Any = await client.runs.wait(thread, "steps", input=body, raise_error=False)
+        assert result["__error__"]["error"] == "TimeoutError"
+        assert [run["status"] for run in await client.runs.list(thread)] == ["timeout"]
+        found = await until_thread(client, thread, "error")
+        assert found["values"]["log"] == ["a"]

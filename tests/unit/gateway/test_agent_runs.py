@@ -486,6 +486,39 @@ def test_stream_goes_on_where_the_store_broke_off(client: SyncLangGraphClient, s
     assert [joining.after_event_id for joining in store.of("JoinAgentRun")] == ["0", "1000-2"]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_stream_that_is_cut_off_is_taken_up_by_the_sdk(
+    loop: BackgroundLoop, store: FakeStore, store_and_target: tuple[FakeStore, str]
+) -> None:
+    """It asks for what came after the last event that it has: nothing twice, nothing lost."""
+    first = RunningGateway(loop, store_and_target[1])
+    waiting = Waiting(loop)
+
+    async def two_events(request: Any) -> AsyncIterator[Any]:
+        yield event(1, "values", b"1")
+        yield event(2, "values", b"2")
+        async for step in waiting(request):
+            yield step
+
+    store.answers["JoinAgentRun"] = scripts(two_events, script(event(3, "values", b"3"), end()))
+    parts: list[Any] = []
+
+    def follow() -> None:
+        with get_sync_client(url=first.url, api_key=None) as client:
+            stream = client.runs.stream(THREAD_ID, "steps", stream_resumable=True)
+            parts.extend(part.data for part in stream)
+
+    caller = threading.Thread(target=follow)
+    caller.start()
+    assert waiting.has_begun.wait(10)
+    first.stop()
+    second = RunningGateway(loop, store_and_target[1], port=first.port)
+    caller.join(20)
+    second.stop()
+    assert parts == [1, 2, 3, None]
+    assert [joining.after_event_id for joining in store.of("JoinAgentRun")] == ["0", "1000-2"]
+
+
 def test_quiet_stream_shows_that_it_lives(
     quick_heartbeat: None, http: httpx.Client, store: FakeStore, loop: BackgroundLoop
 ) -> None:
