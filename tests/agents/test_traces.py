@@ -17,14 +17,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning"
 async def traced(traces: langsmith.Client, run_id: str) -> Run:
     """The root of a trace, once it has arrived whole."""
 
-    async def root() -> Run | None:
+    async def root() -> Any:
         try:
             found = traces.read_run(run_id)
         except LangSmithNotFoundError:
             return None
         return found if found.end_time is not None else None
 
-    return await until(root, "the trace is stored")  # type: ignore[return-value]  # not None: that is awaited
+    found: Run = await until(root, "the trace is stored")
+    return found
 
 
 async def test_run_and_trace_share_their_id(client: LangGraphClient, server: Server, thread: str) -> None:

@@ -23,8 +23,6 @@ class Attempt:
     metadata: Mapping[str, Any]
     has_checkpoints: bool
     user_id: str = ""
-    project_name: str | None = None
-    """Where its trace was asked to go."""
 
 
 class Stop(Enum):

@@ -31,7 +31,6 @@ def attempt_of(message: pb.WorkerRun) -> Attempt:
         metadata=_object(run.metadata),
         has_checkpoints=message.has_checkpoints,
         user_id=message.user_id,
-        project_name=run.project_name if run.HasField("project_name") else None,
     )
 
 

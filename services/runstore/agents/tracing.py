@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import langsmith
@@ -16,6 +16,10 @@ from runstore.agents.attempts import Attempt
 from runstore.agents.json_values import to_json
 from runstore.v1 import run_ingest_service_pb2 as ingest
 from runstore.v1 import run_pb2 as runs
+
+# Keys of `configurable` where the store keeps what a run asked for (contract agents, section 4).
+_PROJECT: Final = "__langsmith_project__"
+_EXAMPLE: Final = "__langsmith_example_id__"
 
 Put = Callable[[ingest.RunOperation], None]
 """Takes an operation to be sent to the store soon; does not block."""
@@ -44,8 +48,8 @@ class Tracing:
         if self._client is None:
             yield
             return
-        asked: Mapping[str, Any] = attempt.kwargs.get("langsmith_tracer") or {}
-        project, example = attempt.project_name or asked.get("project_name"), asked.get("example_id")
+        configurable: Mapping[str, Any] = (attempt.kwargs.get("config") or {}).get("configurable") or {}
+        project, example = configurable.get(_PROJECT), configurable.get(_EXAMPLE)
         replicas: list[WriteReplica | str] | None = None
         if project is not None and project != self.default_project_name:
             updates = {"reference_example_id": example} if example else None

@@ -68,8 +68,8 @@ async def test_errors_are_traced(bench: Bench, traces: Traces) -> None:
 async def test_project_and_example_of_the_run(bench: Bench, traces: Traces) -> None:
     """Twice: as always, and under other ids where it was asked for, with the example."""
     run_id, example_id = str(uuid.uuid4()), str(uuid.uuid4())
-    tracer = {"project_name": "mine", "example_id": example_id}
-    await bench.run("steps", run_id=run_id, input={"n": 1}, langsmith_tracer=tracer)
+    config = {"configurable": {"__langsmith_project__": "mine", "__langsmith_example_id__": example_id}}
+    await bench.run("steps", run_id=run_id, input={"n": 1}, config=config)
     usual, mine = traces.root("default"), traces.root("mine")
     assert (usual.id, usual.reference_example_id) == (run_id, "")
     assert mine.id != run_id
