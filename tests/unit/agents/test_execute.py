@@ -306,7 +306,7 @@ async def test_exit_durability_keeps_completed_steps_of_a_cancelled_run(bench: B
     """One checkpoint, with what was completed."""
     marks = tmp_path / "marks"
     execution = bench.execution(
-        "steps", input={"secs": 0.05, "block": 0, "marks": str(marks)}, durability="exit"
+        "steps", input={"secs": 30, "slow": "b", "marks": str(marks)}, durability="exit"
     )
     ended = await stopped(execution, marks, "ab", Stop.INTERRUPT)
     assert values(ended)["log"] == ["a"]
@@ -316,7 +316,7 @@ async def test_exit_durability_keeps_completed_steps_of_a_cancelled_run(bench: B
 async def test_cancel(bench: Bench, tmp_path: Path) -> None:
     """Completed steps stay, and a run without input goes on from there."""
     marks = tmp_path / "marks"
-    execution = bench.execution("steps", input={"secs": 0.1, "marks": str(marks)})
+    execution = bench.execution("steps", input={"secs": 0.5, "slow": "b", "marks": str(marks)})
     ended = await stopped(execution, marks, "ab", Stop.INTERRUPT)
     assert ended is not None
     assert ended.outcome is Outcome.INTERRUPTED
@@ -332,7 +332,7 @@ async def test_cancel(bench: Bench, tmp_path: Path) -> None:
 async def test_cancel_of_a_blocking_node(bench: Bench, tmp_path: Path) -> None:
     """The run stops at once; what the node returns later is nowhere."""
     marks = tmp_path / "marks"
-    execution = bench.execution("sblock", input={"secs": 0.1, "marks": str(marks)})
+    execution = bench.execution("sblock", input={"secs": 0.3, "marks": str(marks)})
     ended = await stopped(execution, marks, "a", Stop.INTERRUPT)
     assert marks.read_text() == "a"
     assert values(ended)["log"] == []
@@ -344,7 +344,7 @@ async def test_rollback_after_an_earlier_run(bench: Bench, tmp_path: Path) -> No
     """The thread is as it was before the run."""
     before = await bench.run("steps", input={"n": 1})
     marks = tmp_path / "marks"
-    execution = bench.execution("steps", input={"secs": 0.1, "n": 2, "marks": str(marks)})
+    execution = bench.execution("steps", input={"secs": 30, "slow": "b", "n": 2, "marks": str(marks)})
     ended = await stopped(execution, marks, "ab", Stop.ROLLBACK)
     assert ended is not None
     assert ended.outcome is Outcome.ROLLED_BACK
@@ -382,7 +382,7 @@ async def test_rollback_of_a_first_run(bench: Bench) -> None:
 async def test_another_attempt_continues(bench: Bench, tmp_path: Path) -> None:
     """After a worker was lost: finished nodes are not run again, the input is not applied twice."""
     marks, run_id = tmp_path / "marks", str(uuid.uuid4())
-    given = {"secs": 0.1, "n": 1, "log": ["in"], "marks": str(marks)}
+    given = {"secs": 0.5, "slow": "b", "n": 1, "log": ["in"], "marks": str(marks)}
     assert await stopped(bench.execution("steps", run_id, input=given), marks, "ab", Stop.LOST) is None
     result = await bench.result("steps", run_id=run_id, number=2, input=given)
     assert result["log"] == ["in", "a", "b", "c"]
@@ -427,7 +427,9 @@ async def test_another_attempt_without_checkpoints_starts_over(bench: Bench) -> 
 async def test_lost_lease_writes_nothing(bench: Bench, tmp_path: Path) -> None:
     """Another worker may have the run: not one checkpoint more."""
     marks = tmp_path / "marks"
-    execution = bench.execution("steps", input={"secs": 0.1, "marks": str(marks)}, durability="sync")
+    execution = bench.execution(
+        "steps", input={"secs": 0.5, "slow": "b", "marks": str(marks)}, durability="sync"
+    )
     running = asyncio.create_task(execution.run())
     await begun(marks, "ab")
     count = await bench.checkpoint_count()
@@ -439,7 +441,7 @@ async def test_lost_lease_writes_nothing(bench: Bench, tmp_path: Path) -> None:
 async def test_drain_pauses_between_steps(bench: Bench, tmp_path: Path) -> None:
     """The step under way is finished, and another attempt goes on after it."""
     marks, run_id = tmp_path / "marks", str(uuid.uuid4())
-    given = {"secs": 0.1, "marks": str(marks)}
+    given = {"secs": 0.5, "slow": "b", "marks": str(marks)}
     execution = bench.execution("steps", run_id, input=given)
     running = asyncio.create_task(execution.run())
     await begun(marks, "ab")
@@ -453,8 +455,8 @@ async def test_drain_pauses_between_steps(bench: Bench, tmp_path: Path) -> None:
 
 async def test_timeout(bench: Bench) -> None:
     """Told as an error, so that nobody takes part of the values for all of them."""
-    bench.surroundings = replace(bench.surroundings, run_timeout_s=0.2)
-    ended = await bench.run("steps", input={"secs": 0.15})
+    bench.surroundings = replace(bench.surroundings, run_timeout_s=1.0)
+    ended = await bench.run("steps", input={"secs": 30, "slow": "b"})
     assert ended.outcome is Outcome.TIMEOUT
     assert from_json(ended.result)["__error__"]["error"] == "TimeoutError"
     assert values(ended)["log"] == ["a"]
@@ -463,7 +465,7 @@ async def test_timeout(bench: Bench) -> None:
 async def test_finished_tasks_of_a_cancelled_step_are_kept(bench: Bench, tmp_path: Path) -> None:
     """A run without input runs the unfinished one only; one with input runs both."""
     marks = tmp_path / "marks"
-    given = {"secs": 0.2, "marks": str(marks)}
+    given = {"secs": 0.5, "marks": str(marks)}
     ended = await stopped(bench.execution("par", input=given), marks, "fast\nslow\n", Stop.INTERRUPT)
     assert values(ended)["log"] == []
     assert (await bench.result("par", input=None))["log"] == ["fast", "slow", "join"]

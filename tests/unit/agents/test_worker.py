@@ -220,12 +220,11 @@ async def test_busy_event_loop_keeps_its_leases(store: ScriptedStore, stop: asyn
 
 async def test_lost_claim(store: ScriptedStore, stop: asyncio.Event) -> None:
     """The graph stops, and not another word about it."""
-    claim = store.run("steps", {"secs": 0.1, "n": 1}, has_checkpoints=True)
-    await store.until(lambda: len(store.values(claim)) >= 2)
+    claim = store.run("steps", {"secs": 0.5, "slow": "b", "n": 1}, has_checkpoints=True)
+    await store.until(lambda: len(store.values(claim)) == 2)
     store.send(pb.WorkResponse(lost=claim))
-    other = store.run("steps", {"secs": 0.2})
-    await store.end(other)
-    assert len(store.values(claim)) < 4
+    await store.end(store.run("steps", {"secs": 1, "slow": "b"}))
+    assert len(store.values(claim)) == 2
     assert store.finished(claim) == []
 
 
@@ -273,7 +272,7 @@ async def test_graph_that_ends_the_process(store: ScriptedStore, stop: asyncio.E
 
 async def test_drain(store: ScriptedStore, stop: asyncio.Event) -> None:
     """No more runs; what runs pauses after its step, and is given back."""
-    claim = store.run("steps", {"secs": 0.1, "n": 1}, has_checkpoints=True)
+    claim = store.run("steps", {"secs": 0.5, "slow": "b", "n": 1}, has_checkpoints=True)
     await store.until(lambda: store.values(claim))
     stop.set()
     await store.until(lambda: any(said.HasField("draining") for said in store.said))
