@@ -383,7 +383,9 @@ async def test_another_attempt_continues(bench: Bench, tmp_path: Path) -> None:
     """After a worker was lost: finished nodes are not run again, the input is not applied twice."""
     marks, run_id = tmp_path / "marks", str(uuid.uuid4())
     given = {"secs": 0.5, "slow": "b", "n": 1, "log": ["in"], "marks": str(marks)}
-    assert await stopped(bench.execution("steps", run_id, input=given), marks, "ab", Stop.LOST) is None
+    # Else `b` begins while the checkpoint of `a` is still being written.
+    first = bench.execution("steps", run_id, input=given, durability="sync")
+    assert await stopped(first, marks, "ab", Stop.LOST) is None
     result = await bench.result("steps", run_id=run_id, number=2, input=given)
     assert result["log"] == ["in", "a", "b", "c"]
     assert marks.read_text() == "abbc"
