@@ -29,7 +29,7 @@ _EXTRA_WORKERS = 2
 """Beside the one of the server."""
 _SLOTS = 10
 _LONGEST_SETTLING_S = 240.0
-_KILL_EVERY_S = 6.0
+_KILL_EVERY_S = 4.0
 _SHARE_KILLED = 0.75
 """Of the workers that are ended: by SIGKILL; the others by SIGTERM, on which they give their runs back."""
 _SHARE_OF_BAD_ANSWERS = 0.05

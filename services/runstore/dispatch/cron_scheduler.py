@@ -13,7 +13,7 @@ from runstore.runtime.clock import Clock
 _POLL_S: Final = 1.0
 _MAX_DUE: Final = 100
 
-_log = structlog.get_logger(__name__)
+logger = structlog.get_logger(__name__)
 
 CreateRun = Callable[[Cron, str], Awaitable[None]]
 """Creates the run of a cron under the given id. Raises RunstoreError, ALREADY_EXISTS for a second time."""
@@ -41,7 +41,9 @@ class CronScheduler:
             try:
                 await self.create_due()
             except RunstoreError as error:  # The catalog is away; what is due stays due.
-                _log.warning("crons_not_read", reason=error.reason.name)
+                logger.warning("crons_not_read", reason=error.reason.name)
+            except Exception:
+                logger.exception("crons_failed")
             await asyncio.sleep(_POLL_S)
 
     async def create_due(self) -> None:
@@ -61,8 +63,18 @@ class CronScheduler:
             if error.reason.retryable:
                 raise
             if error.reason is not ErrorReason.ALREADY_EXISTS:
-                _log.warning("cron_run_refused", cron_id=cron.id, reason=error.reason.name, field=error.field)
-        following = next_time_us(
-            cron.schedule, cron.timezone, after_us=self._clock.now_us(), end_time_us=cron.end_time_us
-        )
-        await self._crons.advance(cron, following)
+                logger.warning(
+                    "cron_run_refused", cron_id=cron.id, reason=error.reason.name, field=error.field
+                )
+        except Exception:  # A defect with one cron must not hold up all others.
+            logger.exception("cron_failed", cron_id=cron.id)
+        await self._crons.advance(cron, self._following(cron))
+
+    def _following(self, cron: Cron) -> int | None:
+        try:
+            return next_time_us(
+                cron.schedule, cron.timezone, after_us=self._clock.now_us(), end_time_us=cron.end_time_us
+            )
+        except RunstoreError as error:  # It was good once: a time zone may be gone.
+            logger.warning("cron_ended", cron_id=cron.id, field=error.field)
+            return None

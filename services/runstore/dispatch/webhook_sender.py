@@ -34,7 +34,7 @@ _LARGEST_JITTER_S: Final = 1.0
 _KEEPING_REDIRECTS: Final = (HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT)
 _HEADERS: Final[Mapping[str, str]] = {"Content-Type": "application/json", "User-Agent": "runstore"}
 
-_log = structlog.get_logger(__name__)
+logger = structlog.get_logger(__name__)
 
 
 class Outbox(Protocol):
@@ -128,7 +128,7 @@ class WebhookSender:
         try:
             due = await self._outbox.claim(free, _LEASE_S)
         except RunstoreError as error:
-            _log.warning("webhooks_not_read", reason=error.reason.name)
+            logger.warning("webhooks_not_read", reason=error.reason.name)
             return
         for webhook in due:
             task = asyncio.create_task(self._send(client, webhook))
@@ -147,21 +147,26 @@ class WebhookSender:
             await asyncio.shield(self._outbox.give_back(webhook))
             raise
         except RunstoreError as error:
-            _log.warning("webhook_outbox_away", run_id=webhook.run_id, reason=error.reason.name)
+            logger.warning("webhook_outbox_away", run_id=webhook.run_id, reason=error.reason.name)
+        except Exception:
+            logger.exception("webhook_failed", run_id=webhook.run_id)
 
     async def _attempt(self, client: httpx.AsyncClient, webhook: Webhook) -> None:
-        failure = await self._failure(client, webhook)
+        if webhook.attempts > MAX_ATTEMPTS:  # Whoever made the last ones has not lived to say how they ended.
+            failure: _Failed | None = _Failed("unknown", is_final=True)
+        else:
+            failure = await self._failure(client, webhook)
         if failure is None:
             await self._outbox.remove(webhook)
             return
         told = {"run_id": webhook.run_id, "attempts": webhook.attempts, "problem": str(failure)}
         if failure.is_final or webhook.attempts >= MAX_ATTEMPTS:
-            _log.warning("webhook_given_up", **told)
+            logger.warning("webhook_given_up", **told)
             await self._outbox.remove(webhook)
             return
         delay_s = _FIRST_DELAY_S * 2 ** (webhook.attempts - 1)
         jitter_s = random.uniform(0, min(delay_s / 2, _LARGEST_JITTER_S))  # noqa: S311 - spreads load
-        _log.info("webhook_put_off", **told)
+        logger.info("webhook_put_off", **told)
         await self._outbox.put_off(webhook, delay_s + jitter_s)
 
     async def _failure(self, client: httpx.AsyncClient, webhook: Webhook) -> _Failed | None:

@@ -65,8 +65,11 @@ class Runs:
 
     made: list[str] = field(default_factory=list)
     failures: list[ErrorReason] = field(default_factory=list)
+    defects: list[Exception] = field(default_factory=list)
 
     async def create(self, cron: Cron, run_id: str) -> None:
+        if self.defects:
+            raise self.defects.pop(0)
         if self.failures:
             raise RunstoreError(self.failures.pop(0), "as told")
         if run_id in self.made:
@@ -133,3 +136,13 @@ async def test_a_database_that_is_away_loses_no_run() -> None:
     assert next_times(crons) == [MINUTE_US]
     await scheduler.create_due()
     assert runs.made == [run_id_at("0", MINUTE_US)]
+
+
+async def test_a_defect_with_one_cron_does_not_hold_up_others() -> None:
+    """It loses one time of that cron, and its calendar that is not understood any more ends it."""
+    crons, runs, scheduler = given(MINUTE_US, MINUTE_US, now_us=MINUTE_US)
+    crons.crons["0"] = replace(crons.crons["0"], timezone="Gone/Away")
+    runs.defects = [ZeroDivisionError()]
+    await scheduler.create_due()
+    assert runs.made == [run_id_at("1", MINUTE_US)]
+    assert next_times(crons) == [None, 2 * MINUTE_US]

@@ -214,6 +214,14 @@ async def test_names_that_cannot_be_are_given_up(host: str) -> None:
     assert outbox.delays_s == []
 
 
+async def test_attempts_that_nobody_lived_to_end_count(receiver: Receiver) -> None:
+    """A call that was claimed three times and never came to an end is not made a fourth time."""
+    outbox = MemoryOutbox([replace(a_webhook(f"http://127.0.0.1:{receiver.port}/"), attempts=3)])
+    async with sending(outbox):
+        await until(lambda: outbox.removed)
+    assert receiver.requests == []
+
+
 async def test_what_is_under_way_is_given_back(receiver: Receiver) -> None:
     """A sender that stops has neither made nor lost the call."""
     arrived = asyncio.Event()
