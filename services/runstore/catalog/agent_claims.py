@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import and_, exists, or_, select, tuple_, update
+from sqlalchemy import and_, bindparam, exists, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runstore.catalog.agent_run_rows import NO_CLAIM, cancel_error, end_run, run_of, select_runs
@@ -24,6 +24,7 @@ from runstore.domain.agent_runs import (
     AgentRunError,
     AgentRunStatus,
     AgentThread,
+    AgentThreadStatus,
     Cancel,
     CancelAction,
     Claim,
@@ -68,6 +69,8 @@ class Released:
     claim: Claim
     end: RunEnd | None
     """None when the run is pending again."""
+    has_following: bool
+    """Whether a run of the thread waits to be claimed."""
 
 
 class _RaceLost(Exception):
@@ -96,28 +99,28 @@ class AgentClaimCatalog:
 
     async def _claim(self, connection: AsyncConnection, worker: Worker) -> ClaimedRun | None:
         now_us = self._clock.now_us()
-        candidate = (await connection.execute(_next_run(worker, now_us))).one_or_none()
-        if candidate is None:
+        wanted = {"tenant_id": worker.tenant_id, "now_us": now_us, "graph_ids": list(worker.graph_ids)}
+        candidates = (await connection.execute(_NEXT_RUNS, wanted)).all()
+        if not candidates:
             return None
+        candidate = candidates[0]
         thread = await locked_thread(connection, worker.tenant_id, candidate.thread_id)
-        is_candidate = _runs.run_id == candidate.run_id
         token = secrets.token_hex(_TOKEN_BYTES)
         taking = {
             "status": AgentRunStatus.RUNNING.value,
-            "attempt": _runs.attempt + 1,
             "worker_id": worker.worker_id,
             "claim_token": token,
             "lease_until_us": now_us + _us(LEASE_S),
             "is_traced": worker.is_tracing,
             "updated_at_us": now_us,
         }
-        free = update(agent_runs).where(is_candidate, IS_PENDING, ~_is_blocked())
-        if thread is None or not (await connection.execute(free.values(taking))).rowcount:
+        row = (await connection.execute(_TAKE_RUN, {"id": candidate.run_id, **taking})).one_or_none()
+        if thread is None or row is None:
             raise _RaceLost
-        run = run_of((await connection.execute(select_runs().where(is_candidate))).one())
+        run = run_of(row)
         if thread.graph_id != run.graph_id:
             await occupy_thread(connection, thread, run, now_us, is_latest=True)
-        return ClaimedRun(Claim(run.run_id, token), run)
+        return ClaimedRun(Claim(run.run_id, token), run, is_last=len(candidates) == 1)
 
     async def renew(self, tenant_id: str, claims: Sequence[Claim]) -> tuple[list[Claim], list[Cancel]]:
         """Extends the leases of `claims`. Returns those that are lost, and which others are cancelled."""
@@ -165,18 +168,17 @@ class AgentClaimCatalog:
             if held is None:
                 return None
             thread, run = held
-            end = await self._end_attempt(connection, thread, run, finished)
-        return Released(tenant_id, claim, end)
+            return await self._end_attempt(connection, thread, run, finished)
 
     async def _end_attempt(
         self, connection: AsyncConnection, thread: AgentThread, run: AgentRun, finished: Finished
-    ) -> RunEnd | None:
+    ) -> Released:
         now_us = self._clock.now_us()
         failures = run.failures + finished.is_failure
         status = _status(run, finished.outcome, failures)
         if status is None:
             await _requeue(connection, run, failures, now_us)
-            return None
+            return Released(run.tenant_id, finished.claim, None, has_following=True)
         end = RunEnd(
             run_id=run.run_id,
             thread_id=run.thread_id,
@@ -193,7 +195,7 @@ class AgentClaimCatalog:
         if run.webhook is not None:
             body = webhook_body(run, thread, end, finished, now_us)
             await put_webhook(connection, run, body, now_us)
-        await settle_thread(
+        settled = await settle_thread(
             connection,
             thread,
             now_us,
@@ -201,7 +203,8 @@ class AgentClaimCatalog:
             error=end.error,
             is_failed=status in (AgentRunStatus.ERROR, AgentRunStatus.TIMEOUT),
         )
-        return end
+        is_busy = settled is AgentThreadStatus.BUSY
+        return Released(run.tenant_id, finished.claim, end, has_following=is_busy)
 
     async def expire(self) -> list[Released]:
         """Takes claims back whose lease is over, of all tenants; at most 100 at once, the oldest first."""
@@ -230,8 +233,7 @@ class AgentClaimCatalog:
             held = await _held(connection, row.tenant_id, claim, expired)
             if held is None:
                 return None
-            end = await self._end_attempt(connection, *held, lost)
-        return Released(row.tenant_id, claim, end)
+            return await self._end_attempt(connection, *held, lost)
 
 
 _WORKER_LOST: Final = AgentRunError(
@@ -243,21 +245,6 @@ def _worker_lost_result() -> bytes:
     return msgspec.json.encode({"__error__": {"error": _WORKER_LOST.error, "message": _WORKER_LOST.message}})
 
 
-def _next_run(worker: Worker, now_us: int) -> Any:
-    return (
-        select(_runs.run_id, _runs.thread_id)
-        .where(
-            _runs.tenant_id == worker.tenant_id,
-            IS_PENDING,
-            _runs.due_at_us <= now_us,
-            _runs.graph_id.in_(worker.graph_ids),
-            ~_is_blocked(),
-        )
-        .order_by(_runs.due_at_us, _runs.run_id)
-        .limit(1)
-    )
-
-
 def _is_blocked() -> Any:
     """Whether a run has to wait for another of its thread."""
     other = agent_runs.alias("other")
@@ -265,6 +252,35 @@ def _is_blocked() -> Any:
     is_running = other.c.status == AgentRunStatus.RUNNING.value
     blocking = and_(other.c.thread_id == _runs.thread_id, is_in_flight(other), or_(is_running, is_earlier))
     return exists().where(blocking).correlate(agent_runs)
+
+
+# Built once: these are executed more often than all others together.
+_NEXT_RUNS: Final = (
+    select(_runs.run_id, _runs.thread_id)
+    .where(
+        _runs.tenant_id == bindparam("tenant_id"),
+        IS_PENDING,
+        _runs.due_at_us <= bindparam("now_us"),
+        _runs.graph_id.in_(bindparam("graph_ids", expanding=True)),
+        ~_is_blocked(),
+    )
+    .order_by(_runs.due_at_us, _runs.run_id)
+    .limit(2)
+)
+_TAKE_RUN: Final = (
+    update(agent_runs)
+    .where(_runs.run_id == bindparam("id"), IS_PENDING, ~_is_blocked())
+    .values(
+        status=bindparam("status"),
+        attempt=_runs.attempt + 1,
+        worker_id=bindparam("worker_id"),
+        claim_token=bindparam("claim_token"),
+        lease_until_us=bindparam("lease_until_us"),
+        is_traced=bindparam("is_traced"),
+        updated_at_us=bindparam("updated_at_us"),
+    )
+    .returning(agent_runs)
+)
 
 
 async def _held(
@@ -278,13 +294,14 @@ async def _held(
         IS_RUNNING,
         *conditions,
     )
-    found = (await connection.execute(select(_runs.thread_id).where(is_held))).one_or_none()
-    if found is None:
+    thread = await locked_thread(
+        connection, tenant_id, select(_runs.thread_id).where(is_held).scalar_subquery()
+    )
+    if thread is None:
         return None
-    thread = await locked_thread(connection, tenant_id, found.thread_id)
-    # Read again: the lock may have been waited for.
+    # Looked at again: the lock may have been waited for.
     row = (await connection.execute(select_runs().where(is_held))).one_or_none()
-    return None if thread is None or row is None else (thread, run_of(row))
+    return None if row is None else (thread, run_of(row))
 
 
 def _status(run: AgentRun, outcome: Outcome, failures: int) -> AgentRunStatus | None:

@@ -29,6 +29,7 @@ from runstore.domain.agent_runs import (
     AgentRun,
     AgentRunStatus,
     AgentThread,
+    AgentThreadStatus,
     CancelAction,
     Effects,
     MultitaskStrategy,
@@ -111,7 +112,8 @@ class AgentRunCatalog:
             for row in others:
                 effects.add(await cancel_run(connection, thread, row, action, reason, now_us))
         await insert_run(connection, run)
-        await occupy_thread(connection, thread, run, now_us, is_latest=not others)
+        if existing is not None:
+            await occupy_thread(connection, thread, run, now_us, is_latest=not others)
         return run
 
     async def _existing_thread(
@@ -130,6 +132,7 @@ class AgentRunCatalog:
             new.thread_id or self._ids.next_id(now_us),
             thread_metadata(new, assistant),
             now_us,
+            status=AgentThreadStatus.BUSY,
             is_temporary=new.thread_id is None and not new.keeps_thread,
         )
 

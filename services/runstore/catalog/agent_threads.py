@@ -185,14 +185,15 @@ def new_thread(
     now_us: int,
     *,
     ttl: Ttl | None = None,
+    status: AgentThreadStatus = AgentThreadStatus.IDLE,
     is_temporary: bool = False,
 ) -> AgentThread:
-    """An idle thread that holds nothing; not stored."""
+    """A thread that holds nothing; not stored."""
     graph_id = metadata.get("graph_id")
     return AgentThread(
         thread_id=thread_id,
         tenant_id=tenant_id,
-        status=AgentThreadStatus.IDLE,
+        status=status,
         metadata=msgspec.json.encode(metadata),
         graph_id=graph_id if isinstance(graph_id, str) else None,
         is_temporary=is_temporary,
@@ -209,7 +210,7 @@ async def insert_thread(connection: AsyncConnection, thread: AgentThread) -> Non
     await connection.execute(insert(agent_threads).values(columns))
 
 
-async def locked_thread(connection: AsyncConnection, tenant_id: str, thread_id: str) -> AgentThread | None:
+async def locked_thread(connection: AsyncConnection, tenant_id: str, thread_id: Any) -> AgentThread | None:
     """The tenant's thread, which no other transaction changes until this one ends; None without one."""
     row = (await connection.execute(_by_id(tenant_id, thread_id).with_for_update())).one_or_none()
     return None if row is None else _thread(row)
@@ -224,7 +225,7 @@ async def settle_thread(
     error: AgentRunError | None = None,
     is_failed: bool = False,
     keeps_error: bool = False,
-) -> None:
+) -> AgentThreadStatus:
     """Gives the thread the status that follows from its runs and what it holds (agents.md, section 2.2).
 
     A temporary thread that no run needs any more goes.
@@ -253,6 +254,7 @@ async def settle_thread(
         await connection.execute(delete(agent_threads).where(_is(thread.thread_id)))
     else:
         await connection.execute(update(agent_threads).where(_is(thread.thread_id)).values(changes))
+    return status
 
 
 def _has_failed(thread: AgentThread) -> bool:
@@ -301,11 +303,11 @@ def thread_not_found(thread_id: str) -> RunstoreError:
 # -- rows and conditions ---------------------------------------------------------------------------
 
 
-def _is(thread_id: str) -> Any:
+def _is(thread_id: Any) -> Any:
     return _threads.thread_id == thread_id
 
 
-def _by_id(tenant_id: str, thread_id: str) -> Select[Any]:
+def _by_id(tenant_id: str, thread_id: Any) -> Select[Any]:
     return select(agent_threads).where(_threads.tenant_id == tenant_id, _is(thread_id))
 
 

@@ -115,9 +115,11 @@ class Dispatcher:
         while able := [worker for worker in able if worker.free_slots > 0 and not self._stopping.is_set()]:
             worker = max(able, key=lambda each: each.free_slots)
             claimed = await self._claims.claim(worker.worker)
-            if claimed is None:
+            if claimed is None or claimed.is_last:
                 able.remove(worker)
-            elif worker.is_gone:
+            if claimed is None:
+                continue
+            if worker.is_gone:
                 await self._give_back(claimed)
             else:
                 self._give(worker, claimed)
@@ -181,7 +183,7 @@ class Dispatcher:
 
     async def finish(self, connected: ConnectedWorker, finished: Finished) -> None:
         """An attempt is over: stores it, then tells the worker and those who wait."""
-        claim = finished.claim
+        claim, was_full = finished.claim, not connected.free_slots
         released = await self._claims.finish(connected.worker.tenant_id, finished)
         if connected.holds(claim):
             del connected.claims[claim.run_id]
@@ -190,7 +192,8 @@ class Dispatcher:
         else:
             connected.send(Recorded(claim))
             self._released(released)
-        self.wake(connected.worker.tenant_id)
+        if was_full or released is None or released.has_following:
+            self.wake(connected.worker.tenant_id)
 
     async def renew(self, tenant_id: str, claims: Sequence[Claim]) -> tuple[list[Claim], list[Cancel]]:
         """Extends leases; returns the claims that are lost, and which others are cancelled."""

@@ -58,9 +58,9 @@ def run_metadata(new: NewAgentRun, assistant: Assistant, thread: AgentThread | N
 def thread_metadata(new: NewAgentRun, assistant: Assistant) -> dict[str, Any]:
     """Metadata of the thread that is created with the run."""
     return {
+        **_own_metadata(new),
         "graph_id": assistant.graph_id,
         "assistant_id": assistant.assistant_id,
-        **_own_metadata(new),
     }
 
 

@@ -242,6 +242,8 @@ class ClaimedRun:
 
     claim: Claim
     run: AgentRun
+    is_last: bool = False
+    """Whether there was nothing else that the worker could have claimed."""
 
 
 class Outcome(StrEnum):
