@@ -35,9 +35,10 @@ def main() -> int:
     report = reports.Report(machine.describe(work_dir), asdict(plan), [], [])
     profiles = RESULTS / f"{stamp}-profiles" if options.profile else None
     print(f"Working folder {work_dir}")
+    filled = options.filled / "reads" if options.filled else None
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Ends what it has started, as Ctrl-C does.
     try:
-        Benchmark(plan, _sections(options), work_dir, report, profiles).run()
+        Benchmark(plan, _sections(options), work_dir, report, profiles, filled).run()
     finally:  # What was measured before a failure is worth seeing.
         if report.figures:
             report.save(RESULTS / f"{stamp}.json")
@@ -84,6 +85,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, help="of the generated traces")
     parser.add_argument(
         "--work-dir", type=Path, help="folder on the disk to measure; default bench-results/work"
+    )
+    parser.add_argument(
+        "--filled",
+        type=Path,
+        metavar="DIR",
+        help="ask the store that a run with --keep has filled",
     )
     parser.add_argument("--keep", action="store_true", help="keep the working folder with its data and logs")
     return parser

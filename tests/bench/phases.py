@@ -47,14 +47,22 @@ class Benchmark:
     """One benchmark in one working folder."""
 
     def __init__(
-        self, plan: Plan, sections: set[str], work_dir: Path, report: Report, profiles: Path | None
+        self,
+        plan: Plan,
+        sections: set[str],
+        work_dir: Path,
+        report: Report,
+        profiles: Path | None,
+        filled: Path | None,
     ) -> None:
-        """`profiles`: where recordings go; None records nothing."""
+        """`profiles`: where recordings go; None records nothing. `filled`: the folder whose store is asked;
+        None fills one."""
         self._plan = plan
         self._sections = sections
         self._work_dir = work_dir
         self._report = report
         self._profiles = profiles
+        self._reads_folder = filled or work_dir / "reads"
         self._seed = plan.seed
         self._ceiling: Ceiling | None = None
         self._loads: list[Load] = []
@@ -72,7 +80,7 @@ class Benchmark:
         if self._sections & {"grpc", "http", "sdk", "acknowledge", "visible"}:
             self._measure_server()
         if "reads" in self._sections:
-            measure_reads(self._plan, self._work_dir, self._report)
+            measure_reads(self._plan, self._reads_folder, self._report)
         if "lists" in self._sections:
             measure_lists(self._plan, self._work_dir, self._report)
         if "agents" in self._sections:
