@@ -1,4 +1,4 @@
-"""What holds for every test: how it logs, where it runs, and the PostgreSQL that it may ask for.
+"""What holds for every test: how it logs, where it runs, its patience, the PostgreSQL that it may ask for.
 
 Warnings and worse are logged as plain lines, to standard error: structlog's own default draws a traceback
 with the variables of every frame, which takes seconds where a flush is in one of them.
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -21,6 +22,12 @@ def _worse_than_info(_logger: WrappedLogger, method: str, event: EventDict) -> E
         raise structlog.DropEvent
     return event
 
+
+# A busy machine is no reason to fail.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 structlog.configure(
     logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -41,14 +48,16 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
-    """`--dist loadfile`, but one process has the tests on PostgreSQL of all files, and starts it once."""
+    """`--dist loadfile`, but one process has the tests on PostgreSQL of all files, and one those of agents:
+    what these need is started once."""
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
-    class OnePostgres(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    class OneOfEach(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
         def _split_scope(self, nodeid: str) -> str:
-            on_postgres = "[" in nodeid and "postgresql" in nodeid.rpartition("[")[2]
-            return "postgresql" if on_postgres else super()._split_scope(nodeid)
+            if "[" in nodeid and "postgresql" in nodeid.rpartition("[")[2]:
+                return "postgresql"
+            return "agents" if nodeid.startswith("tests/agents/") else super()._split_scope(nodeid)
 
-    return OnePostgres(config, log)
+    return OneOfEach(config, log)

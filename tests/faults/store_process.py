@@ -47,7 +47,8 @@ class Store:
             subprocess.Popen(COMMAND, env=self._environment, stdout=output, stderr=output) as process,
         ):
             try:
-                with grpc.insecure_channel(self.address) as channel:
+                options = [("grpc.max_reconnect_backoff_ms", 200), ("grpc.use_local_subchannel_pool", 1)]
+                with grpc.insecure_channel(self.address, options=options) as channel:
                     ready = grpc.channel_ready_future(channel)
                     give_up_at = time.monotonic() + LONGEST_WAIT_S
                     while True:
