@@ -8,6 +8,9 @@ PROTOS := $(wildcard proto/runstore/v1/*.proto)
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
+# Containers and CI often forbid compiled modules; without them every process compiles what it imports: seconds each.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test check gen generate bench soak fuzz install install-dev constraints clean
 
 ## Starts the server; ARGS="--http 127.0.0.1:8080" passes options.
