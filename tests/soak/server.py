@@ -43,9 +43,11 @@ class Server:
         }
         self.environment = own | {f"RUNSTORE_{name.upper()}": value for name, value in all_settings.items()}
         self._process: psutil.Popen | None = None
+        self._is_off = True
 
     async def start(self) -> None:
         """Start the supervisor; it may take its time to answer."""
+        self._is_off = False
         with self.log.open("ab") as log:
             self._process = psutil.Popen(
                 _COMMAND,
@@ -57,12 +59,13 @@ class Server:
             )
 
     async def ensure_running(self) -> None:
-        """Start it again if it gave up because its engine was away when it started."""
-        if self._process is None or self._process.poll() is not None:
+        """Start it again if it gave up, because its engine was away or a port still taken when it started."""
+        if not self._is_off and self._process is not None and self._process.poll() is not None:
             await self.start()
 
     async def lose_power(self) -> None:
-        """Kill every process at once."""
+        """Kill every process at once; it stays off until it is started again."""
+        self._is_off = True
         if self._process is None:
             return
         doomed = [self._process, *self._children()]
