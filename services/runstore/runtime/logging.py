@@ -52,6 +52,8 @@ def configure_logging(
     root.setLevel(_LEVELS[level])
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # What the driver logs it also raises, and an engine that is away is no defect.
+    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
