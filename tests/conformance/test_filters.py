@@ -22,7 +22,7 @@ from .test_operations import Sender
 
 pytestmark = pytest.mark.engine
 
-CASES = int(os.environ.get("TESTS_FILTER_CASES", "30"))
+CASES = int(os.environ.get("TESTS_FILTER_CASES", "60"))
 SEED = int(os.environ.get("TESTS_FILTER_SEED", "1"))
 CASES_PER_SCENE = 30
 FILTERS = {"filter": 0.9, "trace_filter": 0.25, "tree_filter": 0.25}

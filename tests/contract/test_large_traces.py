@@ -1,4 +1,4 @@
-"""Traces of 2,000, 25,000 and 100,000 runs: written by stream, listed in pages, their parts merged."""
+"""Traces of 5,000, 25,000 and 100,000 runs: written by stream, listed in pages, their parts merged."""
 
 import time
 import uuid
@@ -64,7 +64,7 @@ def batches(runs: int) -> Iterator[ingest.StreamRunsRequest]:
 
 
 @pytest.mark.parametrize(
-    "runs", [2_000, *(pytest.param(runs, marks=pytest.mark.slow) for runs in (25_000, 100_000))]
+    "runs", [5_000, *(pytest.param(runs, marks=pytest.mark.slow) for runs in (25_000, 100_000))]
 )
 def test_large_trace_is_listed_whole(tmp_path: Path, runs: int) -> None:
     """Every run exactly once, in order, complete; and so the direct children of its root."""
