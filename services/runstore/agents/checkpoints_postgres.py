@@ -153,7 +153,7 @@ class PostgresCheckpoints:
     async def keep_latest(self, thread_id: str, /) -> None:
         try:
             await self._saver.aprune([thread_id], strategy="keep_latest")
-        except NotImplementedError as error:
+        except NotImplementedError as error:  # The library prunes no thread that is stored as differences.
             raise RunstoreError(ErrorReason.CONFLICT, DIFFERENCES_STAY) from error
         except self.unavailable_errors as error:
             raise CheckpointsUnavailable(str(error)) from error

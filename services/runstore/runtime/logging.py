@@ -52,8 +52,8 @@ def configure_logging(
     root.setLevel(_LEVELS[level])
     for name in _QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
-    # What the driver logs it also raises, and an engine that is away is no defect.
-    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+    # An answer that breaks off is logged there with a traceback, and raised as well: the engine is away.
+    logging.getLogger("clickhouse_connect.driver.httputil").setLevel(logging.ERROR)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
