@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,23 +44,25 @@ def slow(delay_s: float) -> Fault:
 
 
 class EngineFront:
-    """The engine's process, at one port and on one folder through all its lives."""
+    """The engine's process, at the same ports and on one folder through all its lives."""
 
-    def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self._port: int = listener.getsockname()[1]
+    def __init__(self, folder: Path, hosts: int = 1) -> None:
+        """Each port is a host to clients."""
+        with ExitStack() as stack:
+            listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(hosts)]
+            self._ports: list[int] = [listener.getsockname()[1] for listener in listeners]
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def dsn(self) -> str:
-        """For `RUNSTORE_CLICKHOUSE_DSN` and `open_run_store`."""
-        return f"http://127.0.0.1:{self._port}"
+        """For `RUNSTORE_CLICKHOUSE_DSN` and `open_run_store`: all hosts, the first one preferred."""
+        return "http://" + ",".join(f"127.0.0.1:{port}" for port in self._ports)
 
     def start(self) -> None:
         """Start the process; it answers when this returns."""
         self._process = subprocess.Popen(
-            [sys.executable, str(_SERVER), str(self._folder), str(self._port)],
+            [sys.executable, str(_SERVER), str(self._folder), *map(str, self._ports)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the test, which ends this process then.
@@ -68,11 +70,13 @@ class EngineFront:
         self._expect(b"started\n")
         self.suffer(NO_FAULT)
 
-    def suffer(self, fault: Fault) -> None:
-        """Put a fault into force until the next one; it holds for every request from now on."""
+    def suffer(self, fault: Fault, host: int | None = None) -> None:
+        """Put a fault of one host, or of all, into force until the next one; it holds for every request from
+        now on."""
+        hosts = list(range(len(self._ports))) if host is None else [host]
         assert self._process is not None
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(asdict(fault)).encode() + b"\n")
+        self._process.stdin.write(json.dumps({"hosts": hosts, "fault": asdict(fault)}).encode() + b"\n")
         self._process.stdin.flush()
         self._expect(b"done\n")
 
@@ -92,9 +96,9 @@ class EngineFront:
 
 
 @contextmanager
-def engine_front(folder: Path) -> Iterator[EngineFront]:
+def engine_front(folder: Path, hosts: int = 1) -> Iterator[EngineFront]:
     """A running front with its data in `folder`."""
-    front = EngineFront(folder)
+    front = EngineFront(folder, hosts)
     try:
         front.start()
         yield front

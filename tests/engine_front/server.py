@@ -1,10 +1,12 @@
 """ClickHouse's HTTP interface over chDB, in a process of its own, with faults on command.
 
+Each port stands for a host; all of them are of one engine.
+
 As much of the interface as `clickhouse-connect` uses: statements with bound parameters and settings,
 inserts of any format, forms for long parameters, exception codes. Commands come as JSON lines on
 standard input, and each is confirmed by a line on standard output; the process ends with its input.
 
-Usage: server.py DATA_DIR PORT
+Usage: server.py DATA_DIR PORT...
 """
 
 import contextlib
@@ -255,27 +257,42 @@ def _stream(body: bytes) -> Any:
     return file
 
 
-def main() -> None:
-    """Serve until standard input ends."""
-    data_dir, port = sys.argv[1], int(sys.argv[2])
-    Path(data_dir).mkdir(parents=True, exist_ok=True)
-    keep_open = _connect(data_dir)  # The engine stays loaded between connections.
-    faults = Faults()
-    front: Front | None = None
-    print("started", flush=True)
-    for line in sys.stdin:
-        fault = Fault(**json.loads(line))
+class Host:
+    """One port of the engine: what a client takes for a host."""
+
+    def __init__(self, port: int, data_dir: str) -> None:
+        self._port = port
+        self._data_dir = data_dir
+        self._faults = Faults()
+        self._front: Front | None = None
+
+    def suffer(self, fault: Fault) -> None:
+        """Put a fault into force."""
+        front = self._front
         if front is not None and fault.kind in ("refuse", "cut"):
             front.cut_connections()
         if front is not None and fault.kind == "refuse":
             front.shutdown()
             front.server_close()
             front.cut_connections()
-            front = None
+            self._front = None
         elif front is None and fault.kind != "refuse":
-            front = Front(("127.0.0.1", port), data_dir, faults)
+            self._front = front = Front(("127.0.0.1", self._port), self._data_dir, self._faults)
             threading.Thread(target=front.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        faults.set(fault)
+        self._faults.set(fault)
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    data_dir, *ports = sys.argv[1:]
+    Path(data_dir).mkdir(parents=True, exist_ok=True)
+    keep_open = _connect(data_dir)  # The engine stays loaded between connections.
+    hosts = [Host(int(port), data_dir) for port in ports]
+    print("started", flush=True)
+    for line in sys.stdin:
+        command = json.loads(line)
+        for number in command["hosts"]:
+            hosts[number].suffer(Fault(**command["fault"]))
         print("done", flush=True)
     keep_open.close()
 

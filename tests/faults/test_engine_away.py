@@ -3,6 +3,7 @@ while, and stored once when it is back."""
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +108,8 @@ def client_of(store: Store) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineFront]:
-    """A server of the engine."""
-    with engine_front(tmp_path_factory.mktemp("engine")) as running:
+    """A server of the engine, with two hosts."""
+    with engine_front(tmp_path_factory.mktemp("engine"), hosts=2) as running:
         yield running
 
 
@@ -141,6 +142,25 @@ def test_engine_goes_away_and_comes_back(front: EngineFront, client: Client, fau
     front.suffer(NO_FAULT)
     client.wait_visible(token)
     client.assert_stored(before + during + more)
+
+
+@pytest.mark.parametrize("fault", [REFUSE, UNAVAILABLE, LOSE_ANSWERS], ids=["dies", "answers 503", "loses"])
+def test_one_host_is_lost_under_load(front: EngineFront, client: Client, fault: Fault) -> None:
+    """What is under way goes on at the other host: no write waits, no read fails, and nothing is there twice.
+    Thereafter the other one may be lost just as well."""
+    for host in (0, 1):
+        ids: list[str] = []
+        with ThreadPoolExecutor() as pool:
+            reads = [pool.submit(client.assert_stored, client.create(5)[0]) for _ in range(4)]
+            front.suffer(fault, host)
+            for _ in range(10):
+                created, token = client.create(5)
+                ids += created
+                client.wait_visible(token)
+            for read in reads:
+                read.result()
+        client.assert_stored(ids)
+        front.suffer(NO_FAULT, host)
 
 
 def test_engine_is_killed(front: EngineFront, client: Client) -> None:

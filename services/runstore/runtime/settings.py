@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from runstore.runtime.address import Address
 from runstore.runtime.failures import BadSettings
+from runstore.storage.clickhouse.hosts import hosts_of
 
 _PREFIX = "RUNSTORE_"
 _MIB = 1024 * 1024
@@ -93,7 +94,8 @@ class Settings(BaseSettings):
     clickhouse_dsn: str = Field(
         "",
         repr=False,  # May hold a password.
-        description="http(s)://user:password@host:port/database; empty for the embedded engine in data_dir.",
+        description="http(s)://user:password@host:port/database, of several hosts (a:8443,b:8443) the first "
+        "that is there; empty for the embedded engine in data_dir.",
     )
     catalog_url: str = Field(
         "",
@@ -214,6 +216,11 @@ class Settings(BaseSettings):
                 )
         if self.grpc.port == 0:
             raise ValueError("grpc: port 0 is refused, because nobody could learn which port was chosen")
+        if self.clickhouse_dsn:
+            try:
+                hosts_of(self.clickhouse_dsn)
+            except ValueError as error:
+                raise ValueError(f"clickhouse_dsn: {error}") from None
         if self.ai_url and not self.ai_url.startswith(("http://", "https://")):
             raise ValueError("ai_url: neither http:// nor https://")
         if self.ai_url and not self.ai_model:

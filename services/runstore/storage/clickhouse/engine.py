@@ -12,9 +12,13 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import clickhouse_connect
+import structlog
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from runstore.storage.clickhouse.hosts import Host, Hosts, hosts_of
 from runstore.storage.run_store import BlockRefused, QueryTooLarge, QueryTooLong, StoreUnavailable
+
+logger = structlog.get_logger()
 
 T = TypeVar("T")
 
@@ -41,6 +45,7 @@ _CONTENT_CODES = frozenset(
 
 _TIMEOUT_EXCEEDED = 159
 _MEMORY_LIMIT_EXCEEDED = 241
+_QUERY_WAS_CANCELLED = 394
 # The query's own limit, which it would meet again; the engine's as a whole is a matter of the moment.
 _OWN_MEMORY_LIMIT = "Query memory limit exceeded"
 
@@ -84,12 +89,19 @@ class Engine:
         readers: int = 4,
         prepare: Callable[[Any], None] = lambda _client: None,
     ) -> None:
-        """`dsn` is `chdb://…` or `http(s)://…`. Nothing is opened yet.
+        """`dsn` is `chdb://…` or `http(s)://…`, also of several hosts (`hosts_of`). Nothing is opened yet.
 
         `prepare` is called with a client before the first call that reaches the engine, and again before the
         next one when it has failed.
         """
-        self._dsn = dsn
+        hosts = hosts_of(dsn)
+        self._hosts = Hosts(hosts)
+        self._options: dict[str, Any] = {}
+        self.is_embedded = dsn.startswith("chdb:")
+        """Whether the engine is in this process: then it is never merely away."""
+        if not self.is_embedded:
+            # Another host is a better answer to a failure than the same one again.
+            self._options = {**_SERVER_OPTIONS, **({"query_retries": 0} if len(hosts) > 1 else {})}
         self._prepare = prepare
         self._is_prepared = False
         self._preparing = threading.Lock()
@@ -102,11 +114,6 @@ class Engine:
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="engine-read")
         self._stoppers = ThreadPoolExecutor(readers, thread_name_prefix="engine-stop")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="engine-write")
-
-    @property
-    def is_embedded(self) -> bool:
-        """Whether the engine is in this process: then it is never merely away."""
-        return self._dsn.startswith("chdb:")
 
     async def read(self, call: Callable[[Any], T], *, is_limited: bool = True) -> T:
         """Result of `call` with a client of this driver, whose statements are held to the limits.
@@ -151,22 +158,48 @@ class Engine:
             wait([running], timeout=_KILL_PAUSE_S)
 
     def _call(self, call: Callable[[Any], T], settings: Mapping[str, Any] | None = None) -> T:
+        """Of the first host that is there. What was begun on one that failed is done again on the next, which
+        is why every call can be repeated."""
+        failure = StoreUnavailable("there is no host")
+        for host in self._hosts.in_order():
+            try:
+                result = self._call_at(host, call, settings or {})
+            except _Cancelled:
+                raise
+            except StoreUnavailable as error:
+                failure = error
+                if self._hosts.failed(host) and not self.is_embedded:
+                    logger.warning("engine_host_away", host=host.name)
+            except Exception:
+                self._hosts.answered(host)
+                raise
+            else:
+                self._hosts.answered(host)
+                return result
+        raise failure
+
+    def _call_at(self, host: Host, call: Callable[[Any], T], settings: Mapping[str, Any]) -> T:
         with _translated():
-            client = getattr(self._local, "client", None)
-            if client is None:
-                # One client per thread, so sessions never meet; chDB knows no sessions at all.
-                options: dict[str, Any] = {} if self.is_embedded else _SERVER_OPTIONS
-                client = clickhouse_connect.get_client(dsn=self._dsn, settings=SETTINGS, **options)
-                self._local.client = client
-                self._clients.append(client)
+            client = self._client(host)
             if not self._is_prepared:
                 with self._preparing:
                     if not self._is_prepared:
                         self._prepare(client)
                         self._is_prepared = True
-            for name, value in (settings or {}).items():
+            for name, value in settings.items():
                 client.set_client_setting(name, value)
             return call(client)
+
+    def _client(self, host: Host) -> Any:
+        """One per thread and host, so sessions never meet; chDB knows no sessions at all."""
+        clients: dict[str, Any] = self._local.__dict__.setdefault("clients", {})
+        if (client := clients.get(host.name)) is None:
+            client = clickhouse_connect.get_client(
+                dsn=host.dsn, settings={**SETTINGS, **host.settings}, **host.options, **self._options
+            )
+            clients[host.name] = client
+            self._clients.append(client)
+        return client
 
 
 def _insert_local_file(client: Any, *, table: str, path: str) -> None:
@@ -178,6 +211,10 @@ def _insert_local_file(client: Any, *, table: str, path: str) -> None:
 def _send_file(client: Any, *, table: str, path: str) -> None:
     with Path(path).open("rb") as file:
         client.raw_insert(table, insert_block=file, fmt="ArrowStream")
+
+
+class _Cancelled(StoreUnavailable):
+    """Somebody has stopped the statement; no other host should take it up."""
 
 
 @contextmanager
@@ -192,6 +229,8 @@ def _translated() -> Iterator[None]:
             raise QueryTooLong(str(error)) from error
         if code == _MEMORY_LIMIT_EXCEEDED and _OWN_MEMORY_LIMIT in str(error):
             raise QueryTooLarge(str(error)) from error
+        if code == _QUERY_WAS_CANCELLED:
+            raise _Cancelled(str(error)) from error
         raise StoreUnavailable(str(error)) from error
     except OSError as error:
         raise StoreUnavailable(str(error)) from error
