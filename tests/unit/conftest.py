@@ -4,9 +4,16 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.manual_clock import ManualClock
 
 from runstore.catalog.database import open_database
 from runstore.catalog.migrations import migrate
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that only the test moves."""
+    return ManualClock()
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17runstore/v1/error.proto\x12\x0brunstore.v1\"F\n\x0b\x45rrorDetail\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.runstore.v1.ErrorReason\x12\r\n\x05\x66ield\x18\x02 \x01(\t*\x8b\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x45RROR_REASON_INVALID_ARGUMENT\x10\x01\x12\x1f\n\x1b\x45RROR_REASON_MALFORMED_BODY\x10\x02\x12\x1f\n\x1b\x45RROR_REASON_INVALID_FILTER\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_INVALID_CURSOR\x10\x04\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\x05\x12\"\n\x1e\x45RROR_REASON_PERMISSION_DENIED\x10\x06\x12\x1a\n\x16\x45RROR_REASON_NOT_FOUND\x10\x07\x12\x1f\n\x1b\x45RROR_REASON_ALREADY_EXISTS\x10\x08\x12\x1a\n\x16\x45RROR_REASON_TOO_LARGE\x10\t\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\n\x12\x1e\n\x1a\x45RROR_REASON_UNIMPLEMENTED\x10\x0b\x12\x1c\n\x18\x45RROR_REASON_UNAVAILABLE\x10\x0c\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\r\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x0e\x12\x1f\n\x1b\x45RROR_REASON_QUERY_TOO_LONG\x10\x0f\x12 \n\x1c\x45RROR_REASON_QUERY_TOO_LARGE\x10\x10\x12\x19\n\x15\x45RROR_REASON_CONFLICT\x10\x11\x12\x1d\n\x19\x45RROR_REASON_INCONSISTENT\x10\x12\x12\"\n\x1e\x45RROR_REASON_FAILED_DEPENDENCY\x10\x13\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17runstore/v1/error.proto\x12\x0brunstore.v1\"F\n\x0b\x45rrorDetail\x12(\n\x06reason\x18\x01 \x01(\x0e\x32\x18.runstore.v1.ErrorReason\x12\r\n\x05\x66ield\x18\x02 \x01(\t*\xcf\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x45RROR_REASON_INVALID_ARGUMENT\x10\x01\x12\x1f\n\x1b\x45RROR_REASON_MALFORMED_BODY\x10\x02\x12\x1f\n\x1b\x45RROR_REASON_INVALID_FILTER\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_INVALID_CURSOR\x10\x04\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\x05\x12\"\n\x1e\x45RROR_REASON_PERMISSION_DENIED\x10\x06\x12\x1a\n\x16\x45RROR_REASON_NOT_FOUND\x10\x07\x12\x1f\n\x1b\x45RROR_REASON_ALREADY_EXISTS\x10\x08\x12\x1a\n\x16\x45RROR_REASON_TOO_LARGE\x10\t\x12\x1b\n\x17\x45RROR_REASON_OVERLOADED\x10\n\x12\x1e\n\x1a\x45RROR_REASON_UNIMPLEMENTED\x10\x0b\x12\x1c\n\x18\x45RROR_REASON_UNAVAILABLE\x10\x0c\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\r\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x0e\x12\x1f\n\x1b\x45RROR_REASON_QUERY_TOO_LONG\x10\x0f\x12 \n\x1c\x45RROR_REASON_QUERY_TOO_LARGE\x10\x10\x12\x19\n\x15\x45RROR_REASON_CONFLICT\x10\x11\x12\x1d\n\x19\x45RROR_REASON_INCONSISTENT\x10\x12\x12\"\n\x1e\x45RROR_REASON_FAILED_DEPENDENCY\x10\x13\x12#\n\x1f\x45RROR_REASON_WORKSPACE_REQUIRED\x10\x14\x12\x1d\n\x19\x45RROR_REASON_RATE_LIMITED\x10\x15\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runstore.v1.error_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=113
-  _globals['_ERRORREASON']._serialized_end=764
+  _globals['_ERRORREASON']._serialized_end=832
   _globals['_ERRORDETAIL']._serialized_start=40
   _globals['_ERRORDETAIL']._serialized_end=110
 # @@protoc_insertion_point(module_scope)

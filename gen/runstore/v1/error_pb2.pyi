@@ -63,6 +63,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Each field is good, but not together or not for the thing it is meant for."""
     ERROR_REASON_FAILED_DEPENDENCY: _ErrorReason.ValueType  # 19
     """Code of the user that is needed for an answer failed, such as the factory of a graph."""
+    ERROR_REASON_WORKSPACE_REQUIRED: _ErrorReason.ValueType  # 20
+    """The credential opens an organisation: name one of its tenants in `x-tenant-id`."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 21
+    """The caller has done more than it may in so short a time; try again later."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of a refusal; stable, for programs. The message beside it is for people."""
@@ -107,6 +111,10 @@ ERROR_REASON_INCONSISTENT: ErrorReason.ValueType  # 18
 """Each field is good, but not together or not for the thing it is meant for."""
 ERROR_REASON_FAILED_DEPENDENCY: ErrorReason.ValueType  # 19
 """Code of the user that is needed for an answer failed, such as the factory of a graph."""
+ERROR_REASON_WORKSPACE_REQUIRED: ErrorReason.ValueType  # 20
+"""The credential opens an organisation: name one of its tenants in `x-tenant-id`."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 21
+"""The caller has done more than it may in so short a time; try again later."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

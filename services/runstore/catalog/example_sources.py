@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from runstore.catalog import dataset_tables as tables
 from runstore.catalog.database import Database
-from runstore.catalog.expiring import ExpiringMap
+from runstore.domain.expiring import ExpiringMap
 from runstore.runtime.clock import Clock
 
 _MAX_TENANTS = 10_000

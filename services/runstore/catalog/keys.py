@@ -12,10 +12,10 @@ from sqlalchemy import Row, insert, or_, select, update
 
 from runstore.catalog import tables
 from runstore.catalog.database import Conflict, Database
-from runstore.catalog.expiring import ExpiringMap
 from runstore.catalog.projects import ProjectCatalog
 from runstore.catalog.texts import check_name
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.domain.expiring import ExpiringMap
 from runstore.domain.principals import ApiKey, Principal, Tenant
 from runstore.runtime.clock import Clock
 

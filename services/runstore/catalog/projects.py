@@ -10,12 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runstore.catalog import tables
 from runstore.catalog.database import Conflict, Database
-from runstore.catalog.expiring import ExpiringMap
 from runstore.catalog.keyed_pages import rows_of_page
 from runstore.catalog.resource_tags import check_tags, is_tagged, put_tags, remove_tags
 from runstore.catalog.text_search import has_part
 from runstore.catalog.texts import check_description, check_name, json_object
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.domain.expiring import ExpiringMap
 from runstore.domain.projects import (
     DEFAULT_PROJECT_NAME,
     MAX_PROJECT_PAGE,

@@ -9,8 +9,8 @@ from sqlalchemy import Row, and_, delete, insert, select
 
 from runstore.catalog import tables
 from runstore.catalog.database import Conflict, Database
-from runstore.catalog.expiring import ExpiringMap
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.domain.expiring import ExpiringMap
 from runstore.domain.shares import Share, ShareSubject
 from runstore.runtime.clock import Clock
 

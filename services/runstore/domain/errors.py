@@ -35,6 +35,8 @@ class ErrorReason(Enum):
     """No credential, or one that nobody issued."""
     PERMISSION_DENIED = _Meaning("PERMISSION_DENIED", 403, False)
     """A good credential that does not cover the tenant or the action."""
+    WORKSPACE_REQUIRED = _Meaning("PERMISSION_DENIED", 403, False)
+    """A credential of an organisation, in a call that names none of its tenants."""
     NOT_FOUND = _Meaning("NOT_FOUND", 404, False)
     """No such thing in the caller's tenant."""
     ALREADY_EXISTS = _Meaning("ALREADY_EXISTS", 409, False)
@@ -53,6 +55,8 @@ class ErrorReason(Enum):
     """A question needs more memory than one may."""
     OVERLOADED = _Meaning("RESOURCE_EXHAUSTED", 429, True, _RETRY_AFTER_S)
     """A bounded queue is full; nothing of the call was accepted."""
+    RATE_LIMITED = _Meaning("RESOURCE_EXHAUSTED", 429, True, _RETRY_AFTER_S)
+    """The caller has done more than it may in so short a time; nothing of the call was accepted."""
     UNIMPLEMENTED = _Meaning("UNIMPLEMENTED", 501, False)
     """Part of the contract that this deployment does not offer."""
     UNAVAILABLE = _Meaning("UNAVAILABLE", 503, True, _RETRY_AFTER_S)
@@ -79,12 +83,16 @@ class ErrorReason(Enum):
 class RunstoreError(Exception):
     """A refusal that is safe to show to the caller."""
 
-    def __init__(self, reason: ErrorReason, message: str, *, field: str = "") -> None:
+    def __init__(
+        self, reason: ErrorReason, message: str, *, field: str = "", retry_after_s: int | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.field = field
         """Dotted path of the field at fault, as the caller spells it (`start_time`); "" when none is."""
+        self.retry_after_s = reason.retry_after_s if retry_after_s is None else retry_after_s
+        """Seconds that the caller is told to wait: those of the reason, unless it is known better."""
 
 
 def invalid(field: str, message: str) -> RunstoreError:

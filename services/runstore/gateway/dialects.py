@@ -82,6 +82,9 @@ def error_response(dialect: Dialect, path: str, error: RunstoreError) -> Respons
     status = error.reason.http_status
     headers = headers_of(error)
     message = INTERNAL_TEXT if error.reason is ErrorReason.INTERNAL else error.message
+    if error.reason is ErrorReason.WORKSPACE_REQUIRED:
+        # SDKs compare the body, whatever the route (contract runs-v1, section 2).
+        return json_response({"error": "org_scoped_key_requires_workspace"}, status)
     if dialect is Dialect.PROBLEM:
         return problem_response(status, detail_of(error), path, headers)
     if dialect is Dialect.GO:
@@ -94,8 +97,8 @@ def error_response(dialect: Dialect, path: str, error: RunstoreError) -> Respons
 def headers_of(error: RunstoreError) -> dict[str, str]:
     """What clients must know to react to a refusal."""
     headers = {}
-    if error.reason.retry_after_s:
-        headers["Retry-After"] = str(error.reason.retry_after_s)
+    if error.retry_after_s:
+        headers["Retry-After"] = str(error.retry_after_s)
     if error.reason.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR and not error.reason.retryable:
         # The generated client retries every 5xx otherwise.
         headers["x-should-retry"] = "false"

@@ -183,7 +183,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             refusal = RunstoreError(ErrorReason.INTERNAL, "internal error")
         if len(refusal.message) > _MAX_MESSAGE_CHARS:
             text = f"{refusal.message[:_MAX_MESSAGE_CHARS]}…"
-            refusal = RunstoreError(refusal.reason, text, field=refusal.field)
+            refusal = RunstoreError(
+                refusal.reason, text, field=refusal.field, retry_after_s=refusal.retry_after_s
+            )
         line.end(refusal.reason.grpc_code, reason=refusal.reason.name, field=refusal.field)
         await context.abort(
             grpc.StatusCode[refusal.reason.grpc_code], refusal.message, _error_metadata(refusal)
@@ -195,9 +197,9 @@ def _error_metadata(refusal: RunstoreError) -> tuple[tuple[str, bytes], ...]:
     (https://google.aip.dev/193) when to try again."""
     detail = error_pb2.ErrorDetail(reason=error_reason(refusal.reason), field=refusal.field)
     metadata = [(ERROR_METADATA_KEY, detail.SerializeToString())]
-    if refusal.reason.retry_after_s:
+    if refusal.retry_after_s:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromSeconds(refusal.reason.retry_after_s)
+        retry.retry_delay.FromSeconds(refusal.retry_after_s)
         code, _ = grpc.StatusCode[refusal.reason.grpc_code].value
         status = status_pb2.Status(code=code, message=refusal.message)
         status.details.add().Pack(retry)

@@ -7,30 +7,10 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests.manual_clock import ManualClock
 from tests.postgres import Postgres
 
 from runstore.catalog import Catalog, open_catalog, tables
-
-
-class ManualClock:
-    """Stands still until it is told to advance."""
-
-    def __init__(self) -> None:
-        self._now_us = 1_700_000_000_000_000
-
-    def now_us(self) -> int:
-        return self._now_us
-
-    def monotonic(self) -> float:
-        return self._now_us / 1_000_000
-
-    def advance(self, seconds: float) -> None:
-        self._now_us += round(seconds * 1_000_000)
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
 
 
 @pytest.fixture

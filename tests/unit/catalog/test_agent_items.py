@@ -5,13 +5,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.manual_clock import ManualClock
 
 from runstore.catalog import Catalog
 from runstore.domain.agent_items import ItemQuery, NamespaceQuery
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.principals import DEFAULT_TENANT_ID as TENANT
-
-from .conftest import ManualClock
 
 
 async def put(catalog: Catalog, namespace: str, key: str, ttl: float | None = None, **value: Any) -> None:

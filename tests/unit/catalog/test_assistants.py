@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.manual_clock import ManualClock
 
 from runstore.catalog import Catalog
 from runstore.domain.assistants import (
@@ -18,8 +19,6 @@ from runstore.domain.assistants import (
 )
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.principals import DEFAULT_TENANT_ID as TENANT
-
-from .conftest import ManualClock
 
 STEPS = "01d10e59-d4b4-51ec-8e94-9b2716b34de8"
 

@@ -6,14 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.manual_clock import ManualClock
 
 from runstore.catalog import Catalog
 from runstore.domain.assistants import Graph, default_assistant_id
 from runstore.domain.crons import Cron, CronFilter, CronOrder
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.principals import DEFAULT_TENANT_ID as TENANT
-
-from .conftest import ManualClock
 
 
 @pytest.fixture(autouse=True)

@@ -3,12 +3,12 @@
 import asyncio
 from dataclasses import replace
 
+from tests.manual_clock import ManualClock
+
 from runstore.catalog import Catalog
 from runstore.catalog.webhook_outbox import put_webhook
 from runstore.domain.agent_runs import AgentRun, AgentRunStatus, MultitaskStrategy
 from runstore.domain.principals import DEFAULT_TENANT_ID as TENANT
-
-from .conftest import ManualClock
 
 LEASE_S = 60.0
 

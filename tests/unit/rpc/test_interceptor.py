@@ -155,7 +155,7 @@ async def test_refusal_says_when_to_try_again(server: Server, reason: ErrorReaso
         await server.stub.WriteRuns(pb.WriteRunsRequest())
     metadata: Any = failed.value.trailing_metadata()
     packed = dict(metadata).get(STATUS_METADATA_KEY)
-    if reason not in (ErrorReason.OVERLOADED, ErrorReason.UNAVAILABLE):
+    if reason not in (ErrorReason.OVERLOADED, ErrorReason.RATE_LIMITED, ErrorReason.UNAVAILABLE):
         assert packed is None
         return
     status = status_pb2.Status.FromString(packed)

@@ -146,8 +146,10 @@ def _on(run: pb.RunFields, record: Feedback) -> Feedback:
 _OF_THE_WHOLE: Final = (
     ErrorReason.UNAUTHENTICATED,
     ErrorReason.PERMISSION_DENIED,
+    ErrorReason.WORKSPACE_REQUIRED,
     ErrorReason.UNAVAILABLE,
     ErrorReason.OVERLOADED,
+    ErrorReason.RATE_LIMITED,
     ErrorReason.DEADLINE_EXCEEDED,
     ErrorReason.INTERNAL,
 )

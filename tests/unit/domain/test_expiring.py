@@ -1,6 +1,6 @@
 """The cache: bounded, forgetful, and never filled with what was outdated before it arrived."""
 
-from runstore.catalog.expiring import ExpiringMap
+from runstore.domain.expiring import ExpiringMap
 
 
 def test_entry_expires(clock) -> None:
