@@ -125,7 +125,7 @@ def serving(folder: Path, **settings: str) -> Iterator[Server]:
     with (folder / "out").open("wb") as out, (folder / "log").open("wb") as log:
         process = subprocess.Popen([*COMMAND, "serve"], env=environment, stdout=out, stderr=log, cwd=folder)
     server = Server(
-        url=f"http://{environment['RUNSTORE_HTTP']}",
+        url=f"{'https' if 'tls_certificate' in settings else 'http'}://{environment['RUNSTORE_HTTP']}",
         grpc=environment["RUNSTORE_GRPC"],
         process=process,
         environment=environment,

@@ -30,7 +30,7 @@ from runstore.domain.runs import RunMove, RunPatch, RunPlace, RunRow
 from runstore.gateway.app import create_app
 from runstore.gateway.bodies import BodyLimits
 from runstore.gateway.metrics import GatewayMetrics
-from runstore.gateway.store_client import StoreClient, open_channel
+from runstore.gateway.store_client import CHANNEL_OPTIONS, StoreClient
 from runstore.ingest import frames
 from runstore.ingest.flusher import Flusher, FlushReport
 from runstore.ingest.ingest_feedback import IngestFeedback
@@ -359,8 +359,8 @@ async def open_target() -> AsyncIterator[Target]:
                 comparative_experiments=cast("ComparativeExperimentServicer", _Absent()),
             )
             address = f"unix:{folder / 'store.sock'}"
-            await server.start([address])
-            async with open_channel(address) as channel:
+            await server.start([(address, None)])
+            async with grpc.aio.insecure_channel(address, CHANNEL_OPTIONS) as channel:
                 gateway_metrics = GatewayMetrics("gateway", None)
                 app = create_app(StoreClient(channel, patience_s=5), LIMITS, clock.now_us, gateway_metrics)
                 yield Target(app, channel, log, engine, blobs, defects)

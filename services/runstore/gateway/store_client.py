@@ -81,19 +81,15 @@ Credentials = tuple[tuple[str, str], ...]
 """Call metadata: the caller's credential headers, names in lower case."""
 
 
-def open_channel(target: str) -> grpc.aio.Channel:
-    """A channel to the store at `target` (`unix:/path/store.sock` or `host:port`); connects lazily."""
-    return grpc.aio.insecure_channel(
-        target,
-        options=[
-            ("grpc.max_send_message_length", _MAX_SEND_BYTES),
-            ("grpc.max_receive_message_length", _MAX_RECEIVE_BYTES),
-            # After a restart the store is back within seconds; gRPC would wait up to two minutes.
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1_000),
-        ],
-    )
+CHANNEL_OPTIONS: Final = (
+    ("grpc.max_send_message_length", _MAX_SEND_BYTES),
+    ("grpc.max_receive_message_length", _MAX_RECEIVE_BYTES),
+    # After a restart the store is back within seconds; gRPC would wait up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+"""Of the channel to the store."""
 
 
 def credentials_of(headers: Headers) -> Credentials:

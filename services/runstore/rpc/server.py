@@ -48,6 +48,7 @@ from runstore.v1 import (
 )
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024 + 1024 * 1024
+_HANDSHAKE_TIMEOUT_MS = 10_000
 SERVICES = (
     "runstore.v1.RunIngestService",
     "runstore.v1.RunQueryService",
@@ -106,6 +107,8 @@ class StoreServer:
                 ("grpc.max_send_message_length", -1),
                 # Two stores on one port would each hold half of the runs.
                 ("grpc.so_reuseport", 0),
+                # For TLS and HTTP/2's greeting; by default a silent client is kept for two minutes.
+                ("grpc.server_handshake_timeout_ms", _HANDSHAKE_TIMEOUT_MS),
             ],
         )
         run_ingest_service_pb2_grpc.add_RunIngestServiceServicer_to_server(ingest, self._server)
@@ -144,10 +147,13 @@ class StoreServer:
             (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), self._server
         )
 
-    async def start(self, addresses: Iterable[str]) -> None:
-        """Listen. Raises RuntimeError when an address is taken."""
-        for address in addresses:
-            self._server.add_insecure_port(address)
+    async def start(self, addresses: Iterable[tuple[str, grpc.ServerCredentials | None]]) -> None:
+        """Listen, in plain text without credentials. Raises RuntimeError when an address is taken."""
+        for address, credentials in addresses:
+            if credentials is None:
+                self._server.add_insecure_port(address)
+            else:
+                self._server.add_secure_port(address, credentials)
         await self._server.start()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)

@@ -9,6 +9,7 @@ import grpc
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.runtime.settings import AuthMode, Settings
+from runstore.runtime.tls import store_channel
 from runstore.v1 import admin_service_pb2 as pb
 from runstore.v1 import admin_service_pb2_grpc, error_pb2
 
@@ -74,7 +75,7 @@ class AdminClient:
 def admin_client(settings: Settings) -> Iterator[AdminClient]:
     """A client of the store that these settings lead to."""
     options = [("grpc.max_receive_message_length", _MAX_RECEIVE_BYTES)]
-    with grpc.insecure_channel(settings.store_target, options) as channel:
+    with store_channel(settings, options) as channel:
         yield AdminClient(channel, settings.store_target, _credentials(settings))
 
 
@@ -97,7 +98,8 @@ def refusal(error: Any, target: str, timeout_s: float) -> RunstoreError:
     code, details = error.code(), error.details()
     reason, field = reason_of(error)
     if reason is None and code is grpc.StatusCode.UNAVAILABLE:
-        return StoreAway(ErrorReason.UNAVAILABLE, f"no store answers at {target}: is it running?")
+        hint = "TLS fails; see RUNSTORE_STORE_CA" if "andshake" in (details or "") else "is it running?"
+        return StoreAway(ErrorReason.UNAVAILABLE, f"no store answers at {target}: {hint}")
     if reason is None and code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return StoreAway(
             ErrorReason.DEADLINE_EXCEEDED,

@@ -18,6 +18,7 @@ from runstore.agents.tracing import Tracing
 from runstore.agents.worker import Store, Worker
 from runstore.runtime.failures import BadSettings, CannotStart
 from runstore.runtime.settings import Settings, extend_environment
+from runstore.runtime.tls import async_store_channel, store_channel
 from runstore.v1 import run_ingest_service_pb2_grpc as ingest_grpc
 
 # Of the time for draining, what is kept for traces.
@@ -66,13 +67,13 @@ async def run_agents(
     """
     metadata = (("x-api-key", settings.agent_api_key),) if settings.agent_api_key else ()
     graph_loop = GraphLoop(node_threads=settings.agent_slots * _THREADS_PER_SLOT)
-    with grpc.insecure_channel(settings.store_target, _CHANNEL_OPTIONS) as blocking_channel:
+    with store_channel(settings, _CHANNEL_OPTIONS) as blocking_channel:
         writer = _trace_writer(settings, blocking_channel, metadata)
         items = ItemStore(blocking_channel, metadata)
         try:
             async with (
                 _Checkpoints(settings, graph_loop) as checkpoints,
-                grpc.aio.insecure_channel(settings.store_target, _CHANNEL_OPTIONS) as channel,
+                async_store_channel(settings, _CHANNEL_OPTIONS) as channel,
             ):
                 around = Surroundings(
                     checkpoints, items, Tracing(writer.put if writer else None), _DEFAULT_RUN_TIMEOUT_S

@@ -100,8 +100,11 @@ def store(data_dir: DataDir = None, grpc: Grpc = None, supervisor_fd: Supervisor
         settings = start("store", data_dir=data_dir, grpc=grpc)
         with owned_data_dir(settings.data_dir):
             from runstore.runtime.store import run_store
+            from runstore.runtime.tls import warn_of_plain_text
 
             check_free(settings.grpc, "grpc (RUNSTORE_GRPC)")
+            if supervisor_fd is None:
+                warn_of_plain_text(settings, "grpc")
             body = partial(run_store, settings)
             run_process(body, drain_timeout_s=settings.drain_timeout_s, supervisor_fd=supervisor_fd)
 
@@ -138,9 +141,12 @@ def gateway(
         settings = start(name, http=http, store_address=store_address, data_dir=data_dir)
         from runstore.gateway.metrics import GatewayMetrics
         from runstore.runtime.gateway import run_gateway
+        from runstore.runtime.tls import warn_of_plain_text
 
         # A supervised gateway is one of several behind a port.
         metrics = GatewayMetrics(name, settings.metrics_dir if supervisor_fd is not None else None)
+        if supervisor_fd is None:
+            warn_of_plain_text(settings, "http")
         if fd is None:
             listening = listen(settings.http, "http (RUNSTORE_HTTP)")
             fd = listening.detach()

@@ -32,7 +32,7 @@ def status(
         found, problems = _ask(settings)
         http = _answers(settings)
         if found is not None and not http and any(p.name.startswith("gateway") for p in found.processes):
-            problems.append(f"no gateway answers at http://{settings.http.reachable}")
+            problems.append(f"no gateway answers at {settings.http_url}")
         if json_:
             _print_json(settings, found, problems, http=http)
         else:
@@ -55,11 +55,21 @@ def _ask(settings: "Settings") -> "tuple[pb.GetStatusResponse | None, list[str]]
 
 def _answers(settings: "Settings") -> bool:
     """Whether a gateway answers at the HTTP address."""
-    from http.client import HTTPConnection, HTTPException
+    import ssl
+    from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
     address = settings.http.reachable
     connection = HTTPConnection(address.host, address.port, timeout=_HTTP_PATIENCE_S)
+    if settings.tls_certificate is not None:
+        # Its name is that of the public address, which need not be this one; and no secret is sent.
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        connection = HTTPSConnection(address.host, address.port, timeout=_HTTP_PATIENCE_S, context=context)
     try:
+        connection.connect()
+        if settings.tls_client_ca is not None:  # More than a handshake needs a certificate.
+            return True
         connection.request("GET", "/ok")
         return connection.getresponse().status == 200
     except (OSError, HTTPException):
@@ -116,7 +126,7 @@ def _parts(
     for problem in problems:
         yield Text(f"  ! {problem}", style="red")
     gateway = "answers" if http else "nobody answers"
-    pairs = [("HTTP", f"http://{settings.http.reachable}  ({gateway})")]
+    pairs = [("HTTP", f"{settings.http_url}  ({gateway})")]
     if found is None:
         pairs += [
             ("data", str(settings.data_dir)),

@@ -171,7 +171,7 @@ def _access(store: str | None, api_key: str | None) -> "Iterator[StoreAccess]":
 
     with failures_as_sentences():
         settings = start("transfer", store_address=store)
-        with store_access(settings.store_target, api_key) as access:
+        with store_access(settings, api_key) as access:
             yield access
 
 

@@ -13,9 +13,10 @@ from runstore.gateway.app import create_app
 from runstore.gateway.bodies import BodyLimits
 from runstore.gateway.live_answers import cut_off
 from runstore.gateway.metrics import GatewayMetrics
-from runstore.gateway.store_client import StoreClient, open_channel
+from runstore.gateway.store_client import CHANNEL_OPTIONS, StoreClient
 from runstore.runtime.clock import SystemClock
 from runstore.runtime.settings import AuthMode, Settings
+from runstore.runtime.tls import ServerCertificate, async_store_channel, server_certificate
 
 _BACKLOG = 2_048
 _KEEP_ALIVE_S = 75  # Longer than the 5 s that SDKs pause between batches.
@@ -36,7 +37,7 @@ async def run_gateway(
     Listens on the inherited socket `listen_fd`, or else on `settings.http`. `ready` is called once
     connections are accepted. The store may be away, then and later: calls answer 503 meanwhile.
     `metrics` are those of a gateway that is alone unless given.
-    Raises OSError when the address cannot be bound.
+    Raises OSError when the address cannot be bound, CannotStart for certificates that cannot be used.
     """
     metrics = metrics or GatewayMetrics("gateway", None)
     limits = BodyLimits(
@@ -47,12 +48,13 @@ async def run_gateway(
         max_payload_bytes=settings.max_payload_bytes,
         max_attachment_bytes=settings.max_attachment_bytes,
     )
+    certificate = server_certificate(settings)
     listener = _listener(settings, listen_fd)
-    async with open_channel(settings.store_target) as channel, metrics.shown():
+    async with async_store_channel(settings, CHANNEL_OPTIONS) as channel, metrics.shown():
         store = StoreClient(channel, patience_s=settings.store_patience_s, on_retry=metrics.store_retried)
         needs_keys = settings.auth is AuthMode.KEYS
         app = create_app(store, limits, SystemClock().now_us, metrics, needs_keys=needs_keys)
-        server = _Server(_uvicorn_config(app, settings), ready)
+        server = _Server(_uvicorn_config(app, settings, certificate), ready)
         stopping = asyncio.create_task(_stop_when_set(stop, server))
         try:
             await server.serve(sockets=[listener])
@@ -61,7 +63,7 @@ async def run_gateway(
             listener.close()
 
 
-def _uvicorn_config(app: object, settings: Settings) -> uvicorn.Config:
+def _uvicorn_config(app: object, settings: Settings, certificate: ServerCertificate | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type] # starlette's and uvicorn's types of ASGI differ in name only
         http="httptools",
@@ -71,6 +73,7 @@ def _uvicorn_config(app: object, settings: Settings) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
+        ssl_context_factory=(lambda _config, _default: certificate.https_context()) if certificate else None,
     )
 
 

@@ -12,6 +12,7 @@ from runstore.runtime.clock import SystemClock
 from runstore.runtime.settings import AuthMode, Settings
 from runstore.runtime.sockets import check_free, listen
 from runstore.runtime.supervisor import Supervisor
+from runstore.runtime.tls import server_certificate, warn_of_plain_text
 
 _log = structlog.get_logger(__name__)
 
@@ -21,8 +22,10 @@ _CLI = (sys.executable, "-m", "runstore.runtime.cli")
 def serve(settings: Settings) -> bool:
     """Runs until SIGINT or SIGTERM. Returns False when a second one cut the draining short.
 
-    Raises CannotStart when a port is taken or a process cannot be started.
+    Raises CannotStart when a port is taken, a certificate cannot be used or a process cannot be started.
     """
+    server_certificate(settings)
+    warn_of_plain_text(settings, "http", "grpc")
     check_free(settings.grpc, "grpc (RUNSTORE_GRPC)")
     with listen(settings.http, "http (RUNSTORE_HTTP)") as http_socket:
         http = Address(settings.http.host, http_socket.getsockname()[1])
@@ -74,7 +77,7 @@ def greeting(settings: Settings, http: Address) -> str:
         key = "any   # not checked on loopback, but SDKs want one"
     else:
         key = "<secret from: runstore keys create --name NAME>"
-    url = f"http://{http.reachable}"
+    url = f"{'https' if settings.tls_certificate else 'http'}://{http.reachable}"
     return f"""
 runstore is ready
 

@@ -91,6 +91,15 @@ class Settings(BaseSettings):
         description="HOST:PORT at which Prometheus reads all metrics without a key; none when empty.",
     )
     auth: AuthMode = Field(AuthMode.NONE, description="none (loopback only) or keys (API keys).")
+    tls_certificate: _OptionalFile = Field(
+        None,
+        description="PEM file with the certificate, and its chain, of both ports; plain text when empty.",
+    )
+    tls_key: _OptionalFile = Field(None, description="PEM file with the key of tls_certificate.")
+    tls_client_ca: _OptionalFile = Field(
+        None,
+        description="PEM file of authorities; both ports refuse clients without a certificate of theirs.",
+    )
     clickhouse_dsn: str = Field(
         "",
         repr=False,  # May hold a password.
@@ -142,6 +151,15 @@ class Settings(BaseSettings):
         description="Where a gateway finds the store: HOST:PORT or unix:PATH; "
         "empty for the socket in data_dir.",
     )
+    store_ca: _OptionalFile = Field(
+        None,
+        description="PEM file of authorities that sign for the store at HOST:PORT, which is then called over "
+        "TLS; plain text when empty.",
+    )
+    store_certificate: _OptionalFile = Field(
+        None, description="PEM file with the certificate to show to such a store; none when empty."
+    )
+    store_key: _OptionalFile = Field(None, description="PEM file with the key of store_certificate.")
     store_patience_s: float = Field(
         8.0,
         ge=0,
@@ -221,6 +239,7 @@ class Settings(BaseSettings):
                 hosts_of(self.clickhouse_dsn)
             except ValueError as error:
                 raise ValueError(f"clickhouse_dsn: {error}") from None
+        self._verify_tls()
         if self.ai_url and not self.ai_url.startswith(("http://", "https://")):
             raise ValueError("ai_url: neither http:// nor https://")
         if self.ai_url and not self.ai_model:
@@ -233,6 +252,22 @@ class Settings(BaseSettings):
             if getattr(self, smaller) > getattr(self, larger):
                 raise ValueError(f"{smaller}: above {larger} ({getattr(self, larger)} bytes)")
         return self
+
+    def _verify_tls(self) -> None:
+        for setting, needed in (
+            ("tls_certificate", "tls_key"),
+            ("tls_key", "tls_certificate"),
+            ("tls_client_ca", "tls_certificate"),
+            ("store_certificate", "store_key"),
+            ("store_key", "store_certificate"),
+            ("store_certificate", "store_ca"),
+        ):
+            if getattr(self, setting) and not getattr(self, needed):
+                raise ValueError(f"{needed}: needed with {setting}")
+        if self.tls_certificate and self.store_is_remote and not self.store_address and not self.store_ca:
+            raise ValueError(
+                "store_ca: needed with tls_certificate, as the path of data_dir is too long for a socket"
+            )
 
     @property
     def clickhouse_location(self) -> str:
@@ -291,6 +326,16 @@ class Settings(BaseSettings):
         if self.store_address:
             return self.store_address
         return f"unix:{self.store_socket}" if self.store_socket else str(self.grpc.reachable)
+
+    @property
+    def store_is_remote(self) -> bool:
+        """Whether the store is reached over TCP, and not through a socket of this machine."""
+        return not self.store_target.startswith("unix:")
+
+    @property
+    def http_url(self) -> str:
+        """The HTTP interface, as programs on this machine call it."""
+        return f"{'https' if self.tls_certificate else 'http'}://{self.http.reachable}"
 
     def environment(self) -> dict[str, str]:
         """A process environment from which `load_settings` makes these very settings again."""

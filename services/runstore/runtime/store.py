@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
+import grpc
 import structlog
 from prometheus_client import CollectorRegistry
 
@@ -70,6 +71,7 @@ from runstore.runtime.metrics import StoreMetrics, listening
 from runstore.runtime.process import spare_the_collector
 from runstore.runtime.settings import AuthMode, Settings
 from runstore.runtime.status import Observer, Status
+from runstore.runtime.tls import server_certificate
 from runstore.runtime.webhooks import read_webhook_policy
 from runstore.storage.blobs import BlobStore, open_blob_store
 from runstore.storage.clickhouse.engine import ReadLimits
@@ -269,10 +271,12 @@ def _everything(settings: Settings, metrics: StoreMetrics) -> CollectorRegistry:
     return everything
 
 
-def _addresses(settings: Settings) -> list[str]:
-    """The public address, and the socket that gateways on this machine use."""
-    addresses = [str(settings.grpc)]
+def _addresses(settings: Settings) -> list[tuple[str, grpc.ServerCredentials | None]]:
+    """The public address, and the socket that gateways on this machine use, which stays plain."""
+    certificate = server_certificate(settings)
+    credentials = certificate.grpc_credentials() if certificate else None
+    addresses: list[tuple[str, grpc.ServerCredentials | None]] = [(str(settings.grpc), credentials)]
     if settings.store_socket is not None:
         settings.store_socket.unlink(missing_ok=True)
-        addresses.append(f"unix:{settings.store_socket}")
+        addresses.append((f"unix:{settings.store_socket}", None))
     return addresses

@@ -11,6 +11,8 @@ import tenacity
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.runtime.admin_client import reason_of, refusal
+from runstore.runtime.settings import Settings
+from runstore.runtime.tls import store_channel
 from runstore.v1 import blob_service_pb2 as blobs
 from runstore.v1 import blob_service_pb2_grpc as blobs_grpc
 from runstore.v1 import feedback_service_pb2 as feedback
@@ -197,8 +199,8 @@ def _passes(error: BaseException) -> bool:
 
 
 @contextmanager
-def store_access(target: str, api_key: str | None) -> Iterator[StoreAccess]:
-    """A client of the store at this target; without a key for a store that asks for none."""
+def store_access(settings: Settings, api_key: str | None) -> Iterator[StoreAccess]:
+    """A client of the store that these settings lead to; without a key for a store that asks for none."""
     options = [("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", -1)]
-    with grpc.insecure_channel(target, options) as channel:
-        yield StoreAccess(channel, target, api_key)
+    with store_channel(settings, options) as channel:
+        yield StoreAccess(channel, settings.store_target, api_key)
