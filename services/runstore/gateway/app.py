@@ -1,6 +1,6 @@
 """Puts the HTTP application together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from runstore.gateway.abandoned import AbandonedQuestions
 from runstore.gateway.bodies import BodyLimits, BodyReader, JsonBodyLimit
 from runstore.gateway.call_log import CallLog
+from runstore.gateway.cors import allow_origins
 from runstore.gateway.documents import DESCRIPTION, SECURITY_SCHEMES
 from runstore.gateway.error_handlers import install_error_handlers
 from runstore.gateway.metrics import GatewayMetrics
@@ -62,10 +63,12 @@ def create_app(
     metrics: GatewayMetrics,
     *,
     needs_keys: bool = False,
+    cors_origins: Collection[str] = (),
 ) -> ASGIApp:
     """The gateway as an ASGI application; `now_us` gives microseconds since the epoch.
 
     `needs_keys`: the store does not answer everybody, so its refusals hold for the gateway's metrics, too.
+    `cors_origins`: whose pages may call it from a browser.
     """
     app: FastAPI = FastAPIOffline(
         title=_TITLE,
@@ -114,7 +117,8 @@ def create_app(
     app.include_router(server_routes(store))
     app.include_router(metrics_routes(store, metrics, needs_keys=needs_keys))
     _document_security(app)
-    return CallLog(CanonicalPaths(AbandonedQuestions(JsonBodyLimit(app))), metrics)
+    logged = CallLog(CanonicalPaths(AbandonedQuestions(JsonBodyLimit(app))), metrics)
+    return allow_origins(logged, cors_origins)
 
 
 def _document_security(app: FastAPI) -> None:

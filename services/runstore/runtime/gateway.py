@@ -53,7 +53,14 @@ async def run_gateway(
     async with async_store_channel(settings, CHANNEL_OPTIONS) as channel, metrics.shown():
         store = StoreClient(channel, patience_s=settings.store_patience_s, on_retry=metrics.store_retried)
         needs_keys = settings.auth is AuthMode.KEYS
-        app = create_app(store, limits, SystemClock().now_us, metrics, needs_keys=needs_keys)
+        app = create_app(
+            store,
+            limits,
+            SystemClock().now_us,
+            metrics,
+            needs_keys=needs_keys,
+            cors_origins=settings.cors_origins,
+        )
         server = _Server(_uvicorn_config(app, settings, certificate), ready)
         stopping = asyncio.create_task(_stop_when_set(stop, server))
         try:

@@ -4,6 +4,7 @@ Nothing else reads the environment: what a part needs, it is given.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -63,6 +64,20 @@ _OptionalAddress = Annotated[
     BeforeValidator(lambda value: _parse_address(value) if value else None),
     PlainSerializer(lambda address: "" if address is None else str(address)),
 ]
+_ORIGIN = re.compile(r"\*|https?://[^/?#\s*,]+", re.IGNORECASE)
+
+
+def _parse_origins(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    origins = tuple(origin.strip() for origin in value.split(",") if origin.strip())
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is neither * nor an origin such as https://app.example.com")
+    return origins
+
+
+_Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_origins), PlainSerializer(",".join)]
 _Folder = Annotated[Path, AfterValidator(_absolute)]
 _OptionalFile = Annotated[
     Path | None,
@@ -99,6 +114,11 @@ class Settings(BaseSettings):
     tls_client_ca: _OptionalFile = Field(
         None,
         description="PEM file of authorities; both ports refuse clients without a certificate of theirs.",
+    )
+    cors_origins: _Origins = Field(
+        (),
+        description="Origins, with commas between them, whose pages may call the HTTP interface from "
+        "browsers; * for any; none when empty.",
     )
     clickhouse_dsn: str = Field(
         "",

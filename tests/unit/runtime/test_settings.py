@@ -60,6 +60,12 @@ def test_child_process_gets_the_same_settings(monkeypatch) -> None:
         ({"http": "h:70000"}, r"'70000' is not a port"),
         ({"http": "[h]:1"}, r"'h' is not an IPv6 address"),
         ({"grpc": "127.0.0.1:0"}, r"grpc \(RUNSTORE_GRPC\): port 0"),
+        (
+            {"cors_origins": "https://a.example,example.com"},
+            r"cors_origins \(RUNSTORE_CORS_ORIGINS\): 'example.com'",
+        ),
+        ({"tls_certificate": "a.pem"}, r"tls_key \(RUNSTORE_TLS_KEY\): needed with tls_certificate"),
+        ({"tls_client_ca": "a.pem"}, r"tls_certificate \(RUNSTORE_TLS_CERTIFICATE\): needed"),
         ({"auth": "basic"}, r"auth \(RUNSTORE_AUTH\): .*'none' or 'keys'"),
         ({"flush_interval_ms": 0}, r"flush_interval_ms \(RUNSTORE_FLUSH_INTERVAL_MS\)"),
         ({"flush_max_bytes": 0}, r"flush_max_bytes \(RUNSTORE_FLUSH_MAX_BYTES\)"),
