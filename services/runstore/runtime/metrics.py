@@ -2,9 +2,11 @@
 
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
@@ -21,7 +23,8 @@ from runstore.storage.run_store import EngineFigures
 class StoreMetrics:
     """All that the store process counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, data_dir: Path) -> None:
+        """`data_dir`: the folder whose disk is watched."""
         # When a series began says nothing here, and doubles their number.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
@@ -32,6 +35,11 @@ class StoreMetrics:
             "runstore_build_info", "What runs here; always 1.", ["version", "python"], registry=self.registry
         )
         build.labels(version("runstore"), platform.python_version()).set(1)
+        for name, help_text, read in (
+            ("free", "Bytes free on the disk of the data folder.", lambda: shutil.disk_usage(data_dir).free),
+            ("size", "Bytes of the disk of the data folder.", lambda: shutil.disk_usage(data_dir).total),
+        ):
+            Gauge(f"runstore_disk_{name}_bytes", help_text, registry=self.registry).set_function(read)
 
     def watch_flusher(self, pid: Callable[[], int | None]) -> None:
         """Show memory and processor time of the flusher process, as `runstore_flusher_process_…`."""

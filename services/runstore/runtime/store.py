@@ -93,7 +93,7 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
                 may_be_away=True,
             )
         )
-        metrics = StoreMetrics()
+        metrics = StoreMetrics(settings.data_dir)
         flusher = FlusherProcess(settings, metrics.ingest)
         log = Log(
             settings.log_dir,
