@@ -99,11 +99,11 @@ def test_grpc_over_tls(server: Server, files: Path) -> None:
 def test_parts_on_another_machine_call_the_store_over_tls(
     server: Server, files: Path, tmp_path: Path
 ) -> None:
-    """A gateway that runs apart, and a command that is given the store's address."""
-    port = free_port()
+    """A gateway that runs apart, with its metrics, and a command that is given the store's address."""
+    port, metrics_port = free_port(), free_port()
     gateway = subprocess.Popen(
         [*COMMAND, "gateway", "--store", server.grpc, "--http", f"127.0.0.1:{port}"],
-        env=dict(server.environment),
+        env={**server.environment, "RUNSTORE_METRICS": f"127.0.0.1:{metrics_port}"},
         stderr=subprocess.DEVNULL,
     )
     try:
@@ -115,6 +115,8 @@ def test_parts_on_another_machine_call_the_store_over_tls(
                 return False
 
         until(answered, "the gateway answers")
+        shown = requests.get(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10).text
+        assert 'runstore_http_requests_total{method="GET",route="/sessions",status="200"}' in shown
     finally:
         gateway.terminate()
         gateway.wait()

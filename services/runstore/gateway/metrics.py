@@ -38,7 +38,7 @@ class GatewayMetrics:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._worker = worker
         self._folder = folder
-        self._registry = registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         self._requests = Counter(
             "runstore_http_requests",
             "Calls that were answered; status 499 when the client hung up first.",
@@ -110,7 +110,7 @@ class GatewayMetrics:
         path.unlink(missing_ok=True)
 
     def _own(self) -> bytes:
-        return prometheus_client.generate_latest(self._registry)
+        return prometheus_client.generate_latest(self.registry)
 
 
 class GatewayCollector(Collector):

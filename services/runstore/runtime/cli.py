@@ -141,17 +141,20 @@ def gateway(
         settings = start(name, http=http, store_address=store_address, data_dir=data_dir)
         from runstore.gateway.metrics import GatewayMetrics
         from runstore.runtime.gateway import run_gateway
+        from runstore.runtime.metrics_address import metrics_served
         from runstore.runtime.tls import warn_of_plain_text
 
-        # A supervised gateway is one of several behind a port.
-        metrics = GatewayMetrics(name, settings.metrics_dir if supervisor_fd is not None else None)
-        if supervisor_fd is None:
+        # A supervised gateway is one of several behind a port; the store shows the metrics of all.
+        alone = supervisor_fd is None
+        metrics = GatewayMetrics(name, None if alone else settings.metrics_dir)
+        if alone:
             warn_of_plain_text(settings, "http")
         if fd is None:
             listening = listen(settings.http, "http (RUNSTORE_HTTP)")
             fd = listening.detach()
         body = partial(run_gateway, settings, listen_fd=fd, metrics=metrics)
-        run_process(body, drain_timeout_s=settings.drain_timeout_s, supervisor_fd=supervisor_fd)
+        with metrics_served(settings.metrics if alone else None, metrics.registry):
+            run_process(body, drain_timeout_s=settings.drain_timeout_s, supervisor_fd=supervisor_fd)
 
 
 @app.command(rich_help_panel=_PARTS)

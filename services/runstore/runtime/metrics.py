@@ -1,10 +1,8 @@
-"""The registry of a store process, and the address at which Prometheus can read it without a key."""
+"""The registry of a store process."""
 
-import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,8 +13,6 @@ from prometheus_client.registry import Collector
 
 from runstore.ingest.metrics import IngestMetrics
 from runstore.rpc.call_metrics import CallMetrics
-from runstore.runtime.address import Address
-from runstore.runtime.failures import CannotStart
 from runstore.storage.run_store import EngineFigures
 
 
@@ -86,25 +82,3 @@ class _EngineCollector(Collector):
             for table in figures.tables:
                 family.add_metric([table.name], getattr(table, name))
             yield family
-
-
-@contextmanager
-def listening(address: Address | None, registry: Collector) -> Iterator[None]:
-    """Serves `registry` over HTTP at an address of its own, from a thread; does nothing without one.
-
-    Raises CannotStart when the address cannot be bound.
-    """
-    if address is None:
-        yield
-        return
-    try:
-        server, thread = prometheus_client.start_http_server(address.port, address.host, registry)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise CannotStart(f"metrics (RUNSTORE_METRICS): cannot listen on {address}: {reason}") from error
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

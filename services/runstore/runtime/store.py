@@ -67,7 +67,8 @@ from runstore.rpc.trace_query import TraceQueryServicer
 from runstore.runtime.agent_dispatch import Agents
 from runstore.runtime.clock import Clock, SystemClock
 from runstore.runtime.flusher_process import FlusherProcess
-from runstore.runtime.metrics import StoreMetrics, listening
+from runstore.runtime.metrics import StoreMetrics
+from runstore.runtime.metrics_address import metrics_served
 from runstore.runtime.process import spare_the_collector
 from runstore.runtime.settings import AuthMode, Settings
 from runstore.runtime.status import Observer, Status
@@ -118,7 +119,7 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
         metrics.ingest.watch(log, visibility, clock)
         metrics.watch_flusher(lambda: flusher.pid)
         metrics.watch_engine(lambda: observer.figures)
-        stack.enter_context(listening(settings.metrics, _everything(settings, metrics)))
+        stack.enter_context(metrics_served(settings.metrics, _everything(settings, metrics)))
         status = Status(
             settings,
             clock,
