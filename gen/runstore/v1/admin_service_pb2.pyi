@@ -49,6 +49,42 @@ REPLAY_OUTCOME_NOT_FOUND: ReplayOutcome.ValueType  # 3
 """There is no such letter."""
 Global___ReplayOutcome: _TypeAlias = ReplayOutcome  # noqa: Y015
 
+class _BackupStage:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BackupStageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BackupStage.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BACKUP_STAGE_UNSPECIFIED: _BackupStage.ValueType  # 0
+    """Not known."""
+    BACKUP_STAGE_SETTLING: _BackupStage.ValueType  # 1
+    """Waiting until everything acknowledged is in the engine."""
+    BACKUP_STAGE_ENGINE: _BackupStage.ValueType  # 2
+    """Copying the engine's tables; in bytes."""
+    BACKUP_STAGE_CATALOG: _BackupStage.ValueType  # 3
+    """Copying catalog and checkpoints."""
+    BACKUP_STAGE_CHECKSUMS: _BackupStage.ValueType  # 4
+    """Computing checksums; in bytes."""
+    BACKUP_STAGE_BLOBS: _BackupStage.ValueType  # 5
+    """Copying blobs that the folder does not have yet; in blobs."""
+
+class BackupStage(_BackupStage, metaclass=_BackupStageEnumTypeWrapper):
+    """The steps of a backup, in their order."""
+
+BACKUP_STAGE_UNSPECIFIED: BackupStage.ValueType  # 0
+"""Not known."""
+BACKUP_STAGE_SETTLING: BackupStage.ValueType  # 1
+"""Waiting until everything acknowledged is in the engine."""
+BACKUP_STAGE_ENGINE: BackupStage.ValueType  # 2
+"""Copying the engine's tables; in bytes."""
+BACKUP_STAGE_CATALOG: BackupStage.ValueType  # 3
+"""Copying catalog and checkpoints."""
+BACKUP_STAGE_CHECKSUMS: BackupStage.ValueType  # 4
+"""Computing checksums; in bytes."""
+BACKUP_STAGE_BLOBS: BackupStage.ValueType  # 5
+"""Copying blobs that the folder does not have yet; in blobs."""
+Global___BackupStage: _TypeAlias = BackupStage  # noqa: Y015
+
 @_typing.final
 class GetStatusRequest(_message.Message):
     """Asks for the status."""
@@ -734,3 +770,141 @@ class DropDeadLettersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DropDeadLettersResponse: _TypeAlias = DropDeadLettersResponse  # noqa: Y015
+
+@_typing.final
+class CreateBackupRequest(_message.Message):
+    """Where to copy everything to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOLDER_FIELD_NUMBER: _builtins.int
+    folder: _builtins.str
+    """Absolute path of a folder on the machine of the store; made when it is missing."""
+    def __init__(
+        self,
+        *,
+        folder: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["folder", b"folder"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateBackupRequest: _TypeAlias = CreateBackupRequest  # noqa: Y015
+
+@_typing.final
+class CreateBackupResponse(_message.Message):
+    """How far the backup is; the last message has the backup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    BACKUP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___BackupProgress:
+        """The backup is being made."""
+
+    @_builtins.property
+    def backup(self) -> Global___Backup:
+        """The backup is complete and durable."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___BackupProgress | None = ...,
+        backup: Global___Backup | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backup", b"backup", "event", b"event", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup", b"backup", "event", b"event", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "backup"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___CreateBackupResponse: _TypeAlias = CreateBackupResponse  # noqa: Y015
+
+@_typing.final
+class BackupProgress(_message.Message):
+    """How far a backup is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    stage: Global___BackupStage.ValueType
+    """What is being done."""
+    done: _builtins.int
+    """How much of it is done, in bytes or in blobs."""
+    total: _builtins.int
+    """How much there is; 0 when that is not known."""
+    def __init__(
+        self,
+        *,
+        stage: Global___BackupStage.ValueType = ...,
+        done: _builtins.int = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "stage", b"stage", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupProgress: _TypeAlias = BackupProgress  # noqa: Y015
+
+@_typing.final
+class Backup(_message.Message):
+    """A complete backup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_TIME_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    BLOBS_FIELD_NUMBER: _builtins.int
+    BLOB_BYTES_FIELD_NUMBER: _builtins.int
+    COPIED_BLOBS_FIELD_NUMBER: _builtins.int
+    ENGINE_LOCATION_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Names it: the time at which it was begun."""
+    size_bytes: _builtins.int
+    """Bytes of runs, catalog and checkpoints, as far as they are in the folder."""
+    blobs: _builtins.int
+    """Blobs in it."""
+    blob_bytes: _builtins.int
+    """Their bytes."""
+    copied_blobs: _builtins.int
+    """Blobs that were copied this time; the others were there."""
+    engine_location: _builtins.str
+    """Where the engine's tables are: a file in the folder, or the place where a ClickHouse server put them."""
+    @_builtins.property
+    def snapshot_time(self) -> _timestamp_pb2.Timestamp:
+        """Everything acknowledged before this time is in it."""
+
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is not in it and has to be backed up by other means, one sentence each."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        snapshot_time: _timestamp_pb2.Timestamp | None = ...,
+        size_bytes: _builtins.int = ...,
+        blobs: _builtins.int = ...,
+        blob_bytes: _builtins.int = ...,
+        copied_blobs: _builtins.int = ...,
+        engine_location: _builtins.str = ...,
+        left_out: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot_time", b"snapshot_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_bytes", b"blob_bytes", "blobs", b"blobs", "copied_blobs", b"copied_blobs", "engine_location", b"engine_location", "id", b"id", "left_out", b"left_out", "size_bytes", b"size_bytes", "snapshot_time", b"snapshot_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Backup: _TypeAlias = Backup  # noqa: Y015

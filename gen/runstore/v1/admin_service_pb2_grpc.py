@@ -68,6 +68,11 @@ class AdminServiceStub:
                 request_serializer=runstore_dot_v1_dot_admin__service__pb2.DropDeadLettersRequest.SerializeToString,
                 response_deserializer=runstore_dot_v1_dot_admin__service__pb2.DropDeadLettersResponse.FromString,
                 _registered_method=True)
+        self.CreateBackup = channel.unary_stream(
+                '/runstore.v1.AdminService/CreateBackup',
+                request_serializer=runstore_dot_v1_dot_admin__service__pb2.CreateBackupRequest.SerializeToString,
+                response_deserializer=runstore_dot_v1_dot_admin__service__pb2.CreateBackupResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -123,6 +128,16 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateBackup(self, request, context):
+        """Copies everything into a folder of the store's machine, while the store goes on: runs, catalog, checkpoints,
+        blobs. What was acknowledged before the call is in the copy. A folder that holds the store's backup is brought
+        up to date; until that is complete, and if it is broken off, it holds the one before. Cancelling the call
+        breaks it off. INCONSISTENT for a folder of something else, CONFLICT while another backup is made.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -155,6 +170,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.DropDeadLetters,
                     request_deserializer=runstore_dot_v1_dot_admin__service__pb2.DropDeadLettersRequest.FromString,
                     response_serializer=runstore_dot_v1_dot_admin__service__pb2.DropDeadLettersResponse.SerializeToString,
+            ),
+            'CreateBackup': grpc.unary_stream_rpc_method_handler(
+                    servicer.CreateBackup,
+                    request_deserializer=runstore_dot_v1_dot_admin__service__pb2.CreateBackupRequest.FromString,
+                    response_serializer=runstore_dot_v1_dot_admin__service__pb2.CreateBackupResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -323,6 +343,33 @@ class AdminService:
             '/runstore.v1.AdminService/DropDeadLetters',
             runstore_dot_v1_dot_admin__service__pb2.DropDeadLettersRequest.SerializeToString,
             runstore_dot_v1_dot_admin__service__pb2.DropDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateBackup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/runstore.v1.AdminService/CreateBackup',
+            runstore_dot_v1_dot_admin__service__pb2.CreateBackupRequest.SerializeToString,
+            runstore_dot_v1_dot_admin__service__pb2.CreateBackupResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,6 +56,12 @@ class AdminServiceStub:
     """
     DropDeadLetters: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DropDeadLettersRequest, _admin_service_pb2.DropDeadLettersResponse]
     """Removes dead letters, and with them their operations, for good. Safe to repeat."""
+    CreateBackup: _grpc.UnaryStreamMultiCallable[_admin_service_pb2.CreateBackupRequest, _admin_service_pb2.CreateBackupResponse]
+    """Copies everything into a folder of the store's machine, while the store goes on: runs, catalog, checkpoints,
+    blobs. What was acknowledged before the call is in the copy. A folder that holds the store's backup is brought
+    up to date; until that is complete, and if it is broken off, it holds the one before. Cancelling the call
+    breaks it off. INCONSISTENT for a folder of something else, CONFLICT while another backup is made.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -85,6 +91,12 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     DropDeadLetters: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DropDeadLettersRequest, _admin_service_pb2.DropDeadLettersResponse]  # type: ignore[assignment]
     """Removes dead letters, and with them their operations, for good. Safe to repeat."""
+    CreateBackup: _aio.UnaryStreamMultiCallable[_admin_service_pb2.CreateBackupRequest, _admin_service_pb2.CreateBackupResponse]  # type: ignore[assignment]
+    """Copies everything into a folder of the store's machine, while the store goes on: runs, catalog, checkpoints,
+    blobs. What was acknowledged before the call is in the copy. A folder that holds the store's backup is brought
+    up to date; until that is complete, and if it is broken off, it holds the one before. Cancelling the call
+    breaks it off. INCONSISTENT for a folder of something else, CONFLICT while another backup is made.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Watches the store, and takes care of what it could not keep with the runs. It is about all tenants.
@@ -147,5 +159,17 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.DropDeadLettersResponse, _abc.Awaitable[_admin_service_pb2.DropDeadLettersResponse]]:
         """Removes dead letters, and with them their operations, for good. Safe to repeat."""
+
+    @_abc_1.abstractmethod
+    def CreateBackup(
+        self,
+        request: _admin_service_pb2.CreateBackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_service_pb2.CreateBackupResponse], _abc.AsyncIterator[_admin_service_pb2.CreateBackupResponse]]:
+        """Copies everything into a folder of the store's machine, while the store goes on: runs, catalog, checkpoints,
+        blobs. What was acknowledged before the call is in the copy. A folder that holds the store's backup is brought
+        up to date; until that is complete, and if it is broken off, it holds the one before. Cancelling the call
+        breaks it off. INCONSISTENT for a folder of something else, CONFLICT while another backup is made.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -6,10 +6,12 @@ name them is stored, and deletes those that are in no row.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice
 from typing import Final, Protocol
+from uuid import uuid4
 
 import structlog
 
@@ -24,6 +26,10 @@ _SWEEP_INTERVAL_S: Final = 3_600
 _NOTES: Final = "notes"
 _NOTES_AT_ONCE: Final = 1_000
 _EVERYTHING: Final = 2**64
+HOLDS: Final = "holds"
+# Of one that was left behind by a crash. Those that are wanted are renewed long before.
+_HOLD_AGE_S: Final = 6 * 3_600
+_HOLD_RENEWAL_S: Final = 3_600
 
 logger = structlog.get_logger()
 
@@ -74,9 +80,37 @@ class UnusedBlobs:
         return note
 
     async def delete(self, note: str, keys: Sequence[str]) -> None:
-        """Delete noted blobs that are certainly unused."""
+        """Delete noted blobs that are certainly unused; the sweep does so while they are held."""
+        if await self._are_held():
+            return
         await self._blobs.delete(keys)
         await self._blobs.delete([note])
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """No store deletes a blob inside: one that a row names at the beginning is there to the end."""
+        hold = f"{HOLDS}/{uuid4()}"
+        await self._blobs.put(hold, b"")
+        renewing = asyncio.create_task(self._renew(hold))
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            with suppress(StoreUnavailable):  # It ends by itself in some hours.
+                await self._blobs.delete([hold])
+
+    async def _renew(self, hold: str) -> None:
+        while True:
+            await asyncio.sleep(_HOLD_RENEWAL_S)
+            with suppress(StoreUnavailable):
+                await self._blobs.put(hold, b"")
+
+    async def _are_held(self) -> bool:
+        begin = self._ago(_HOLD_AGE_S)
+        return any([time >= begin async for _, time in self._blobs.list(HOLDS)])
+
+    def _ago(self, age_s: float) -> datetime:
+        return datetime.fromtimestamp(self._clock.now_us() / 1e6, UTC) - timedelta(seconds=age_s)
 
     async def run(self) -> None:
         """Sweep for ever."""
@@ -92,8 +126,7 @@ class UnusedBlobs:
 
         Raises StoreUnavailable; what is left is found by the next sweep.
         """
-        now = datetime.fromtimestamp(self._clock.now_us() / 1e6, UTC)
-        noted_before = now - timedelta(seconds=SUSPECT_AGE_S)
+        noted_before = self._ago(SUSPECT_AGE_S)
         notes = [note async for note, time in self._blobs.list(_NOTES) if time < noted_before]
         if not notes:
             return 0
@@ -114,6 +147,9 @@ class UnusedBlobs:
                 continue
             keys.update(text.decode().split())
         unused = keys - await self._rows.blobs_in_use(tenant_id, keys)
+        # After that look: what a backup that begins from now on refers to is not among them.
+        if await self._are_held():
+            return 0
         await self._blobs.delete(sorted(unused))
         await self._blobs.delete(notes)
         return len(unused)

@@ -1,6 +1,6 @@
 """Serves `AdminService`."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, Protocol, TypeAlias
 
 import grpc
@@ -41,16 +41,29 @@ class StatusReport(Protocol):
         ...
 
 
+class Backups(Protocol):
+    """Makes backups."""
+
+    def create(self, folder: str) -> AsyncIterator[pb.CreateBackupResponse]:
+        """Bring the backup in a folder up to date; the last message has the backup."""
+        ...
+
+
 class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     """Answers operators, and nobody else."""
 
     def __init__(
-        self, dead_letters: DeadLetters, status: StatusReport, exposition: Callable[[], bytes]
+        self,
+        dead_letters: DeadLetters,
+        status: StatusReport,
+        exposition: Callable[[], bytes],
+        backups: Backups,
     ) -> None:
         """`exposition`: all metrics as text."""
         self._dead_letters = dead_letters
         self._status = status
         self._exposition = exposition
+        self._backups = backups
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: _Context) -> pb.GetStatusResponse:
         _check_operator()
@@ -104,6 +117,13 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         dropped = await self._dead_letters.drop(request.ids)
         current_call.get().operations = len(dropped)
         return pb.DropDeadLettersResponse(ids=dropped)
+
+    async def CreateBackup(
+        self, request: pb.CreateBackupRequest, context: _Context
+    ) -> AsyncIterator[pb.CreateBackupResponse]:
+        _check_operator()
+        async for event in self._backups.create(request.folder):
+            yield event
 
 
 def _check_operator() -> None:

@@ -64,6 +64,16 @@ class AdminClient:
         """Removes letters; the ids of those that there were."""
         return list(self._call(self._stub.DropDeadLetters, pb.DropDeadLettersRequest(ids=ids)).ids)
 
+    def create_backup(self, folder: str) -> Iterator[pb.CreateBackupResponse]:
+        """Has a backup made; ending the iteration early breaks it off."""
+        call: Any = self._stub.CreateBackup(pb.CreateBackupRequest(folder=folder), metadata=self._metadata)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise refusal(error, self._target, _TIMEOUT_S) from error
+        finally:
+            call.cancel()
+
     def _call(self, method: Any, request: Any, timeout_s: float = _TIMEOUT_S) -> Any:
         try:
             return method(request, timeout=timeout_s, metadata=self._metadata)

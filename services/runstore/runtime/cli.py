@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runstore.runtime.cli_backup import backup, restore
 from runstore.runtime.cli_dead_letters import app as dead_letters_app
 from runstore.runtime.cli_keys import app as keys_app
 from runstore.runtime.cli_start import failures_as_sentences, start
@@ -34,6 +35,8 @@ app = typer.Typer(
 app.add_typer(keys_app, name="keys", rich_help_panel="Administration")
 app.add_typer(dead_letters_app, name="dead-letters", rich_help_panel="Administration")
 app.command(rich_help_panel="Administration")(status)
+app.command(rich_help_panel="Administration")(backup)
+app.command(rich_help_panel="Administration")(restore)
 app.command(rich_help_panel="Runs")(export)
 app.command("import", rich_help_panel="Runs")(import_)
 
@@ -92,13 +95,14 @@ def store(data_dir: DataDir = None, grpc: Grpc = None, supervisor_fd: Supervisor
 
     Example:  runstore store --grpc 127.0.0.1:1985
     """
-    from runstore.runtime.data_dir import owned_data_dir
+    from runstore.runtime.data_dir import check_whole, owned_data_dir
     from runstore.runtime.process import run_process
     from runstore.runtime.sockets import check_free
 
     with failures_as_sentences():
         settings = start("store", data_dir=data_dir, grpc=grpc)
         with owned_data_dir(settings.data_dir):
+            check_whole(settings.data_dir)
             from runstore.runtime.store import run_store
             from runstore.runtime.tls import warn_of_plain_text
 
@@ -196,11 +200,12 @@ def migrate(data_dir: DataDir = None) -> None:
 
     Example:  RUNSTORE_CLICKHOUSE_DSN=https://… runstore migrate
     """
-    from runstore.runtime.data_dir import owned_data_dir
+    from runstore.runtime.data_dir import check_whole, owned_data_dir
 
     with failures_as_sentences():
         settings = start("migrate", data_dir=data_dir)
         with owned_data_dir(settings.data_dir):
+            check_whole(settings.data_dir)
             asyncio.run(_migrate(settings))
     print("Schema is up to date.")
 

@@ -9,7 +9,12 @@ from pathlib import Path
 
 from runstore.runtime.failures import CannotStart
 
-_LOCK_FILE = "store.lock"
+LOCK_FILE = "store.lock"
+"""Whoever has it locked owns the folder."""
+
+RESTORE_MARK = "restoring"
+"""Says that a restore has not ended well."""
+
 # A store that just lost its supervisor may still be flushing; ask again for a moment.
 _PATIENCE_S = 5.0
 _RETRY_INTERVAL_S = 0.05
@@ -23,7 +28,7 @@ def owned_data_dir(path: Path, *, patience_s: float = _PATIENCE_S) -> Iterator[N
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise CannotStart(f"the data directory {path} cannot be used: {error.strerror}") from error
     try:
@@ -34,6 +39,15 @@ def owned_data_dir(path: Path, *, patience_s: float = _PATIENCE_S) -> Iterator[N
     finally:
         # The file stays: removing it would let two processes lock two files of one name.
         os.close(descriptor)
+
+
+def check_whole(path: Path) -> None:
+    """Raises CannotStart for a data directory that a restore was to fill and has not."""
+    if (path / RESTORE_MARK).exists():
+        raise CannotStart(
+            f"the data directory {path} holds a restore that was broken off: "
+            "repeat `runstore restore`, or choose another --data-dir"
+        )
 
 
 def _lock(descriptor: int, path: Path, give_up_at: float) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from runstore.ingest.flush_pause import FlushPause
 from runstore.ingest.flusher import FlushReport
 from runstore.ingest.link import Drain, Durable, Hurry, StoreEnd
 from runstore.ingest.log import Log, LogPosition
@@ -38,6 +39,7 @@ class FlusherProcess:
         """Of the flush that ended last in the life of this store process."""
         self.last_flush_us = 0
         """When it ended, in microseconds since the epoch."""
+        self.pause = FlushPause()
         self._link: StoreEnd | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._is_draining = False
@@ -70,6 +72,7 @@ class FlusherProcess:
             self.last_report, self.last_flush_us = report, time.time_ns() // 1_000
             self._metrics.flushed(report)
             log.trim(report.last_sequence)
+            await self.pause.ended()
             await visibility.stored(report.last_sequence, report.awaited)
             if recovered_sequence:
                 done_bytes = min(done_bytes + report.size_bytes, recovered_bytes)
@@ -89,21 +92,24 @@ class FlusherProcess:
             self._metrics.engine_retried()
             await visibility.engine_away(error)
 
-        methods: dict[str, Callable[..., Awaitable[Any]]] = {
-            "append": store.insert,
+        reads: dict[str, Callable[..., Awaitable[Any]]] = {
             "places": store.places,
             "moved_runs": store.moved_runs,
-            "park": store.park,
             "awaited_runs": store.awaited_runs,
             "parked": store.parked,
+            "pending_deletions": store.pending_deletions,
+        }
+        writes: dict[str, Callable[..., Awaitable[Any]]] = {
+            "append": store.insert,
+            "park": store.park,
             "unpark": store.unpark,
             "bury": store.bury,
             "append_feedback": store.append_feedback,
             "bury_feedback": store.bury_feedback,
             "delete": store.delete,
-            "pending_deletions": store.pending_deletions,
             "purge_deleted": purge.purge_deleted,
         }
+        methods = reads | {name: self.pause.writing(write) for name, write in writes.items()}
         self._link = StoreEnd(methods, on_stored=on_stored, on_retry=on_retry)
         self._task = asyncio.create_task(self._run(self._link, log, visibility))
 

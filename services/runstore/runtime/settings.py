@@ -126,6 +126,11 @@ class Settings(BaseSettings):
         description="http(s)://user:password@host:port/database, of several hosts (a:8443,b:8443) the first "
         "that is there; empty for the embedded engine in data_dir.",
     )
+    clickhouse_backup: str = Field(
+        "",
+        description="Where the server of clickhouse_dsn writes its part of backups: disk:NAME, https://… of "
+        "a bucket's folder for which it has credentials, or a folder of its machine.",
+    )
     catalog_url: str = Field(
         "",
         repr=False,  # May hold a password.

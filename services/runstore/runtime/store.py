@@ -1,6 +1,7 @@
 """The store process, put together: catalog, engine, log, flusher and the gRPC services on top."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -65,6 +66,7 @@ from runstore.rpc.tenants import TenantServicer
 from runstore.rpc.thread_query import ThreadQueryServicer
 from runstore.rpc.trace_query import TraceQueryServicer
 from runstore.runtime.agent_dispatch import Agents
+from runstore.runtime.backup.taking import Backups, Sources
 from runstore.runtime.clock import Clock, SystemClock
 from runstore.runtime.flusher_process import FlusherProcess
 from runstore.runtime.metrics import StoreMetrics
@@ -134,7 +136,9 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
         unused = UnusedBlobs(blobs, AllRows(store, catalog.datasets), visibility, clock)
         webhooks = read_webhook_policy(settings)
         agents = Agents(catalog, clock, webhooks, run_timeout_s=settings.agent_run_timeout_s)
-        serve = partial(_server, agents=agents.servicers)
+        store_id = hashlib.sha256(await catalog.secret("store")).hexdigest()
+        sources = Sources(store.copies, blobs, unused, visibility, flusher.pause, store_id)
+        serve = partial(_server, agents=agents.servicers, backups=Backups(settings, sources, clock))
         server = await serve(settings, clock, catalog, store, log, visibility, blobs, unused, metrics, status)
         await server.start(_addresses(settings))
         spare_the_collector()
@@ -172,6 +176,7 @@ async def _server(
     status: Status,
     *,
     agents: AgentServicers,
+    backups: Backups,
 ) -> StoreServer:
     sequence = Sequence(clock, log.last_sequence)
     ingest = IngestRuns(catalog.projects, sequence, log, visibility, metrics.ingest)
@@ -211,7 +216,7 @@ async def _server(
         projects=ProjectServicer(catalog.projects, deletion, clock),
         catalog=_catalog_servicers(catalog, runs, page_tokens, messages, feedback, deletion, clock),
         agents=agents,
-        admin=AdminServicer(dead_letters, status, metrics.exposition),
+        admin=AdminServicer(dead_letters, status, metrics.exposition, backups),
         blobs=BlobServicer(uploads, blobs, store, read_tokens),
         interceptor=CallInterceptor(await _authenticator(settings, catalog), metrics.calls),
         datasets=DatasetServicer(

@@ -216,7 +216,7 @@ class _Admin(admin_grpc.AdminServiceServicer):
         raise NotImplementedError  # a call would be a defect
 
     GetStatus = ListDeadLetters = GetDeadLetter = _not_for_gateways
-    ReplayDeadLetters = DropDeadLetters = _not_for_gateways
+    ReplayDeadLetters = DropDeadLetters = CreateBackup = _not_for_gateways
 
 
 class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # grpcio-health-checking has no types

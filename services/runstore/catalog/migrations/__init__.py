@@ -13,6 +13,8 @@ from runstore.catalog.database import Database
 from runstore.catalog.tables import SCHEMA_VERSION
 from runstore.domain.errors import ErrorReason, RunstoreError
 
+_FOLDER = Path(__file__).parent
+
 _log = structlog.get_logger(__name__)
 
 
@@ -23,7 +25,7 @@ class SchemaTooNew(RunstoreError):
         super().__init__(
             ErrorReason.UNAVAILABLE,
             f"the catalog has schema version {found}, this runstore knows up to {SCHEMA_VERSION}: "
-            "start the version that migrated it, or a later one",
+            "start the version that migrated it, or a later one, or restore a backup of before",
         )
 
 
@@ -39,6 +41,12 @@ async def migrate(database: Database) -> None:
         await connection.run_sync(_upgrade)
 
 
+def check_known(version: str) -> None:
+    """Raises SchemaTooNew for a version that this package does not ship."""
+    if not any(script.name.startswith(f"{version}_") for script in (_FOLDER / "versions").iterdir()):
+        raise SchemaTooNew(version)
+
+
 def _version(connection: Connection) -> str | None:
     """The version that the database carries; None for an empty one."""
     if not inspect(connection).has_table("alembic_version"):
@@ -50,16 +58,14 @@ def _version(connection: Connection) -> str | None:
 def _upgrade(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
-    from alembic.script import ScriptDirectory
 
     if (found := _version(connection)) == SCHEMA_VERSION:  # Another process was first.
         return
+    if found is not None:
+        check_known(found)
     config = Config()
     # Alembic interpolates option values; a path may hold a percent sign.
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
     config.attributes["connection"] = connection
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if found is not None and found not in known:
-        raise SchemaTooNew(found)
     command.upgrade(config, "head")
     _log.info("catalog migrated", version_before=found, version_after=SCHEMA_VERSION)

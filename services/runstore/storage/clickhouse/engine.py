@@ -62,6 +62,10 @@ SETTINGS = {
 _NO_LIMITS = {"max_execution_time": 0, "max_memory_usage": 0}
 _KILL_PAUSE_S = 0.05
 
+_EMBEDDED_OPTIONS = {
+    # Where `BACKUP` and `RESTORE` may go: wherever this process may.
+    "chdb_options": {"backups.allowed_path": "/"},
+}
 _SERVER_OPTIONS = {
     "autogenerate_session_id": False,
     "connect_timeout": 5,
@@ -96,7 +100,7 @@ class Engine:
         """
         hosts = hosts_of(dsn)
         self._hosts = Hosts(hosts)
-        self._options: dict[str, Any] = {}
+        self._options: dict[str, Any] = _EMBEDDED_OPTIONS
         self.is_embedded = dsn.startswith("chdb:")
         """Whether the engine is in this process: then it is never merely away."""
         if not self.is_embedded:
@@ -202,10 +206,15 @@ class Engine:
         return client
 
 
+def quoted(text: str) -> str:
+    """A string literal, for the names of files: where the engine takes no parameter."""
+    literal = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{literal}'"
+
+
 def _insert_local_file(client: Any, *, table: str, path: str) -> None:
     """The engine reads the file itself: nothing of it passes through Python."""
-    literal = path.replace("\\", "\\\\").replace("'", "\\'")
-    client.command(f"INSERT INTO {table} FROM INFILE '{literal}' FORMAT ArrowStream")
+    client.command(f"INSERT INTO {table} FROM INFILE {quoted(path)} FORMAT ArrowStream")
 
 
 def _send_file(client: Any, *, table: str, path: str) -> None:

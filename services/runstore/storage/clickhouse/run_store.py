@@ -27,6 +27,7 @@ from runstore.domain.runs import (
     RunRow,
 )
 from runstore.storage.clickhouse import schema
+from runstore.storage.clickhouse.backups import EngineCopies
 from runstore.storage.clickhouse.blocks import BlockBuilder
 from runstore.storage.clickhouse.columns import Present, sql_time
 from runstore.storage.clickhouse.dead_letters import ClickHouseDeadLetters
@@ -96,6 +97,7 @@ class ClickHouseRunStore:
         self._reader = RunReader(self._rows, self.feedback, self.traces)
         self._finder = RunFinder(self._rows, self, self._reader)
         self.deletions = ClickHouseDeletions(engine, self)
+        self.copies = EngineCopies(engine)
 
     # -- writing ---------------------------------------------------------------------------------
 

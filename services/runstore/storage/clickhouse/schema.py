@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from runstore.domain.blob_refs import MAX_HEADER_BYTES, OFFLOADED_FIELDS
+from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.storage.clickhouse.columns import (
     METADATA_TERMS,
     PAYLOAD_COLUMNS,
@@ -22,8 +23,15 @@ from runstore.storage.clickhouse.feedback_sql import FEEDBACK_COLUMNS, FeedbackP
 logger = structlog.get_logger()
 
 
-class SchemaTooNew(Exception):
-    """The engine holds tables of a later runstore."""
+class SchemaTooNew(RunstoreError):
+    """The engine's tables were migrated by a later runstore; running this one could damage them."""
+
+    def __init__(self, found: int) -> None:
+        super().__init__(
+            ErrorReason.UNAVAILABLE,
+            f"the tables of runs have schema version {found}, this runstore knows up to {SCHEMA_VERSION}: "
+            "start the version that migrated them, or a later one, or restore a backup of before",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +259,9 @@ MIGRATIONS = (
     Migration(7, "index on traces", _trace_index),
 )
 
+SCHEMA_VERSION = MIGRATIONS[-1].version
+"""The newest migration."""
+
 
 def migrate(client: Any) -> None:
     """Apply what is missing, in order. Raises SchemaTooNew rather than touch a later schema."""
@@ -260,10 +271,8 @@ def migrate(client: Any) -> None:
     )
     applied = {row[0] for row in client.query("SELECT version FROM schema_migrations").result_rows}
     newest = max(applied, default=0)
-    if newest > MIGRATIONS[-1].version:
-        raise SchemaTooNew(
-            f"the engine's tables are of version {newest}, this runstore knows {MIGRATIONS[-1].version}"
-        )
+    if newest > SCHEMA_VERSION:
+        raise SchemaTooNew(newest)
     for migration in MIGRATIONS:
         if migration.version in applied:
             continue
