@@ -1,9 +1,9 @@
 """Lets a snapshot of the engine in between two flushes, so that it holds none of them in part."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,7 +20,7 @@ class FlushPause:
         self._is_held = False
         self._changed = asyncio.Condition()
 
-    def writing(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    def writing(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
         """`call`, which is a write of a flush; the first of a flush waits for the end of a pause."""
 
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:

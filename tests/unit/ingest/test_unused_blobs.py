@@ -71,3 +71,21 @@ async def test_deletion_cut_short_is_completed(blobs: BlobStore) -> None:
     clock.ahead_s = SUSPECT_AGE_S + 60
     assert await UnusedBlobs(blobs, rows, rows, clock).sweep() == 3
     assert await keys(blobs, "t") == []
+
+
+async def test_nothing_is_deleted_while_held(blobs: BlobStore) -> None:
+    """Not even what is known to be unused; a hold that a crash has left ends by itself."""
+    rows, clock = FakeRows(), FakeClock()
+    unused, other_store = (UnusedBlobs(blobs, rows, rows, clock) for _ in range(2))
+    for key in ("t/aa/1", "t/aa/2"):
+        await blobs.put(key, b"x")
+    note = await unused.suspect("t", ["t/aa/1"])
+    other = await unused.suspect("t", ["t/aa/2"])
+    await blobs.put("holds/left-by-a-crash", b"")
+    async with unused.held():
+        await other_store.delete(other, ["t/aa/2"])
+        assert await keys(blobs, "t") == ["t/aa/1", "t/aa/2"]
+    assert await keys(blobs, "holds") == ["holds/left-by-a-crash"]
+    clock.ahead_s = SUSPECT_AGE_S + 60
+    assert await other_store.sweep() == 2
+    assert note not in await keys(blobs, "notes")
