@@ -113,7 +113,7 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
             hurry=flusher.hurry,
         )
         blobs = open_blob_store(settings.blob_location, endpoint=settings.blob_endpoint)
-        unused = UnusedBlobs(blobs, store, visibility, clock)
+        unused = UnusedBlobs(blobs, AllRows(store, catalog.datasets), visibility, clock)
         purge = Purge(store.deletions, unused)
         log.start()
         flusher.start(store, purge, log, visibility)
@@ -132,8 +132,6 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
             observer,
             lambda: [] if settings.metrics_dir is None else GatewayCollector(settings.metrics_dir).pids(),
         )
-        blobs = open_blob_store(settings.blob_location, endpoint=settings.blob_endpoint)
-        unused = UnusedBlobs(blobs, AllRows(store, catalog.datasets), visibility, clock)
         webhooks = read_webhook_policy(settings)
         agents = Agents(catalog, clock, webhooks, run_timeout_s=settings.agent_run_timeout_s)
         store_id = hashlib.sha256(await catalog.secret("store")).hexdigest()

@@ -123,6 +123,7 @@ async def test_lost_rows_of_the_index_are_damage(whole: Path) -> None:
 
 
 async def test_folder_without_manifest_holds_no_backup(whole: Path) -> None:
+    """Whatever else is in it."""
     (whole / "manifest.json").unlink()
     with pytest.raises(RunstoreError, match="no complete backup"):
         await check_backup(whole, show)
@@ -184,6 +185,7 @@ def test_remains_of_a_first_backup_are_no_reason(tmp_path: Path) -> None:
 
 
 def test_data_directory_is_no_place_for_its_backup(tmp_path: Path) -> None:
+    """Nor is a path that depends on where the store was started."""
     with pytest.raises(RunstoreError, match="data directory"):
         usable_folder(str(tmp_path / "data" / "backup"), tmp_path / "data")
     with pytest.raises(RunstoreError, match="absolute"):
@@ -191,6 +193,7 @@ def test_data_directory_is_no_place_for_its_backup(tmp_path: Path) -> None:
 
 
 def test_folder_is_for_one_at_a_time(tmp_path: Path) -> None:
+    """Two stores do not mix their backups."""
     with locked(tmp_path), pytest.raises(RunstoreError, match="in use") as refused, locked(tmp_path):
         pass
     assert refused.value.reason is ErrorReason.CONFLICT
