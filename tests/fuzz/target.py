@@ -26,6 +26,7 @@ from runstore.catalog.catalog import open_catalog
 from runstore.domain.deletions import PendingDeletions, RunDeletion
 from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.prices import PriceBook
+from runstore.domain.rate_limits import RateLimiter, TenantLimits
 from runstore.domain.runs import RunMove, RunPatch, RunPlace, RunRow
 from runstore.gateway.app import create_app
 from runstore.gateway.bodies import BodyLimits
@@ -331,8 +332,9 @@ async def open_target() -> AsyncIterator[Target]:
                 UploadLimits(LIMITS.max_payload_bytes, LIMITS.max_attachment_bytes),
             )
             read_tokens = ReadTokens(await catalog.secret("read_tokens"), clock)
+            limiter = RateLimiter(TenantLimits(), catalog.tenant_limits, clock)
             server = StoreServer(
-                ingest=RunIngestServicer(ingest, visibility, uploads, metrics),
+                ingest=RunIngestServicer(ingest, visibility, uploads, metrics, limiter),
                 query=cast("RunQueryServicer", _Absent()),
                 traces=cast("TraceQueryServicer", _Absent()),
                 threads=cast("ThreadQueryServicer", _Absent()),
@@ -341,6 +343,7 @@ async def open_target() -> AsyncIterator[Target]:
                         catalog.projects, ingest, cast("FeedbackStore", _Absent()), visibility, clock
                     ),
                     cast("ReadFeedback", _Absent()),
+                    limiter,
                 ),
                 filters=cast("FilterServicer", _Absent()),
                 stats=cast("RunStatsServicer", _Absent()),

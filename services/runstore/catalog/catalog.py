@@ -34,6 +34,7 @@ from runstore.catalog.prompts import PromptCatalog
 from runstore.catalog.queue_items import QueueItemCatalog
 from runstore.catalog.shares import ShareCatalog
 from runstore.catalog.tenant_handles import TenantHandles
+from runstore.catalog.tenant_limits import TenantLimitCatalog
 from runstore.catalog.webhook_outbox import WebhookOutbox
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.principals import DEFAULT_TENANT_ID, DEFAULT_TENANT_NAME
@@ -69,6 +70,7 @@ class Catalog:
         self.shares = ShareCatalog(database, clock)
         self.feedback_tokens = FeedbackTokenCatalog(database, clock)
         self.feedback_configs = FeedbackConfigCatalog(database, clock)
+        self.tenant_limits = TenantLimitCatalog(database)
         self.tenant_handles = TenantHandles(database)
         self.prompts = PromptCatalog(database, self.tenant_handles, clock)
         self.prompt_commits = PromptCommitCatalog(database, clock)

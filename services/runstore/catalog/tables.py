@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -19,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = "0012"
+SCHEMA_VERSION = "0013"
 """The newest migration; a database that says otherwise is migrated or, if newer, refused."""
 
 metadata = MetaData(
@@ -58,6 +59,17 @@ projects = Table(
     # With the name, so that looking for a part of one reads no rows.
     Index(None, "tenant_id", "start_time_us", "id", "name"),
     Index(None, "tenant_id", "reference_dataset_id"),
+)
+
+tenant_limits = Table(
+    "tenant_limits",
+    metadata,
+    Column("tenant_id", String(36), ForeignKey("tenants.id"), primary_key=True),
+    *(
+        Column(f"{scope}_{measure}_per_s", Double)
+        for scope in ("key", "tenant")
+        for measure in ("runs", "bytes", "queries")
+    ),
 )
 
 api_keys = Table(

@@ -134,11 +134,14 @@ async def _write(store: StoreClient, found: Operations, credentials: Credentials
         # Nothing to store, but only the store knows who may be told so.
         await store.write_runs(pb.WriteRunsRequest(), credentials)
     # One after the other: operations are applied in the order of the request.
+    continues = False
     for offset, message in found.messages():
-        answer = await store.write_runs(message, credentials)
+        answer = await store.write_runs(message, credentials, continues=continues)
         found.refuse_by_store(offset, answer.errors)
+        continues = True
     for records in found.feedback_messages():
-        confirmed = await store.write_feedback(records, credentials)
+        confirmed = await store.write_feedback(records, credentials, continues=continues)
+        continues = True
         found.refuse_feedback_by_store(records.feedback, confirmed.errors)
 
 

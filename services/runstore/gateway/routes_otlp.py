@@ -61,7 +61,8 @@ async def _store(request: Request, store: StoreClient, bodies: BodyReader, encod
             export = read_export(_parse_protobuf(body), project_name=project_name)
     found = Operations(WriteRunsRequest(operations=export.operations), export.sources)
     for offset, write in found.messages():
-        found.refuse_by_store(offset, (await store.write_runs(write, credentials)).errors)
+        answer = await store.write_runs(write, credentials, continues=offset > 0)
+        found.refuse_by_store(offset, answer.errors)
     for refusal in found.refusals:
         export.reject(refusal.source, invalid(refusal.field, refusal.message))
     add_call_facts(request.scope, operations=len(export.operations), refused=export.rejected)

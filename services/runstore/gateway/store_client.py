@@ -199,10 +199,14 @@ class StoreClient:
             call.cancel()
 
     async def write_runs(
-        self, request: ingest.WriteRunsRequest, credentials: Credentials
+        self, request: ingest.WriteRunsRequest, credentials: Credentials, *, continues: bool = False
     ) -> ingest.WriteRunsResponse:
-        """Makes operations durable; those that the store refuses are in the answer's `errors`."""
-        return await self._answer(self._ingest.WriteRuns, request, credentials, _WRITE_TIMEOUT_S)
+        """Makes operations durable; those that the store refuses are in the answer's `errors`.
+
+        `continues`: others of the same HTTP request are durable already. A limit of the caller is then waited
+        for: if the request failed, repeating it would only use the limit up again.
+        """
+        return await self._write(self._ingest.WriteRuns, request, credentials, continues=continues)
 
     async def list_runs(
         self, request: queries.ListRunsRequest, credentials: Credentials
@@ -217,10 +221,10 @@ class StoreClient:
         return await self._answer(self._queries.GetRun, request, credentials, _READ_TIMEOUT_S)
 
     async def write_feedback(
-        self, request: feedback.WriteFeedbackRequest, credentials: Credentials
+        self, request: feedback.WriteFeedbackRequest, credentials: Credentials, *, continues: bool = False
     ) -> feedback.WriteFeedbackResponse:
-        """Makes records durable; those that the store refuses are in the answer's `errors`."""
-        return await self._answer(self._feedback.WriteFeedback, request, credentials, _WRITE_TIMEOUT_S)
+        """As `write_runs`, for records of feedback."""
+        return await self._write(self._feedback.WriteFeedback, request, credentials, continues=continues)
 
     async def update_feedback(
         self, request: feedback.UpdateFeedbackRequest, credentials: Credentials
@@ -371,6 +375,22 @@ class StoreClient:
             return False
         return bool(health.status == health_pb2.HealthCheckResponse.SERVING)
 
+    async def _write(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
+        request: _Request,
+        credentials: Credentials,
+        *,
+        continues: bool,
+    ) -> _Response:
+        attempts = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(lambda error: continues and _is_rate_limited(error)),
+            stop=tenacity.stop_after_delay(_WRITE_TIMEOUT_S),
+            wait=_as_told,
+            reraise=True,
+        )
+        return await attempts(self._answer, method, request, credentials, _WRITE_TIMEOUT_S)
+
     async def _answer(
         self,
         method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
@@ -395,6 +415,15 @@ class StoreClient:
             return await attempts(call)
         except grpc.aio.AioRpcError as error:
             raise refusal(error) from error
+
+
+def _is_rate_limited(error: BaseException) -> bool:
+    return isinstance(error, RunstoreError) and error.reason is ErrorReason.RATE_LIMITED
+
+
+def _as_told(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    return float(error.retry_after_s) if isinstance(error, RunstoreError) else _RETRY_PAUSE_S
 
 
 def _metadata(credentials: Credentials) -> Credentials:

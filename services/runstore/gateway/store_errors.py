@@ -6,11 +6,14 @@ from typing import Any, Final
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.v1 import error_pb2
 
 _ERROR_DETAIL_KEY: Final = "runstore-error-bin"
+_STATUS_KEY: Final = "grpc-status-details-bin"
 
 # For errors that come from gRPC itself or from a proxy, without our detail. Their texts hold
 # addresses and internals, so the caller gets these instead.
@@ -58,7 +61,23 @@ def refusal(error: grpc.aio.AioRpcError) -> RunstoreError:
         return RunstoreError(*bare)
     name = error_pb2.ErrorReason.Name(detail.reason).removeprefix("ERROR_REASON_")
     reason = ErrorReason.__members__.get(name, ErrorReason.INTERNAL)
-    return RunstoreError(reason, error.details() or "", field=detail.field)
+    return RunstoreError(
+        reason,
+        error.details() or "",
+        field=detail.field,
+        retry_after_s=_retry_after_s(error.trailing_metadata()),
+    )
+
+
+def _retry_after_s(metadata: Iterable[Any] | None) -> int | None:
+    """Seconds that the caller is told to wait; None when it is told nothing."""
+    for key, value in metadata or ():
+        if key == _STATUS_KEY and isinstance(value, bytes):
+            for detail in Status.FromString(value).details:
+                retry = RetryInfo()
+                if detail.Unpack(retry):
+                    return int(retry.retry_delay.seconds)
+    return None
 
 
 def error_detail(metadata: Iterable[Any] | None) -> error_pb2.ErrorDetail | None:

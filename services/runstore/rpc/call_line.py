@@ -45,6 +45,7 @@ class CallLine:
         self._is_stream = is_stream
         self._metrics = metrics
         self._received = 0
+        self._taken = 0
         self._sent = 0
         self._started = time.perf_counter()
         metrics.began(method)
@@ -54,6 +55,11 @@ class CallLine:
         given = metadata.get(REQUEST_ID_KEY, "")
         if given.isascii() and given.isprintable():
             self._request_id = given[:_MAX_REQUEST_ID_CHARS]
+
+    def take_received(self) -> int:
+        """Bytes received since this was last asked: those of the message just read."""
+        count, self._taken = self._received - self._taken, self._received
+        return count
 
     def counting_received(self, deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
         """The deserializer, with its bytes counted."""

@@ -4,6 +4,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from runstore.domain.rate_limits import Measure, Scope
+
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -27,11 +29,24 @@ class CallMetrics:
         self._received = Counter(
             "runstore_grpc_received_bytes", "Bytes of requests.", ["method"], registry=registry
         )
+        self._rate_limited = Counter(
+            "runstore_rate_limit_refusals",
+            "Calls refused because a key or tenant did too much in a second.",
+            ["measure", "scope"],
+            registry=registry,
+        )
+        for measure in Measure:
+            for scope in Scope:
+                self._rate_limited.labels(measure, scope)
         self._sent = Counter("runstore_grpc_sent_bytes", "Bytes of answers.", ["method"], registry=registry)
 
     def began(self, method: str) -> None:
         """A call has arrived; `method` is `/package.Service/Method`."""
         self._under_way.labels(_short(method)).inc()
+
+    def rate_limited(self, measure: Measure, scope: Scope) -> None:
+        """A call was refused because its key or tenant did too much."""
+        self._rate_limited.labels(measure, scope).inc()
 
     def ended(self, method: str, code: str, seconds: float | None, *, received: int, sent: int) -> None:
         """A call has ended; `seconds` is None for a stream."""

@@ -6,6 +6,7 @@ import grpc
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.feedback import Feedback, FeedbackAction, FeedbackPatch, FeedbackQuery
+from runstore.domain.rate_limits import Measure, RateLimiter
 from runstore.ingest.ingest_feedback import IngestFeedback
 from runstore.ingest.validation import uuid_text
 from runstore.query.read_feedback import ReadFeedback
@@ -24,9 +25,10 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class FeedbackServicer(feedback_service_pb2_grpc.FeedbackServiceServicer):
     """Maps records in and out."""
 
-    def __init__(self, ingest: IngestFeedback, reader: ReadFeedback) -> None:
+    def __init__(self, ingest: IngestFeedback, reader: ReadFeedback, limiter: RateLimiter) -> None:
         self._ingest = ingest
         self._reader = reader
+        self._limiter = limiter
 
     async def WriteFeedback(
         self, request: pb.WriteFeedbackRequest, context: _Context
@@ -35,12 +37,14 @@ class FeedbackServicer(feedback_service_pb2_grpc.FeedbackServiceServicer):
             raise RunstoreError(
                 ErrorReason.TOO_LARGE, f"more than {MAX_OPERATIONS} records in a call", field="feedback"
             )
+        line = current_call.get()
+        amounts = {Measure.RUNS: len(request.feedback), Measure.BYTES: line.take_received()}
+        await self._limiter.take(current_principal.get(), amounts)
         tenant_id = current_principal.get().tenant_id
         sequence, refused = await self._ingest.create(
             [_creation(tenant_id, message) for message in request.feedback],
             {index: each.project_name for index, each in enumerate(request.feedback) if each.project_name},
         )
-        line = current_call.get()
         line.operations, line.refused = len(request.feedback), len(refused)
         errors = [
             operation_error(index, request.feedback[index].run_id, error) for index, error in refused.items()

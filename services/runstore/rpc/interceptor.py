@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.principals import ANONYMOUS, Principal
+from runstore.domain.rate_limits import Measure, RateLimiter
 from runstore.rpc.authentication import Authenticator, credential, current_principal
 from runstore.rpc.call_line import CallLine, current_call
 from runstore.rpc.call_metrics import CallMetrics
@@ -56,15 +57,23 @@ _MAX_MESSAGE_CHARS = 500
 
 _ASK_FOR_LESS = "ask for less, by a shorter time, fewer projects, smaller pages or fewer fields"
 
+# The verbs of methods that read (https://google.aip.dev/130). `GetCaller` is asked on behalf of other calls.
+_READS = ("Get", "List", "Search", "Count", "Check", "Generate", "Aggregate", "Diff", "Export", "RunStats")
+_NO_QUERIES = ("GetCaller",)
+
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
     """The only place that ends a call with an error status."""
 
-    def __init__(self, authenticator: Authenticator, metrics: CallMetrics) -> None:
+    def __init__(
+        self, authenticator: Authenticator, metrics: CallMetrics, limiter: RateLimiter | None = None
+    ) -> None:
+        """`limiter`: None where queries are not limited."""
         self._authenticator = authenticator
         self._metrics = metrics
+        self._limiter = limiter
 
     async def intercept_service(
         self,
@@ -151,6 +160,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             )
         line.tenant_id = principal.tenant_id
         current_principal.set(principal)
+        if self._limiter is not None and _is_query(line.method):
+            await self._limiter.take(principal, {Measure.QUERIES: 1})
 
     async def _principal(self, metadata: dict[str, str], method: str) -> Principal:
         try:
@@ -190,6 +201,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         await context.abort(
             grpc.StatusCode[refusal.reason.grpc_code], refusal.message, _error_metadata(refusal)
         )
+
+
+def _is_query(method: str) -> bool:
+    name = method.rpartition("/")[2]
+    return name.startswith(_READS) and name not in _NO_QUERIES
 
 
 def _error_metadata(refusal: RunstoreError) -> tuple[tuple[str, bytes], ...]:

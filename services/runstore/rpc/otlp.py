@@ -28,9 +28,10 @@ class OtlpServicer(TraceServiceServicer):
     ) -> ExportTraceServiceResponse:
         metadata = dict(context.invocation_metadata() or ())
         export = read_export(request, project_name=str(metadata.get(PROJECT_HEADER, "")))
+        await self._ingest.admit(len(export.operations))
         for start in range(0, len(export.operations), MAX_OPERATIONS):
             message = pb.WriteRunsRequest(operations=export.operations[start : start + MAX_OPERATIONS])
-            answer = await self._ingest.WriteRuns(message, context)
+            answer = await self._ingest.write(message)
             for error in answer.errors:
                 export.reject(export.sources[start + error.index], invalid(error.field, error.message))
         return export.response()

@@ -6,8 +6,9 @@ from typing import Any, Protocol, TypeAlias
 
 import grpc
 
-from runstore.domain.blob_refs import OFFLOADED_FIELDS
+from runstore.domain.blob_refs import OFFLOADED_FIELDS, unpack
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.domain.rate_limits import Measure, RateLimiter
 from runstore.domain.runs import Attachment, RunPatch
 from runstore.ingest.ingest_runs import IngestRuns
 from runstore.ingest.metrics import IngestMetrics
@@ -40,14 +41,29 @@ class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
     """Maps batches in, errors and write tokens out."""
 
     def __init__(
-        self, ingest: IngestRuns, visibility: Visibility, uploads: Uploads, metrics: IngestMetrics
+        self,
+        ingest: IngestRuns,
+        visibility: Visibility,
+        uploads: Uploads,
+        metrics: IngestMetrics,
+        limiter: RateLimiter,
     ) -> None:
         self._ingest = ingest
         self._visibility = visibility
         self._uploads = uploads
         self._metrics = metrics
+        self._limiter = limiter
 
     async def WriteRuns(self, request: pb.WriteRunsRequest, context: _Context) -> pb.WriteRunsResponse:
+        await self.admit(len(request.operations))
+        return await self.write(request)
+
+    async def admit(self, operations: int) -> None:
+        """Raises RATE_LIMITED when the caller must not write now; before anything of the call is accepted."""
+        await self._limiter.take(current_principal.get(), _amounts(operations))
+
+    async def write(self, request: pb.WriteRunsRequest) -> pb.WriteRunsResponse:
+        """Stores operations of a call that was admitted."""
         good, errors = await self._accept(request.operations)
         sequence = await self._ingest.write(good)
         return pb.WriteRunsResponse(errors=errors, write_token=str(sequence))
@@ -93,8 +109,9 @@ class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
         """Hand a batch to the log; the task is done once it is durable."""
         if len(request.batch_id.encode()) > MAX_BATCH_ID_BYTES:
             raise invalid("batch_id", f"more than {MAX_BATCH_ID_BYTES} bytes")
-        good, errors = await self._accept(request.operations)
         # Not reading on is what slows the sender down.
+        await self._limiter.take_in_turn(current_principal.get(), _amounts(len(request.operations)))
+        good, errors = await self._accept(request.operations)
         await self._ingest.wait_for_room(current_principal.get().tenant_id)
 
         async def reply() -> pb.StreamRunsResponse:
@@ -110,6 +127,7 @@ class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
         tenant_id = current_principal.get().tenant_id
         accepted: list[tuple[int, RunPatch]] = []
         errors: list[pb.OperationError] = []
+        uploaded_bytes = 0
         for index, operation in enumerate(operations):
             if index >= MAX_OPERATIONS:
                 raise RunstoreError(
@@ -122,12 +140,14 @@ class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
                 validate(patch)
                 fields = operation.create if patch.is_create else operation.update
                 if fields.HasField("uploaded") or fields.attachments:
-                    await self._add_uploads(patch, fields)
+                    uploaded_bytes += await self._add_uploads(patch, fields)
                 accepted.append((index, patch))
             except RunstoreError as error:
                 fields = operation.create if operation.HasField("create") else operation.update
                 errors.append(operation_error(index, fields.id, error))
                 self._metrics.refused(error)
+        if uploaded_bytes:
+            await self._limiter.add(current_principal.get(), {Measure.BYTES: uploaded_bytes})
         homeless = await self._ingest.find_projects([patch for _, patch in accepted])
         for position, refusal in homeless.items():
             index, patch = accepted[position]
@@ -140,20 +160,29 @@ class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
         line.refused += len(errors)
         return good, errors
 
-    async def _add_uploads(self, patch: RunPatch, fields: pb.RunFields) -> None:
-        """Give the patch references to what was uploaded before. Raises INVALID_ARGUMENT.
+    async def _add_uploads(self, patch: RunPatch, fields: pb.RunFields) -> int:
+        """Give the patch references to what was uploaded before: its bytes. Raises INVALID_ARGUMENT.
 
         After validation, which refuses payloads that look like references, because they are no JSON.
         """
+        size_bytes = 0
         for field in OFFLOADED_FIELDS:
             token = getattr(fields.uploaded, field)
             if token:
                 if getattr(patch, field) is not None:
                     raise invalid(field, "given inline and as an upload")
-                setattr(patch, field, await self._uploads.payload(patch.tenant_id, field, token))
+                payload = await self._uploads.payload(patch.tenant_id, field, token)
+                size_bytes += unpack(payload)[0].size_bytes
+                setattr(patch, field, payload)
         for file in fields.attachments:
             if file.upload_token:
                 if file.content or patch.attachments is None:
                     raise invalid("attachments", f"{file.name!r} is given inline and as an upload")
                 ref = self._uploads.attachment(patch.tenant_id, file.upload_token)
+                size_bytes += ref.size_bytes
                 patch.attachments[file.name] = Attachment(file.mime_type, b"", ref)
+        return size_bytes
+
+
+def _amounts(operations: int) -> dict[Measure, float]:
+    return {Measure.RUNS: operations, Measure.BYTES: current_call.get().take_received()}

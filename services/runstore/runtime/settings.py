@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from runstore.domain.rate_limits import RateLimits, TenantLimits
 from runstore.runtime.address import Address
 from runstore.runtime.failures import BadSettings
 from runstore.storage.clickhouse.hosts import hosts_of
@@ -85,6 +86,7 @@ _OptionalFile = Annotated[
     AfterValidator(lambda path: None if path is None else _absolute(path)),
     PlainSerializer(lambda path: "" if path is None else str(path)),
 ]
+_Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # Accepts plain numbers and "64MiB" alike.
 _Bytes = Annotated[ByteSize, Field(gt=0)]
 
@@ -206,6 +208,26 @@ class Settings(BaseSettings):
     queue_max_bytes: _Bytes = Field(
         ByteSize(256 * _MIB),
         description="Operations that wait for their insert while the engine works; then writers are slowed.",
+    )
+    key_runs_per_s: _Rate = Field(
+        0.0,
+        description="Operations on runs and feedback, at most, in a second of one API key; 0 is no limit.",
+    )
+    key_bytes_per_s: _Rate = Field(
+        0.0, description="Bytes of runs and feedback, at most, in a second of one API key; 0 is no limit."
+    )
+    key_queries_per_s: _Rate = Field(
+        0.0, description="Calls that read, at most, in a second of one API key; 0 is no limit."
+    )
+    tenant_runs_per_s: _Rate = Field(
+        0.0,
+        description="Operations on runs and feedback, at most, in a second of one tenant; 0 is no limit.",
+    )
+    tenant_bytes_per_s: _Rate = Field(
+        0.0, description="Bytes of runs and feedback, at most, in a second of one tenant; 0 is no limit."
+    )
+    tenant_queries_per_s: _Rate = Field(
+        0.0, description="Calls that read, at most, in a second of one tenant; 0 is no limit."
     )
     query_timeout_s: float = Field(
         30.0, gt=0, le=3_600, description="Time that one statement of a query may take in the engine."
@@ -351,6 +373,18 @@ class Settings(BaseSettings):
         if self.store_address:
             return self.store_address
         return f"unix:{self.store_socket}" if self.store_socket else str(self.grpc.reachable)
+
+    @property
+    def rate_limits(self) -> TenantLimits:
+        """Limits of tenants that have none of their own."""
+        return TenantLimits(
+            key=RateLimits(
+                runs=self.key_runs_per_s, bytes=self.key_bytes_per_s, queries=self.key_queries_per_s
+            ),
+            tenant=RateLimits(
+                runs=self.tenant_runs_per_s, bytes=self.tenant_bytes_per_s, queries=self.tenant_queries_per_s
+            ),
+        )
 
     @property
     def store_is_remote(self) -> bool:

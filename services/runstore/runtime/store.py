@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from runstore.catalog.catalog import Catalog, open_catalog
 from runstore.chat.openai import OpenAIChat
+from runstore.domain.rate_limits import RateLimiter
 from runstore.gateway.metrics import GatewayCollector
 from runstore.ingest.dead_letters import DeadLetters
 from runstore.ingest.delete_project import DeleteProject
@@ -199,14 +200,16 @@ async def _server(
     sources = SourceRuns(runs, store, blobs, uploads)
     examples = ExampleServicer(catalog.datasets, catalog.examples, contents, sources, read_tokens)
     deletion = DeleteProject(catalog.projects, store, visibility, unused)
+    limiter = RateLimiter(settings.rate_limits, catalog.tenant_limits, clock, metrics.calls.rate_limited)
     return StoreServer(
-        ingest=RunIngestServicer(ingest, visibility, uploads, metrics.ingest),
+        ingest=RunIngestServicer(ingest, visibility, uploads, metrics.ingest, limiter),
         query=RunQueryServicer(runs, messages),
         traces=TraceQueryServicer(traces, messages),
         threads=ThreadQueryServicer(threads, messages),
         feedback=FeedbackServicer(
             feedback,
             ReadFeedback(store.feedback, store, visibility),
+            limiter,
         ),
         filters=FilterServicer(NaturalLanguage(_chat_model(settings), settings.ai_timeout_s, clock.now_us)),
         stats=RunStatsServicer(RunStatistics(store.stats, visibility)),
@@ -216,7 +219,7 @@ async def _server(
         agents=agents,
         admin=AdminServicer(dead_letters, status, metrics.exposition, backups),
         blobs=BlobServicer(uploads, blobs, store, read_tokens),
-        interceptor=CallInterceptor(await _authenticator(settings, catalog), metrics.calls),
+        interceptor=CallInterceptor(await _authenticator(settings, catalog), metrics.calls, limiter),
         datasets=DatasetServicer(
             catalog.datasets, catalog.dataset_versions, catalog.examples, contents, clock
         ),

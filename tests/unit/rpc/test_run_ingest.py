@@ -7,20 +7,30 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from tests.manual_clock import ManualClock
 
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.principals import Principal
+from runstore.domain.rate_limits import RateLimiter, RateLimits, TenantLimits
 from runstore.domain.runs import RunPatch
 from runstore.ingest.metrics import IngestMetrics
 from runstore.rpc.authentication import current_principal
 from runstore.rpc.call_line import CallLine, current_call
 from runstore.rpc.call_metrics import CallMetrics
 from runstore.rpc.run_ingest import MAX_OPERATIONS, RunIngestServicer
+from runstore.runtime.clock import SystemClock
 from runstore.v1 import error_pb2, run_pb2
 from runstore.v1 import run_ingest_service_pb2 as pb
 
 TENANT = str(uuid.UUID(int=1))
 NO_CONTEXT: Any = None
+LIMITS = TenantLimits(tenant=RateLimits(runs=1_000_000))
+"""More than any test here sends but the one about them."""
+
+
+class NoOverrides:
+    async def of(self, tenant_id: str) -> TenantLimits:
+        return TenantLimits()
 
 
 class FakeIngest:
@@ -77,7 +87,8 @@ def visibility() -> FakeVisibility:
 async def servicer(ingest: FakeIngest, visibility: FakeVisibility) -> RunIngestServicer:
     uploads: Any = None  # Nothing here was uploaded before.
     metrics = IngestMetrics(CollectorRegistry())
-    return RunIngestServicer(ingest, visibility, uploads, metrics)  # type: ignore[arg-type]  # as much as it uses
+    limiter = RateLimiter(LIMITS, NoOverrides(), SystemClock())
+    return RunIngestServicer(ingest, visibility, uploads, metrics, limiter)  # type: ignore[arg-type]  # as much as it uses
 
 
 def operation(name: str, *, project: str = "p", run_id: str | None = None) -> pb.RunOperation:
@@ -206,3 +217,29 @@ async def test_wait_without_token_is_for_everything(
     await servicer.WaitVisible(pb.WaitVisibleRequest(), NO_CONTEXT)
     assert visibility.seen[0] == 7
     assert visibility.seen[1] > 2**63
+
+
+async def test_too_much_in_a_second_is_refused_whole(ingest: FakeIngest, visibility: FakeVisibility) -> None:
+    """Of a call that comes too early nothing is stored; streams wait instead."""
+    uploads: Any = None
+    clock = ManualClock()
+    limiter = RateLimiter(TenantLimits(tenant=RateLimits(runs=2)), NoOverrides(), clock)
+    metrics = IngestMetrics(CollectorRegistry())
+    servicer = RunIngestServicer(ingest, visibility, uploads, metrics, limiter)  # type: ignore[arg-type]  # as above
+    begin_call()
+    four = pb.WriteRunsRequest(operations=[operation(str(number)) for number in range(4)])
+    await servicer.WriteRuns(four, NO_CONTEXT)
+    with pytest.raises(RunstoreError) as refused:
+        await servicer.WriteRuns(four, NO_CONTEXT)
+    assert (refused.value.reason, refused.value.retry_after_s) == (ErrorReason.RATE_LIMITED, 1)
+    assert len(ingest.written) == 4
+    clock.advance(1.1)
+    await servicer.WriteRuns(four, NO_CONTEXT)
+    assert len(ingest.written) == 8
+    streamed = asyncio.create_task(stream(servicer, [batch("later")]))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert len(ingest.written) == 8
+    clock.advance(5)
+    await asyncio.wait_for(streamed, 10)
+    assert ingest.written[-1] == "later"
