@@ -287,15 +287,17 @@ class Group:
     rank: Rank | None = None
     """The row with the highest rank counts, and among equal ones that with the highest sequence number."""
 
-    @property
-    def aggregate(self) -> str:
-        """SQL of the merged column, or of the tuple of them if there are several."""
-        order = "seq" if self.rank is None else f"({self.rank.sql}, seq)"
+    def aggregate(self, columns: Sequence[str]) -> str:
+        """SQL of these of the columns, merged: of one the column, of several the tuple of them."""
+        order = "seq"
+        if self.rank is not None:
+            # One number: tuples are compared value by value, boxed.
+            order = f"bitOr(bitShiftLeft(toUInt128({self.rank.sql}), 64), toUInt128(seq))"
         condition = "1" if self.bit is None else f"bitAnd(present, {self.bit.value}) != 0"
-        if len(self.columns) == 1:
-            return f"argMaxIf({self.columns[0]}, {order}, {condition})"
+        if len(columns) == 1:
+            return f"argMaxIf({columns[0]}, {order}, {condition})"
         # Of tuples argMax keeps values one by one, boxed; arrays are columns, and few runs have many rows.
-        rows = f"groupArrayIf(({order}, ({', '.join(self.columns)})), {condition})"
+        rows = f"groupArrayIf(({order}, ({', '.join(columns)})), {condition})"
         return f"tupleElement(arrayReverseSort(row -> row.1, {rows})[1], 2)"
 
 
@@ -327,13 +329,6 @@ GROUPS = {
             "total_tokens",
             "prompt_token_details",
             "completion_token_details",
-        ),
-        Present.USAGE,
-        _USAGE_RANK,
-    ),
-    # Of the same row as the usage.
-    "cost": Group(
-        (
             "prompt_cost",
             "completion_cost",
             "total_cost",
@@ -357,12 +352,8 @@ _METADATA = (
     "CAST(map(), 'Map(String, String)'))"
 )
 
-AGGREGATES = {
-    "m_present": "groupBitOr(present)",
-    "m_metadata": _METADATA,
-    **{f"m_{name}": group.aggregate for name, group in GROUPS.items()},
-}
-"""SQL by which the partial rows of one run merge."""
+AGGREGATES = {"m_present": "groupBitOr(present)", "m_metadata": _METADATA}
+"""SQL by which the partial rows of one run merge, beside the groups."""
 
 METADATA_TERM_CHARS = 64
 METADATA_TERMS = (
@@ -385,18 +376,20 @@ def _where(bit: Present, value: str) -> str:
 
 
 def _element(group: str, column: str) -> str:
-    return f"m_{group}.{GROUPS[group].columns.index(column) + 1}"
+    return f"m_{group}.{column}"
 
 
 def _usage_element(column: str) -> str:
     return _element("usage", column)
 
 
-_PRICE_MODEL_ID = f"nullIf(m_price_model_id, toUUID('{NIL_UUID}'))"
+_END_TIME = _element("end_time", "end_time")
+_MODEL = _element("price_model_id", "price_model_id")
+_PRICE_MODEL_ID = f"nullIf({_MODEL}, toUUID('{NIL_UUID}'))"
 
 # A cost counts when the client gave it, or when it was made with the price that holds for the run.
 _COST_HOLDS = (
-    f"({_element('cost', 'is_cost_told')} OR {_element('cost', 'price_model_id')} = m_price_model_id "
+    f"({_usage_element('is_cost_told')} OR {_usage_element('price_model_id')} = {_MODEL} "
     f"OR NOT {_is(Present.PRICE)})"
 )
 
@@ -405,7 +398,7 @@ def _prices(side: str) -> str:
     """Dollars per token by category that hold for the run."""
     return (
         f"(SELECT mapFromArrays(groupArray(price_model_id), groupArray({side}_prices)) FROM model_prices)"
-        "[m_price_model_id]"
+        f"[{_MODEL}]"
     )
 
 
@@ -423,7 +416,7 @@ def _late_cost(side: str) -> str:
 
 def _cost_of(column: str, late: str) -> str:
     return (
-        f"multiIf(NOT {_is(Present.USAGE)}, NULL, {_COST_HOLDS}, {_element('cost', column)}, "
+        f"multiIf(NOT {_is(Present.USAGE)}, NULL, {_COST_HOLDS}, {_usage_element(column)}, "
         f"{_PRICE_MODEL_ID} IS NULL, NULL, "
         f"CAST({late}, 'Nullable(Decimal(38, 18))'))"
     )
@@ -436,32 +429,32 @@ def _cost_details_of(side: str) -> str:
         f"mapApply((category, price) -> (category, CAST(price * {details}[category], 'Decimal(38, 18)')), "
         f"CAST({_prices(side)}, 'Map(LowCardinality(String), Decimal(38, 18))')))"
     )
-    return (
-        f"if({_COST_HOLDS} OR NOT {_is(Present.USAGE)}, {_element('cost', f'{side}_cost_details')}, {late})"
-    )
+    return f"if({_COST_HOLDS} OR NOT {_is(Present.USAGE)}, {_usage_element(f'{side}_cost_details')}, {late})"
 
 
 MERGED = {
     "trace_id": _element("position", "trace_id"),
     "parent_run_ids": _element("position", "parent_run_ids"),
     "is_root": f"empty({_element('position', 'parent_run_ids')})",
-    "name": "m_name",
-    "run_type": "m_run_type",
+    "name": _element("name", "name"),
+    "run_type": _element("run_type", "run_type"),
     "status": f"multiIf({_is(Present.ERROR)}, 'error', {_is(Present.END_TIME)}, 'success', 'pending')",
     "has_inputs": _is(Present.INPUTS),
     "has_outputs": _is(Present.OUTPUTS),
     "has_error": _is(Present.ERROR),
-    "end_time": _where(Present.END_TIME, "m_end_time"),
-    "latency": _where(Present.END_TIME, "date_diff('microsecond', start_time, m_end_time) / 1e6"),
+    "end_time": _where(Present.END_TIME, _END_TIME),
+    "latency": _where(Present.END_TIME, f"date_diff('microsecond', start_time, {_END_TIME}) / 1e6"),
     "first_token_time": (
         f"if(bitAnd({_element('first_token_time', 'present')}, {Present.FIRST_TOKEN.value}) != 0, "
         f"{_element('first_token_time', 'first_token_time')}, NULL)"
     ),
-    "tags": "m_tags",
+    "tags": _element("tags", "tags"),
     "metadata": "m_metadata",
-    "thread_id": "nullIf(m_thread_id, '')",
-    "ls_user_id": "m_ls_user_id",
-    "reference_example_id": _where(Present.REFERENCE_EXAMPLE, "m_reference_example_id"),
+    "thread_id": f"nullIf({_element('thread_id', 'thread_id')}, '')",
+    "ls_user_id": _element("ls_user_id", "ls_user_id"),
+    "reference_example_id": _where(
+        Present.REFERENCE_EXAMPLE, _element("reference_example_id", "reference_example_id")
+    ),
     "prompt_tokens": _where(Present.USAGE, _usage_element("prompt_tokens")),
     "completion_tokens": _where(Present.USAGE, _usage_element("completion_tokens")),
     "total_tokens": _where(Present.USAGE, _usage_element("total_tokens")),
@@ -480,7 +473,7 @@ MERGED = {
         "'&start_time=', replaceOne(toString(start_time), ' ', 'T'))"
     ),
 }
-"""The merged run as filters see it, over AGGREGATES and the key."""
+"""The merged run as filters see it, over AGGREGATES, the columns of GROUPS (`m_group.column`) and the key."""
 
 # -- times as the driver takes them ------------------------------------------------------------------
 

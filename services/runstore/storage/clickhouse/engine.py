@@ -57,6 +57,8 @@ SETTINGS = {
     "optimize_on_insert": 0,
 }
 """Of every connection."""
+# No statement has joins that statistics could put in order, and each would pay a millisecond to load them.
+_EMBEDDED_SETTINGS = {**SETTINGS, "use_statistics": 0}
 
 
 _NO_LIMITS = {"max_execution_time": 0, "max_memory_usage": 0}
@@ -198,8 +200,9 @@ class Engine:
         """One per thread and host, so sessions never meet; chDB knows no sessions at all."""
         clients: dict[str, Any] = self._local.__dict__.setdefault("clients", {})
         if (client := clients.get(host.name)) is None:
+            settings = _EMBEDDED_SETTINGS if self.is_embedded else SETTINGS
             client = clickhouse_connect.get_client(
-                dsn=host.dsn, settings={**SETTINGS, **host.settings}, **host.options, **self._options
+                dsn=host.dsn, settings={**settings, **host.settings}, **host.options, **self._options
             )
             clients[host.name] = client
             self._clients.append(client)

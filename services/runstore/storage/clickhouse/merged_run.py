@@ -110,21 +110,22 @@ class MergedRun:
         """Whether its usage and its price came apart, so that its cost is still to be made."""
         if not (self.has(Present.USAGE) and self.has(Present.PRICE)):
             return False
-        priced_by = self.value("cost", "price_model_id")
-        is_told = self.value("cost", "is_cost_told")
+        priced_by = self.value("usage", "price_model_id")
+        is_told = self.value("usage", "is_cost_told")
         return not is_told and priced_by != self.value("price_model_id", "price_model_id")
 
     def cost(self, column: str) -> Any:
         """Merged cost; None when the run has none."""
         if not self.needs_price():
-            return self.value("cost", column)
+            return self.value("usage", column)
         if self._late_cost is None:
             self._late_cost = self._price_late()
         return getattr(self._late_cost, column)
 
     def _price_late(self) -> Cost:
         price_model_id = str(self.value("price_model_id", "price_model_id"))
-        usage = Usage(0, **{column: self.value("usage", column) for column in GROUPS["usage"].columns})
+        told = {field.value: self.value("usage", field.value) for field in _USAGE_FIELDS}
+        usage = Usage(0, **told)
         prices = self._prices.get(price_model_id)
         return cost(usage, None if prices is None else Price(price_model_id, *prices))
 
@@ -141,11 +142,15 @@ def _text(group: str, bit: Present) -> tuple[tuple[str, ...], _Read]:
 
 
 def _usage(field: RunField) -> tuple[tuple[str, ...], _Read]:
-    return ("usage",), lambda run: run.usage(field.value)
+    return (f"usage.{field.value}",), lambda run: run.usage(field.value)
 
 
 def _cost(field: RunField) -> tuple[tuple[str, ...], _Read]:
-    return ("usage", "cost", "price_model_id"), lambda run: run.cost(field.value)
+    # With the columns that tell whether the cost holds.
+    return (
+        (f"usage.{field.value}", "usage.is_cost_told", "usage.price_model_id", "price_model_id"),
+        lambda run: run.cost(field.value),
+    )
 
 
 COST_FIELDS = frozenset(
@@ -165,7 +170,7 @@ _USAGE_FIELDS = (
     RunField.COMPLETION_TOKEN_DETAILS,
 )
 
-# For each field of the runs table: the groups it needs and how to read it from them.
+# For each field of the runs table: what it needs, groups or single columns of these, and how to read it.
 _FIELDS: dict[RunField, tuple[tuple[str, ...], _Read]] = {
     RunField.ID: ((), lambda run: run.key.run_id),
     RunField.PROJECT_ID: ((), lambda run: run.key.project_id),
@@ -177,14 +182,17 @@ _FIELDS: dict[RunField, tuple[tuple[str, ...], _Read]] = {
         ("first_token_time",),
         MergedRun.first_token_time_us,
     ),
-    RunField.TRACE_ID: (("position",), lambda run: str(run.value("position", "trace_id"))),
-    RunField.DOTTED_ORDER: (("position",), lambda run: run.value("position", "dotted_order")),
+    RunField.TRACE_ID: (("position.trace_id",), lambda run: str(run.value("position", "trace_id"))),
+    RunField.DOTTED_ORDER: (("position.dotted_order",), lambda run: run.value("position", "dotted_order")),
     RunField.PARENT_RUN_IDS: (
-        ("position",),
+        ("position.parent_run_ids",),
         lambda run: [str(run_id) for run_id in run.value("position", "parent_run_ids")],
     ),
-    RunField.IS_ROOT: (("position",), lambda run: not run.value("position", "parent_run_ids")),
-    RunField.APP_PATH: (("position",), MergedRun.app_path),
+    RunField.IS_ROOT: (
+        ("position.parent_run_ids",),
+        lambda run: not run.value("position", "parent_run_ids"),
+    ),
+    RunField.APP_PATH: (("position.trace_id",), MergedRun.app_path),
     RunField.NAME: _text("name", Present.NAME),
     RunField.RUN_TYPE: _text("run_type", Present.RUN_TYPE),
     RunField.REFERENCE_EXAMPLE_ID: _text("reference_example_id", Present.REFERENCE_EXAMPLE),
@@ -197,13 +205,17 @@ _FIELDS: dict[RunField, tuple[tuple[str, ...], _Read]] = {
 }
 
 
-def columns_of(fields: Collection[RunField]) -> tuple[str, ...]:
-    """The columns of partial rows that these fields are read from."""
+def columns_of(fields: Collection[RunField], *, with_usage: bool = False) -> tuple[str, ...]:
+    """The columns of partial rows that these fields are read from; `with_usage`: and all of what costs are
+    made of when usage and price came apart."""
+    needs = {need for field in fields if field in _FIELDS for need in _FIELDS[field][0]}
+    if with_usage:
+        needs.add("usage")
     names = {"present", "seq"}
-    for field in fields:
-        for name in _FIELDS[field][0] if field in _FIELDS else ():
-            group = GROUPS[name]
-            names.update(group.columns)
-            if group.rank is not None:
-                names.add(group.rank.column)
+    for need in needs:
+        name, _, column = need.partition(".")
+        group = GROUPS[name]
+        names.update([column] if column else group.columns)
+        if group.rank is not None:
+            names.add(group.rank.column)
     return tuple(sorted(names))

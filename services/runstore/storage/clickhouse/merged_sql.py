@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from runstore.storage.clickhouse.columns import AGGREGATES, EXISTS, MERGED, Present
+from runstore.storage.clickhouse.columns import AGGREGATES, EXISTS, GROUPS, MERGED, Present
 
 KEY = "project_id, start_time, run_id"
 """Of a run, within its tenant; columns of every table that knows runs."""
@@ -14,7 +14,8 @@ SELECTED_KEY = "toString(project_id), toUnixTimestamp64Micro(start_time), toStri
 _GONE = f"maxIf(seq, bitAnd(present, {Present.GONE.value}) != 0)"
 _EXIST = f"HAVING bitAnd(groupBitOr(present), {EXISTS.value}) = {EXISTS.value} AND max(seq) > {_GONE}"
 _COLUMN_NAME = re.compile(r"\b[a-z_]+\b")
-_AGGREGATE_NAME = re.compile(r"\bm_[a-z_]+\b")
+_AGGREGATE = re.compile(r"\bm_(?:present|metadata)\b")
+_OF_GROUP = re.compile(r"\bm_([a-z_]+)\.([a-z_]+)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,20 @@ def matching_runs(rows: str, expressions: Iterable[str], condition: SqlCondition
 def _merged(rows: str, columns: Iterable[str]) -> str:
     """The runs that exist, with their key and these columns."""
     texts = {name: MERGED[name] for name in sorted(columns) if name in MERGED}
-    needed = sorted(set(_AGGREGATE_NAME.findall(" ".join(texts.values()))))
-    grouped = ", ".join([KEY, *(f"{AGGREGATES[name]} AS {name}" for name in needed)])
-    merged = f"SELECT {grouped} FROM runs WHERE {rows} GROUP BY {KEY} {_EXIST}"
+    merged = ", ".join(f"{text} AS {name}" for name, text in texts.items())
+    grouped = {name: AGGREGATES[name] for name in _AGGREGATE.findall(merged)}
+    read: dict[str, list[str]] = {}
+    for group, column in sorted(set(_OF_GROUP.findall(merged))):
+        read.setdefault(group, []).append(column)
+    grouped |= {f"m_{group}": GROUPS[group].aggregate(names) for group, names in read.items()}
+    keys = ", ".join([KEY, *(f"{text} AS {name}" for name, text in sorted(grouped.items()))])
+    runs = f"SELECT {keys} FROM runs WHERE {rows} GROUP BY {KEY} {_EXIST}"
     if not texts:
-        return merged
-    return f"SELECT *, {', '.join(f'{text} AS {name}' for name, text in texts.items())} FROM ({merged})"
+        return runs
+
+    def of_group(element: re.Match[str]) -> str:
+        group, column = element.groups()
+        names = read[group]
+        return f"m_{group}" if len(names) == 1 else f"m_{group}.{names.index(column) + 1}"
+
+    return f"SELECT *, {_OF_GROUP.sub(of_group, merged)} FROM ({runs})"

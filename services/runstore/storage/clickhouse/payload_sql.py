@@ -30,7 +30,7 @@ def runs_with_payload(rows: str, fields: Collection[TextField], test: str) -> st
 
 
 def _merged(field: TextField) -> str:
-    value = Group((field.value,), TEXT_BITS[field]).aggregate
+    value = Group((field.value,), TEXT_BITS[field]).aggregate([field.value])
     if field is TextField.ERROR:
         return value
     # Of a payload in the blob store its beginning, without the reference.

@@ -64,19 +64,18 @@ class RunReader:
     async def merge(self, query: RunQuery, rows: Rows) -> dict[RunKey, StoredRun]:
         """The runs that exist among partial rows, in the order of the rows: key and `columns_of` the query's
         fields."""
-        places = {column: place for place, column in enumerate(columns_of(query.fields), 3)}
-        by_key: dict[RunKey, list[Any]] = {}
-        for row in rows:
-            by_key.setdefault(RunKey(*row[:3]), []).append(row)
-        runs = [MergedRun(query.tenant_id, key, places, rows) for key, rows in by_key.items()]
-        runs = [run for run in runs if run.exists()]
-        is_priced = query.fields & COST_FIELDS and any(run.needs_price() for run in runs)
-        prices = await self._prices() if is_priced else {}
-        return {
-            run.key: StoredRun(
-                Position(run.key.start_time_us, run.key.run_id), run.fields(query.fields, prices)
+        runs = _merged(query.tenant_id, rows, columns_of(query.fields))
+        prices: Prices = {}
+        if query.fields & COST_FIELDS and (late := [key for key, run in runs.items() if run.needs_price()]):
+            columns = columns_of(query.fields, with_usage=True)
+            prices, rows = await asyncio.gather(
+                self._prices(), self._engine(rows_of(query.tenant_id, late, columns))
             )
-            for run in runs
+            runs |= _merged(query.tenant_id, rows, columns)
+        return {
+            key: StoredRun(Position(key.start_time_us, key.run_id), run.fields(query.fields, prices))
+            for key, run in runs.items()
+            if run.exists()
         }
 
     async def fitting(self, query: RunQuery, keys: Sequence[RunKey]) -> Sequence[RunKey]:
@@ -165,6 +164,15 @@ class RunReader:
         usage = await self._traces.subtree_usage(query.tenant_id, trace_ids, run_ids, query.fields)
         for run in runs:
             run.values.update(usage.get(run.position.run_id, {}))
+
+
+def _merged(tenant_id: str, rows: Rows, columns: Sequence[str]) -> dict[RunKey, MergedRun]:
+    """The runs of partial rows, key and these columns, in the order of the rows."""
+    places = {column: place for place, column in enumerate(columns, 3)}
+    by_key: dict[RunKey, list[Any]] = {}
+    for row in rows:
+        by_key.setdefault(RunKey(*row[:3]), []).append(row)
+    return {key: MergedRun(tenant_id, key, places, rows) for key, rows in by_key.items()}
 
 
 def _payload_values(fields: Collection[RunField], columns: dict[str, Any]) -> dict[RunField, Any]:
