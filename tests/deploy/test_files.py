@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
@@ -36,6 +37,20 @@ def test_settings_exist(path: Path) -> None:
     """A variable that a file of deploy/ names is one that the server reads."""
     known = {f"RUNSTORE_{name.upper()}" for name in Settings.model_fields}
     assert set(VARIABLE.findall(path.read_text())) - known == set()
+
+
+def test_configuration_of_clickhouse_is_xml() -> None:
+    """Servers of a cluster and its Keepers name each other as the Compose file does."""
+    services = yaml.safe_load((DEPLOY / "compose" / "cluster.yaml").read_text())["services"]
+    hosts = {
+        element.text
+        for path in (DEPLOY / "compose" / "clickhouse").rglob("*.xml")
+        for tag in ("host", "hostname")
+        for element in ET.parse(path).iter(tag)
+    }
+    named = {name for name in services if name.startswith(("clickhouse-", "keeper-"))}
+    assert hosts == named
+    assert len(named) == 7
 
 
 @pytest.mark.parametrize("alert", alerts(), ids=lambda alert: str(alert["alert"]))

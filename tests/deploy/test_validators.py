@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 PROMETHEUS = DEPLOY / "prometheus"
 COMPOSE = sorted((DEPLOY / "compose").glob("*.yaml"))
-OVERLAYS = sorted(path.parent for path in (DEPLOY / "kubernetes").glob("*/kustomization.yaml"))
+OVERLAYS = [DEPLOY / "kubernetes" / name for name in ("embedded", "cluster")]
 DASHBOARDS = sorted((DEPLOY / "grafana").glob("*.json"))
 
 pytestmark = pytest.mark.slow
