@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from runstore.domain.principals import current_tenant_id
 from runstore.storage.clickhouse.engine import Engine, ReadLimits
 from runstore.storage.run_store import QueryTooLarge, QueryTooLong
 
@@ -76,7 +77,7 @@ async def test_cancelled_readers_leave_others_alone(engine_dsn: str) -> None:
     """Of two equal statements the one goes on whose reader still waits; one that has not begun never does."""
     statement = f"{HOURS} -- two of a kind\n"
     async with (
-        engine(engine_dsn, readers=2) as readers,
+        engine(engine_dsn, readers=3) as readers,  # Two of them for one tenant.
         engine(engine_dsn) as observer,
         asyncio.TaskGroup() as group,
     ):
@@ -119,3 +120,23 @@ async def test_memory_limit(engine_dsn: str) -> None:
         assert list(await limited.read(query(much), is_limited=False)) == [(10_000_000,)]
         with pytest.raises(QueryTooLarge):
             await limited.read(query(much))
+
+
+async def test_a_tenant_with_slow_questions_leaves_others_a_reader(engine_dsn: str) -> None:
+    """Ten questions that take hours hold up those of their own tenant, and nobody else's."""
+    async with engine(engine_dsn) as shared:
+
+        async def ask(tenant_id: str, text: str) -> Any:
+            current_tenant_id.set(tenant_id)
+            return await shared.read(query(text))
+
+        slow = [asyncio.create_task(ask("slow", HOURS)) for _ in range(10)]
+        try:
+            for number in range(20):
+                answer = asyncio.create_task(ask("quick", f"SELECT {number}"))
+                assert list(await asyncio.wait_for(answer, PROMPTLY_S)) == [(number,)]
+            assert not any(task.done() for task in slow)
+        finally:
+            for task in slow:
+                task.cancel()
+            await asyncio.gather(*slow, return_exceptions=True)

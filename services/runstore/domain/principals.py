@@ -1,5 +1,6 @@
 """Who calls, and in whose workspace: tenants, API keys, and the principal that every call carries."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 DEFAULT_TENANT_ID = "7c5e1f5a-3b0d-4c52-9a55-6d0f2b8e4a10"
@@ -22,6 +23,9 @@ class Principal:
 
 ANONYMOUS = Principal("", None)
 """Somebody without credentials, who sees what is public."""
+
+current_tenant_id: ContextVar[str] = ContextVar("current_tenant_id", default="")
+"""For whose call something is done, as what is scarce is shared by tenants; "" for the store's own doings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

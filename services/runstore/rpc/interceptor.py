@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from runstore.domain.errors import ErrorReason, RunstoreError
-from runstore.domain.principals import ANONYMOUS, Principal
+from runstore.domain.principals import ANONYMOUS, Principal, current_tenant_id
 from runstore.domain.rate_limits import Measure, RateLimiter
 from runstore.rpc.authentication import Authenticator, credential, current_principal
 from runstore.rpc.call_line import CallLine, current_call
@@ -160,6 +160,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             )
         line.tenant_id = principal.tenant_id
         current_principal.set(principal)
+        current_tenant_id.set(principal.tenant_id)
         if self._limiter is not None and _is_query(line.method):
             await self._limiter.take(principal, {Measure.QUERIES: 1})
 

@@ -15,6 +15,8 @@ import clickhouse_connect
 import structlog
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from runstore.domain.principals import current_tenant_id
+from runstore.storage.clickhouse.fair_threads import FairThreads
 from runstore.storage.clickhouse.hosts import Host, Hosts, hosts_of
 from runstore.storage.run_store import BlockRefused, QueryTooLarge, QueryTooLong, StoreUnavailable
 
@@ -117,20 +119,21 @@ class Engine:
             "max_execution_time": limits.max_seconds,
             "max_memory_usage": limits.max_memory_bytes,
         }
-        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="engine-read")
+        self._readers = FairThreads(readers, name="engine-read")
         self._stoppers = ThreadPoolExecutor(readers, thread_name_prefix="engine-stop")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="engine-write")
 
     async def read(self, call: Callable[[Any], T], *, is_limited: bool = True) -> T:
         """Result of `call` with a client of this driver, whose statements are held to the limits.
 
-        Cancelled, it stops what the engine does for it, so that the next reader need not wait.
+        Readers are shared fairly by the tenants that call (`current_tenant_id`). Cancelled, it stops what the
+        engine does for it, so that the next reader need not wait.
         Raises QueryTooLong, QueryTooLarge, StoreUnavailable.
         """
         # By this name statements are found in `system.processes`; chDB chooses their ids itself.
         name = uuid4().hex
         settings = {"log_comment": name, **(self._limits if is_limited else _NO_LIMITS)}
-        running = self._readers.submit(self._call, call, settings)
+        running = self._readers.submit(current_tenant_id.get(), partial(self._call, call, settings))
         try:
             return await asyncio.wrap_future(running)
         except asyncio.CancelledError:
