@@ -13,9 +13,22 @@ import msgspec
 from sqlalchemy import and_, bindparam, exists, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runstore.catalog.agent_run_rows import NO_CLAIM, cancel_error, end_run, run_of, select_runs
+from runstore.catalog.agent_run_rows import (
+    NO_CLAIM,
+    cancel_error,
+    end_run,
+    run_of,
+    select_runs,
+    update_run,
+)
 from runstore.catalog.agent_tables import IS_PENDING, IS_RUNNING, agent_runs, is_in_flight
-from runstore.catalog.agent_threads import locked_thread, occupy_thread, settle_thread
+from runstore.catalog.agent_threads import (
+    locked_thread,
+    locking,
+    occupy_thread,
+    settle_thread,
+    thread_of,
+)
 from runstore.catalog.database import Conflict, Database
 from runstore.catalog.webhook_outbox import put_webhook
 from runstore.domain.agent_runs import (
@@ -105,12 +118,10 @@ class AgentClaimCatalog:
             return None
         candidate = candidates[0]
         thread = await locked_thread(connection, worker.tenant_id, candidate.thread_id)
-        token = secrets.token_hex(_TOKEN_BYTES)
+        claim = new_claim(candidate.run_id)
         taking = {
+            **claim_columns(worker, claim, now_us),
             "status": AgentRunStatus.RUNNING.value,
-            "worker_id": worker.worker_id,
-            "claim_token": token,
-            "lease_until_us": now_us + _us(LEASE_S),
             "is_traced": worker.is_tracing,
             "updated_at_us": now_us,
         }
@@ -120,7 +131,7 @@ class AgentClaimCatalog:
         run = run_of(row)
         if thread.graph_id != run.graph_id:
             await occupy_thread(connection, thread, run, now_us, is_latest=True)
-        return ClaimedRun(Claim(run.run_id, token), run, is_last=len(candidates) == 1)
+        return ClaimedRun(claim, run, is_last=len(candidates) == 1)
 
     async def renew(self, tenant_id: str, claims: Sequence[Claim]) -> tuple[list[Claim], list[Cancel]]:
         """Extends the leases of `claims`. Returns those that are lost, and which others are cancelled."""
@@ -165,15 +176,10 @@ class AgentClaimCatalog:
         claim = finished.claim
         async with self._database.write() as connection:
             held = await _held(connection, tenant_id, claim)
-            if held is None:
-                return None
-            thread, run = held
-            return await self._end_attempt(connection, thread, run, finished)
+            return None if held is None else await self._end_attempt(connection, held, finished)
 
-    async def _end_attempt(
-        self, connection: AsyncConnection, thread: AgentThread, run: AgentRun, finished: Finished
-    ) -> Released:
-        now_us = self._clock.now_us()
+    async def _end_attempt(self, connection: AsyncConnection, held: "_Held", finished: Finished) -> Released:
+        thread, run, now_us = held.thread, held.run, self._clock.now_us()
         failures = run.failures + finished.is_failure
         status = _status(run, finished.outcome, failures)
         if status is None:
@@ -202,6 +208,7 @@ class AgentClaimCatalog:
             snapshot=finished.snapshot,
             error=end.error,
             is_failed=status in (AgentRunStatus.ERROR, AgentRunStatus.TIMEOUT),
+            is_busy=held.has_others,
         )
         is_busy = settled is AgentThreadStatus.BUSY
         return Released(run.tenant_id, finished.claim, end, has_following=is_busy)
@@ -229,11 +236,22 @@ class AgentClaimCatalog:
             is_failure=True,
         )
         async with self._database.write() as connection:
-            expired = _runs.lease_until_us < self._clock.now_us()
-            held = await _held(connection, row.tenant_id, claim, expired)
-            if held is None:
-                return None
-            return await self._end_attempt(connection, *held, lost)
+            held = await _held(connection, row.tenant_id, claim, over_at_us=self._clock.now_us())
+            return None if held is None else await self._end_attempt(connection, held, lost)
+
+
+def new_claim(run_id: str) -> Claim:
+    """A claim to a run that nobody has yet."""
+    return Claim(run_id, secrets.token_hex(_TOKEN_BYTES))
+
+
+def claim_columns(worker: Worker, claim: Claim, now_us: int) -> dict[str, object]:
+    """The columns of a run that say who has it, from `now_us` on."""
+    return {
+        "worker_id": worker.worker_id,
+        "claim_token": claim.token,
+        "lease_until_us": now_us + _us(LEASE_S),
+    }
 
 
 _WORKER_LOST: Final = AgentRunError(
@@ -283,25 +301,48 @@ _TAKE_RUN: Final = (
 )
 
 
+def _has_others() -> Any:
+    """Whether another run of a run's thread is in flight."""
+    other = agent_runs.alias("other")
+    are_others = and_(
+        other.c.thread_id == _runs.thread_id, other.c.run_id != _runs.run_id, is_in_flight(other)
+    )
+    return exists().where(are_others).correlate(agent_runs)
+
+
+_IS_HELD: Final = and_(
+    _runs.tenant_id == bindparam("of_tenant"),
+    _runs.run_id == bindparam("of_run"),
+    _runs.claim_token == bindparam("token"),
+    _runs.lease_until_us < bindparam("over_at_us"),
+    IS_RUNNING,
+)
+_THREAD_HELD: Final = locking(select(_runs.thread_id).where(_IS_HELD).scalar_subquery())
+_RUN_HELD: Final = select_runs().add_columns(_has_others().label("has_others")).where(_IS_HELD)
+_ALWAYS_US: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What a claim holds; the thread is locked."""
+
+    thread: AgentThread
+    run: AgentRun
+    has_others: bool
+    """Whether another run of the thread is in flight."""
+
+
 async def _held(
-    connection: AsyncConnection, tenant_id: str, claim: Claim, *conditions: Any
-) -> tuple[AgentThread, AgentRun] | None:
-    """The thread, locked, and the run that `claim` holds; None when it is lost."""
-    is_held = and_(
-        _runs.tenant_id == tenant_id,
-        _runs.run_id == claim.run_id,
-        _runs.claim_token == claim.token,
-        IS_RUNNING,
-        *conditions,
-    )
-    thread = await locked_thread(
-        connection, tenant_id, select(_runs.thread_id).where(is_held).scalar_subquery()
-    )
+    connection: AsyncConnection, tenant_id: str, claim: Claim, *, over_at_us: int = _ALWAYS_US
+) -> _Held | None:
+    """What `claim` holds with a lease that ends before `over_at_us`; None when it is lost."""
+    wanted = {"of_tenant": tenant_id, "of_run": claim.run_id, "token": claim.token, "over_at_us": over_at_us}
+    thread = (await connection.execute(_THREAD_HELD, wanted)).one_or_none()
     if thread is None:
         return None
     # Looked at again: the lock may have been waited for.
-    row = (await connection.execute(select_runs().where(is_held))).one_or_none()
-    return None if row is None else (thread, run_of(row))
+    run = (await connection.execute(_RUN_HELD, wanted)).one_or_none()
+    return None if run is None else _Held(thread_of(thread), run_of(run), run.has_others)
 
 
 def _status(run: AgentRun, outcome: Outcome, failures: int) -> AgentRunStatus | None:
@@ -330,7 +371,7 @@ async def _requeue(connection: AsyncConnection, run: AgentRun, failures: int, no
         "updated_at_us": now_us,
         **NO_CLAIM,
     }
-    await connection.execute(update(agent_runs).where(_runs.run_id == run.run_id).values(again))
+    await update_run(connection, run.run_id, again)
 
 
 def _us(seconds: float) -> int:

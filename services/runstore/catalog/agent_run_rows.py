@@ -1,9 +1,10 @@
 """What happens to rows of runs inside a transaction that has locked their thread."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, delete, insert, select, update
+from sqlalchemy import Row, Select, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runstore.catalog.agent_tables import IS_IN_FLIGHT, agent_results, agent_runs
@@ -27,16 +28,32 @@ _EMPTY: Final = b"{}"
 _runs = agent_runs.c
 _COLUMNS: Final = [column for column in _runs if column.name not in NO_CLAIM]
 
+# Built once: to build a statement takes longer than SQLite takes to execute it.
+_INSERT: Final = insert(agent_runs)
+_INSERT_RESULT: Final = insert(agent_results)
+_UPDATE: Final = update(agent_runs).where(_runs.run_id == bindparam("of_run"))
+_IN_FLIGHT: Final = (
+    select(agent_runs)
+    .where(_runs.thread_id == bindparam("of_thread"), IS_IN_FLIGHT)
+    .order_by(_runs.due_at_us, _runs.run_id)
+)
 
-async def insert_run(connection: AsyncConnection, run: AgentRun) -> None:
-    """Stores a run that nobody has claimed."""
-    await connection.execute(insert(agent_runs).values(dataclasses.asdict(run)))
+
+async def insert_run(
+    connection: AsyncConnection, run: AgentRun, claim: Mapping[str, object] = NO_CLAIM
+) -> None:
+    """Stores a run, with the columns of its claim if it is claimed."""
+    await connection.execute(_INSERT, {**_columns(run), **claim})
+
+
+async def update_run(connection: AsyncConnection, run_id: str, changes: Mapping[str, object]) -> None:
+    """Sets columns of a run."""
+    await connection.execute(_UPDATE, {"of_run": run_id, **changes})
 
 
 async def runs_in_flight(connection: AsyncConnection, thread_id: str) -> list[Row[Any]]:
     """Rows of the thread's pending and running runs, in the order in which they start."""
-    query = select(agent_runs).where(_runs.thread_id == thread_id, IS_IN_FLIGHT)
-    return list(await connection.execute(query.order_by(_runs.due_at_us, _runs.run_id)))
+    return list(await connection.execute(_IN_FLIGHT, {"of_thread": thread_id}))
 
 
 async def cancel_run(
@@ -67,7 +84,7 @@ async def cancel_run(
     if run.cancel_action is not None and action is CancelAction.INTERRUPT:
         return Effects()
     noted = {"cancel_action": action.value, "cancel_reason": reason, "updated_at_us": now_us}
-    await connection.execute(update(agent_runs).where(_runs.run_id == run.run_id).values(noted))
+    await update_run(connection, run.run_id, noted)
     if run.status is not AgentRunStatus.RUNNING:
         return Effects()
     return Effects(cancels=[Cancel(Claim(run.run_id, row.claim_token), action, reason)])
@@ -92,7 +109,7 @@ async def end_run(
             "result": end.result,
             "ended_at_us": now_us,
         }
-        await connection.execute(insert(agent_results).values(kept))
+        await connection.execute(_INSERT_RESULT, kept)
     if is_gone:
         await connection.execute(delete(agent_runs).where(_runs.run_id == run.run_id))
         return
@@ -104,7 +121,7 @@ async def end_run(
         **NO_CLAIM,
         **changes,
     }
-    await connection.execute(update(agent_runs).where(_runs.run_id == run.run_id).values(ended))
+    await update_run(connection, run.run_id, ended)
 
 
 def cancel_error(action: CancelAction, reason: str) -> AgentRunError:
@@ -115,6 +132,10 @@ def cancel_error(action: CancelAction, reason: str) -> AgentRunError:
 def select_runs() -> Select[Any]:
     """The columns that `run_of` takes."""
     return select(*_COLUMNS)
+
+
+def _columns(run: AgentRun) -> dict[str, Any]:
+    return {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
 
 
 def run_of(row: Row[Any]) -> AgentRun:

@@ -1,12 +1,14 @@
 """Runs of graphs in the catalog, as callers create, watch and cancel them; claims are in `agent_claims`."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from runstore.catalog.agent_claims import Worker, claim_columns, new_claim
 from runstore.catalog.agent_run_rows import (
     cancel_run,
     insert_run,
@@ -31,6 +33,7 @@ from runstore.domain.agent_runs import (
     AgentThread,
     AgentThreadStatus,
     CancelAction,
+    ClaimedRun,
     Effects,
     MultitaskStrategy,
     NewAgentRun,
@@ -49,6 +52,14 @@ _runs = agent_runs.c
 _results = agent_results.c
 
 
+Claimant = Callable[[str], Worker | None]
+"""The worker that has a free slot for a run of a graph, given the graph's name; None when nobody has."""
+
+
+def nobody(_graph_id: str) -> None:
+    """The claimant of runs that wait for whoever looks for them."""
+
+
 class AgentRunCatalog:
     """Creates, reads, cancels and deletes runs, always inside one tenant.
 
@@ -62,9 +73,15 @@ class AgentRunCatalog:
         self._ids = TimeOrderedIds()
 
     async def create(
-        self, tenant_id: str, requests: Sequence[tuple[NewAgentRun, Assistant]]
+        self,
+        tenant_id: str,
+        requests: Sequence[tuple[NewAgentRun, Assistant]],
+        claimant: Claimant = nobody,
     ) -> tuple[list[AgentRun], Effects]:
         """Stores a pending run for each request, in order, or none of them.
+
+        A run that can start at once is claimed for whom `claimant` names, which saves a transaction; it is
+        returned as pending all the same.
 
         Raises NOT_FOUND for a thread that the tenant does not have and that is not to be created, CONFLICT
         when the strategy is `reject` and a run of the thread is in flight, ALREADY_EXISTS when a run of the
@@ -75,7 +92,7 @@ class AgentRunCatalog:
             try:
                 async with self._database.write() as connection:
                     runs = [
-                        await self._create(connection, tenant_id, new, assistant, index, effects)
+                        await self._create(connection, tenant_id, new, assistant, index, effects, claimant)
                         for index, (new, assistant) in enumerate(requests)
                     ]
             except Conflict:
@@ -92,6 +109,7 @@ class AgentRunCatalog:
         assistant: Assistant,
         index: int,
         effects: Effects,
+        claimant: Claimant,
     ) -> AgentRun:
         now_us = self._clock.now_us() + index
         if new.run_id is not None:
@@ -111,10 +129,22 @@ class AgentRunCatalog:
             reason = f"superseded by run {run.run_id}"
             for row in others:
                 effects.add(await cancel_run(connection, thread, row, action, reason, now_us))
-        await insert_run(connection, run)
+        worker = None if others or run.due_at_us > now_us else claimant(run.graph_id)
+        if worker is None:
+            await insert_run(connection, run)
+        else:
+            effects.claimed.append(await self._insert_claimed(connection, run, worker))
         if existing is not None:
             await occupy_thread(connection, thread, run, now_us, is_latest=not others)
         return run
+
+    async def _insert_claimed(self, connection: AsyncConnection, run: AgentRun, worker: Worker) -> ClaimedRun:
+        claim = new_claim(run.run_id)
+        running = dataclasses.replace(
+            run, status=AgentRunStatus.RUNNING, attempt=1, is_traced=worker.is_tracing
+        )
+        await insert_run(connection, running, claim_columns(worker, claim, self._clock.now_us()))
+        return ClaimedRun(claim, running)
 
     async def _existing_thread(
         self, connection: AsyncConnection, tenant_id: str, new: NewAgentRun

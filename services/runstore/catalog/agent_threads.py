@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, Select, delete, func, insert, select, update
+from sqlalchemy import Row, Select, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runstore.catalog.agent_tables import IS_IN_FLIGHT, agent_runs, agent_threads
@@ -33,6 +33,14 @@ _MICROSECONDS_A_MINUTE: Final = 60_000_000
 
 _threads = agent_threads.c
 _runs = agent_runs.c
+
+# Built once: to build a statement takes longer than SQLite takes to execute it.
+_INSERT: Final = insert(agent_threads)
+_UPDATE: Final = update(agent_threads).where(_threads.thread_id == bindparam("of_thread"))
+_DELETE: Final = delete(agent_threads).where(_threads.thread_id == bindparam("of_thread"))
+_ANY_IN_FLIGHT: Final = (
+    select(_runs.run_id).where(_runs.thread_id == bindparam("of_thread"), IS_IN_FLIGHT).limit(1)
+)
 
 
 class AgentThreadCatalog:
@@ -77,7 +85,7 @@ class AgentThreadCatalog:
             row = (await connection.execute(_by_id(tenant_id, thread_id))).one_or_none()
         if row is None:
             raise thread_not_found(thread_id)
-        return _thread(row)
+        return thread_of(row)
 
     async def update(
         self, tenant_id: str, thread_id: str, metadata: dict[str, object], ttl: Ttl | None
@@ -93,7 +101,7 @@ class AgentThreadCatalog:
                 changes["metadata"] = merged(thread.metadata, metadata)
             if ttl is not None:
                 changes |= _ttl_columns(ttl, now_us)
-            await connection.execute(update(agent_threads).where(_is(thread_id)).values(changes))
+            await _update(connection, thread_id, changes)
         return await self.get(tenant_id, thread_id)
 
     async def set_state(self, tenant_id: str, thread_id: str, snapshot: ThreadSnapshot) -> None:
@@ -141,7 +149,7 @@ class AgentThreadCatalog:
             else:
                 found = await _count(connection, matching)
                 selected = matching.order_by(*direction).offset(query.offset).limit(query.limit)
-            return [_thread(row) for row in await connection.execute(selected)], found
+            return [thread_of(row) for row in await connection.execute(selected)], found
 
     async def count(self, tenant_id: str, query: ThreadQuery) -> int:
         """How many threads meet `query`."""
@@ -157,8 +165,7 @@ class AgentThreadCatalog:
             row = (await connection.execute(select(_threads.ttl_minutes).where(_is(thread_id)))).one_or_none()
             if row is not None and row.ttl_minutes is not None:
                 until_us = _expiry(row.ttl_minutes, self._clock.now_us())
-                changing = update(agent_threads).where(_is(thread_id)).values(expires_at_us=until_us)
-                await connection.execute(changing)
+                await _update(connection, thread_id, {"expires_at_us": until_us})
 
     async def expired(self, limit: int) -> list[AgentThread]:
         """Threads of all tenants whose time is over and that are not busy, the longest expired first."""
@@ -172,7 +179,7 @@ class AgentThreadCatalog:
             .limit(limit)
         )
         async with self._database.read() as connection:
-            return [_thread(row) for row in await connection.execute(query)]
+            return [thread_of(row) for row in await connection.execute(query)]
 
 
 # -- inside a caller's transaction -----------------------------------------------------------------
@@ -207,13 +214,22 @@ async def insert_thread(connection: AsyncConnection, thread: AgentThread) -> Non
     """Raises Conflict when the id is taken, by any tenant."""
     columns = dataclasses.asdict(thread)
     del columns["error"]
-    await connection.execute(insert(agent_threads).values(columns))
+    await connection.execute(_INSERT, columns)
 
 
-async def locked_thread(connection: AsyncConnection, tenant_id: str, thread_id: Any) -> AgentThread | None:
+async def locked_thread(connection: AsyncConnection, tenant_id: str, thread_id: str) -> AgentThread | None:
     """The tenant's thread, which no other transaction changes until this one ends; None without one."""
-    row = (await connection.execute(_by_id(tenant_id, thread_id).with_for_update())).one_or_none()
-    return None if row is None else _thread(row)
+    row = (await connection.execute(_LOCK, {"of_tenant": tenant_id, "of_thread": thread_id})).one_or_none()
+    return None if row is None else thread_of(row)
+
+
+def locking(thread_id: Any) -> Select[Any]:
+    """Finds and locks the thread of the tenant `of_tenant` that has the id."""
+    is_it = _threads.thread_id == thread_id
+    return select(agent_threads).where(_threads.tenant_id == bindparam("of_tenant"), is_it).with_for_update()
+
+
+_LOCK: Final = locking(bindparam("of_thread"))
 
 
 async def settle_thread(
@@ -225,13 +241,14 @@ async def settle_thread(
     error: AgentRunError | None = None,
     is_failed: bool = False,
     keeps_error: bool = False,
+    is_busy: bool | None = None,
 ) -> AgentThreadStatus:
     """Gives the thread the status that follows from its runs and what it holds (agents.md, section 2.2).
 
-    A temporary thread that no run needs any more goes.
+    A temporary thread that no run needs any more goes. `is_busy`: whether a run is in flight, if it is known.
     """
     has_next = thread.has_next if snapshot is None else snapshot.has_next
-    if await _is_busy(connection, thread.thread_id):
+    if await _is_busy(connection, thread.thread_id) if is_busy is None else is_busy:
         status = AgentThreadStatus.BUSY
     elif is_failed or (keeps_error and _has_failed(thread)):
         status = AgentThreadStatus.ERROR
@@ -251,9 +268,9 @@ async def settle_thread(
     if thread.ttl_minutes is not None:
         changes["expires_at_us"] = _expiry(thread.ttl_minutes, now_us)
     if thread.is_temporary and status is not AgentThreadStatus.BUSY:
-        await connection.execute(delete(agent_threads).where(_is(thread.thread_id)))
+        await connection.execute(_DELETE, {"of_thread": thread.thread_id})
     else:
-        await connection.execute(update(agent_threads).where(_is(thread.thread_id)).values(changes))
+        await _update(connection, thread.thread_id, changes)
     return status
 
 
@@ -270,12 +287,15 @@ async def occupy_thread(
     if is_latest:
         ids = {"graph_id": run.graph_id, "assistant_id": run.assistant_id}
         changes |= {"graph_id": run.graph_id, "metadata": merged(thread.metadata, ids)}
-    await connection.execute(update(agent_threads).where(_is(thread.thread_id)).values(changes))
+    await _update(connection, thread.thread_id, changes)
+
+
+async def _update(connection: AsyncConnection, thread_id: str, changes: Mapping[str, object]) -> None:
+    await connection.execute(_UPDATE, {"of_thread": thread_id, **changes})
 
 
 async def _is_busy(connection: AsyncConnection, thread_id: str) -> bool:
-    query = select(_runs.run_id).where(_runs.thread_id == thread_id, IS_IN_FLIGHT).limit(1)
-    return (await connection.execute(query)).one_or_none() is not None
+    return (await connection.execute(_ANY_IN_FLIGHT, {"of_thread": thread_id})).one_or_none() is not None
 
 
 def merged(document: bytes, changes: Mapping[str, object]) -> bytes:
@@ -311,7 +331,8 @@ def _by_id(tenant_id: str, thread_id: Any) -> Select[Any]:
     return select(agent_threads).where(_threads.tenant_id == tenant_id, _is(thread_id))
 
 
-def _thread(row: Row[Any]) -> AgentThread:
+def thread_of(row: Row[Any]) -> AgentThread:
+    """The thread of a row that has all its columns."""
     fields = dict(row._mapping)
     error = stored_error(row)
     del fields["error_class"], fields["error_message"]

@@ -9,13 +9,14 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from runstore.catalog import sqlite_driver
 from runstore.domain.errors import ErrorReason, RunstoreError
 
 _ASYNC_DRIVERS = {
@@ -117,10 +118,10 @@ def _with_async_driver(url: str) -> URL:
 
 
 def _create_engine(url: URL) -> AsyncEngine:
+    is_sqlite = url.get_backend_name() == "sqlite"
     try:
-        return create_async_engine(
-            url, hide_parameters=True, pool_pre_ping=url.get_backend_name() != "sqlite"
-        )
+        # The connection that was used last has most of its statements prepared.
+        return create_async_engine(url, hide_parameters=True, pool_pre_ping=not is_sqlite, pool_use_lifo=True)
     except ModuleNotFoundError as error:
         raise _bad_url(f"needs the Python package {error.name}: pip install 'runstore[postgres]'") from error
 
@@ -145,6 +146,10 @@ def _is_postgresql(where: AsyncEngine | AsyncConnection) -> bool:
 def _configure_sqlite(engine: AsyncEngine) -> None:
     """Makes SQLite behave: real transactions, writers that queue instead of failing half-way."""
 
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def on_do_connect(_dialect: object, _record: object, _arguments: object, options: dict[str, Any]) -> None:
+        options["async_creator_fn"] = sqlite_driver.connect
+
     @event.listens_for(engine.sync_engine, "connect")
     def on_connect(dbapi_connection: Any, _record: object) -> None:
         # The driver's own, late BEGIN lets two readers deadlock on becoming writers; ours is explicit.
@@ -156,8 +161,9 @@ def _configure_sqlite(engine: AsyncEngine) -> None:
 
     @event.listens_for(engine.sync_engine, "begin")
     def on_begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get(_WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        is_reading = not connection.get_execution_options().get(_WRITES, False)
+        driver_connection = cast("sqlite_driver.SqliteConnection", connection.connection.driver_connection)
+        driver_connection.begin(is_reading=is_reading)
 
 
 @contextmanager

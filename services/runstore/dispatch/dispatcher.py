@@ -17,7 +17,7 @@ from runstore.catalog.agent_claims import AgentClaimCatalog, Released, Worker
 from runstore.catalog.agent_runs import AgentRunCatalog
 from runstore.dispatch.feeds import RunEvent, RunFeeds
 from runstore.dispatch.questions import Questions
-from runstore.dispatch.workers import ConnectedWorker, Lost, Recorded, Workers
+from runstore.dispatch.workers import ConnectedWorker, Lost, Recorded, Slot, Workers, freest
 from runstore.domain.agent_runs import Cancel, Claim, ClaimedRun, Effects, Finished, Outcome
 from runstore.domain.errors import RunstoreError
 
@@ -53,6 +53,8 @@ class Dispatcher:
         self._look_every_s = look_every_s
         self._expire_after_s = expire_after_s
         self._woken: set[str] = set()
+        # Tenants whose runs have all been given to workers, with slots left over.
+        self._without_queue: set[str] = set()
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._shortening: set[asyncio.Task[None]] = set()
@@ -79,8 +81,6 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         next_expiry, next_forget = loop.time() + self._expire_after_s, loop.time()
         while not self._stopping.is_set():
-            for tenant_id in self._workers.tenants():
-                self.wake(tenant_id)
             with _logged_failures():
                 if loop.time() >= next_expiry:
                     await self._expire()
@@ -89,6 +89,9 @@ class Dispatcher:
                     self._feeds.expire()
                     await self._forget_feeds()
                     await self._runs.forget_results()
+            # After that, which closes workers that are stalled.
+            for tenant_id in self._workers.tenants():
+                self.wake(tenant_id)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), self._look_every_s)
 
@@ -97,6 +100,7 @@ class Dispatcher:
         if after_s > 0:
             asyncio.get_running_loop().call_later(after_s, self.wake, tenant_id)
             return
+        self._without_queue.discard(tenant_id)
         self._woken.add(tenant_id)
         self._wake.set()
 
@@ -113,18 +117,43 @@ class Dispatcher:
         """Claims for the tenant's workers, the freest first, until there is nothing to claim."""
         able = self._workers.of_tenant(tenant_id)
         while able := [worker for worker in able if worker.free_slots > 0 and not self._stopping.is_set()]:
-            worker = max(able, key=lambda each: each.free_slots)
-            claimed = await self._claims.claim(worker.worker)
+            worker = freest(able)
+            worker.reserved_slots += 1
+            try:
+                claimed = await self._claims.claim(worker.worker)
+                if claimed is not None:
+                    await self._give(worker, claimed)
+            finally:
+                worker.reserved_slots -= 1
             if claimed is None or claimed.is_last:
                 able.remove(worker)
-            if claimed is None:
-                continue
-            if worker.is_gone:
-                await self._give_back(claimed)
-            else:
-                self._give(worker, claimed)
+        have_slots = all(worker.free_slots > 0 for worker in self._workers.of_tenant(tenant_id))
+        if have_slots and tenant_id not in self._woken:
+            self._without_queue.add(tenant_id)
 
-    def _give(self, worker: ConnectedWorker, claimed: ClaimedRun) -> None:
+    @contextmanager
+    def slot(self, tenant_id: str) -> Iterator[Slot]:
+        """A slot for a run that is about to be created: none when others wait for one."""
+        slot = Slot(self._workers.of_tenant(tenant_id) if tenant_id in self._without_queue else [])
+        try:
+            yield slot
+        finally:
+            if slot.worker is not None:
+                slot.worker.reserved_slots -= 1
+                if not slot.is_taken:
+                    self.wake(tenant_id)
+
+    async def take(self, slot: Slot, claimed: ClaimedRun) -> None:
+        """A run was created and claimed for the worker of `slot`."""
+        if slot.worker is None:
+            raise ValueError("the slot was never asked for")
+        slot.is_taken = True
+        await self._give(slot.worker, claimed)
+
+    async def _give(self, worker: ConnectedWorker, claimed: ClaimedRun) -> None:
+        if worker.is_gone:
+            await self._give_back(claimed)
+            return
         worker.claims[claimed.run.run_id] = claimed.claim
         worker.send(claimed)
         run = claimed.run

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from runstore.catalog.agent_runs import AgentRunCatalog, run_not_found
+from runstore.catalog.agent_runs import AgentRunCatalog, nobody, run_not_found
 from runstore.catalog.assistants import AssistantCatalog
 from runstore.dispatch.dispatcher import Dispatcher, is_resumable
 from runstore.dispatch.feeds import EventId, RunEvent, RunFeed, RunFeeds
@@ -17,6 +17,7 @@ from runstore.domain.agent_runs import (
     NewAgentRun,
     RunEnd,
 )
+from runstore.domain.assistants import Assistant
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.webhooks import WebhookPolicy
 
@@ -57,12 +58,23 @@ class AgentRuns:
         for name, new in requests:
             self.check(new)
             resolved.append((new, await self._assistants.resolve(tenant_id, name)))
-        runs, effects = await self._runs.create(tenant_id, resolved)
+        # Not cut short by a caller who leaves: a worker has to get what was claimed for it.
+        return await asyncio.shield(asyncio.ensure_future(self._create(tenant_id, resolved)))
+
+    async def _create(
+        self, tenant_id: str, resolved: Sequence[tuple[NewAgentRun, Assistant]]
+    ) -> list[AgentRun]:
+        with self._dispatcher.slot(tenant_id) as slot:
+            claimant = slot.of if len(resolved) == 1 else nobody
+            runs, effects = await self._runs.create(tenant_id, resolved, claimant)
+            for claimed in effects.claimed:
+                await self._dispatcher.take(slot, claimed)
         for run, (new, _) in zip(runs, resolved, strict=True):
             self._feeds.open(run, is_resumable=is_resumable(run.kwargs))
             if new.after_seconds > 0:
                 self._dispatcher.wake(tenant_id, new.after_seconds)
-        self._dispatcher.tell(tenant_id, effects)
+        if not effects.claimed:
+            self._dispatcher.tell(tenant_id, effects)
         return runs
 
     async def cancel(

@@ -44,12 +44,16 @@ class ConnectedWorker:
     """What it holds, by run."""
     is_draining: bool = False
     is_gone: bool = False
+    reserved_slots: int = 0
+    """Of runs that are just being claimed for it."""
     _outbox: "asyncio.Queue[ToWorker | BaseException | None]" = field(default_factory=asyncio.Queue)
 
     @property
     def free_slots(self) -> int:
         """Runs that it can take now."""
-        return 0 if self.is_draining or self.is_gone else self.slots - len(self.claims)
+        if self.is_draining or self.is_gone:
+            return 0
+        return self.slots - len(self.claims) - self.reserved_slots
 
     def holds(self, claim: Claim) -> bool:
         """Whether the claim is this worker's, as far as is known here."""
@@ -70,6 +74,33 @@ class ConnectedWorker:
         if isinstance(message, BaseException):
             raise message
         return message
+
+
+def freest(workers: list[ConnectedWorker]) -> ConnectedWorker:
+    """The worker with most room. Most reservations come to nothing: they do not count."""
+    return max(workers, key=lambda each: each.free_slots + each.reserved_slots)
+
+
+class Slot:
+    """Room for one run on one of some workers, reserved once it is asked for."""
+
+    def __init__(self, workers: list[ConnectedWorker]) -> None:
+        self._workers = workers
+        self.worker: ConnectedWorker | None = None
+        """Whose slot it is, once it is reserved."""
+        self.is_taken = False
+
+    def of(self, graph_id: str) -> Worker | None:
+        """The freest worker that has the graph, with one slot less from now on; None when all are busy."""
+        if self.worker is None:
+            able = [
+                each for each in self._workers if each.free_slots > 0 and graph_id in each.worker.graph_ids
+            ]
+            if not able:
+                return None
+            self.worker = freest(able)
+            self.worker.reserved_slots += 1
+        return self.worker.worker
 
 
 class Workers:

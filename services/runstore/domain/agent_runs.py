@@ -292,8 +292,11 @@ class Effects:
     """Runs that workers have to stop."""
     ends: list[RunEnd] = field(default_factory=list)
     """Runs that have ended."""
+    claimed: list[ClaimedRun] = field(default_factory=list)
+    """Runs that were claimed as they were created."""
 
     def add(self, more: "Effects") -> None:
         """Takes in what another step of the transaction did."""
         self.cancels.extend(more.cancels)
         self.ends.extend(more.ends)
+        self.claimed.extend(more.claimed)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from runstore.catalog import Catalog
 from runstore.catalog.agent_claims import LEASE_S, Worker
+from runstore.catalog.agent_runs import nobody
 from runstore.domain.agent_runs import (
     CancelAction,
     Claim,
@@ -28,7 +29,7 @@ _names = count()
 FINISHES = (Outcome.SUCCESS, Outcome.ERROR, Outcome.TIMEOUT, Outcome.REQUEUE)
 operations = st.lists(
     st.one_of(
-        st.tuples(st.just("create"), st.sampled_from(MultitaskStrategy)),
+        st.tuples(st.just("create"), st.sampled_from(MultitaskStrategy), st.booleans()),
         st.tuples(st.just("claim")),
         st.tuples(st.just("finish"), st.sampled_from(FINISHES), st.booleans()),
         st.tuples(st.just("obey")),
@@ -129,7 +130,7 @@ class Life:
         await getattr(self, name)(*arguments)
         await self.check()
 
-    async def create(self, strategy: MultitaskStrategy) -> None:
+    async def create(self, strategy: MultitaskStrategy, has_worker: bool) -> None:
         assistant = await self.catalog.assistants.resolve(self.tenant_id, "steps")
         new = NewAgentRun(
             thread_id=self.thread_id,
@@ -141,10 +142,22 @@ class Life:
         is_refused = strategy is MultitaskStrategy.REJECT and bool(self.model.in_flight)
         if is_refused:
             with pytest.raises(RunstoreError, match="in flight"):
-                await self.catalog.agent_runs.create(self.tenant_id, [(new, assistant)])
+                await self.catalog.agent_runs.create(self.tenant_id, [(new, assistant)], self.claimant)
             return
-        (run,), _ = await self.catalog.agent_runs.create(self.tenant_id, [(new, assistant)])
+        starts_at_once = has_worker and not self.model.in_flight
+        (run,), effects = await self.catalog.agent_runs.create(
+            self.tenant_id, [(new, assistant)], self.claimant if has_worker else nobody
+        )
         self.model.create(run.run_id, strategy)
+        assert run.status == "pending"
+        assert [claimed.run.run_id for claimed in effects.claimed] == [run.run_id] * starts_at_once
+        if starts_at_once:
+            self.claim = effects.claimed[0].claim
+            self.model.runs[-1].status, self.model.runs[-1].begun = "running", 1
+
+    def claimant(self, graph_id: str) -> Worker:
+        assert graph_id == "steps"
+        return self.worker
 
     async def claim_next(self) -> None:
         claimed = await self.catalog.agent_claims.claim(self.worker)
@@ -215,7 +228,7 @@ async def live(catalog: Catalog, clock: Any, steps: list[tuple[Any, ...]]) -> No
     tenant = await catalog.keys.create_tenant(f"life {next(_names)}")
     await catalog.assistants.register(tenant.id, [Graph("steps", "steps")])
     life = Life(catalog, clock, tenant.id)
-    for name, *arguments in [("create", MultitaskStrategy.ENQUEUE), *steps]:
+    for name, *arguments in [("create", MultitaskStrategy.ENQUEUE, False), *steps]:
         await life.apply("claim_next" if name == "claim" else name, *arguments)
 
 

@@ -67,6 +67,48 @@ async def test_a_refused_statement_leaves_nothing_behind(url: str, catalog: Cata
     assert refusal.value.reason is ErrorReason.NOT_FOUND
 
 
+async def test_a_long_result_is_streamed_and_may_be_left(url: str, catalog: Catalog) -> None:
+    """Every row once, in order; a reader who stops early leaves the connection fit for the next."""
+    ids = [f"{number:04}" for number in range(2_500)]
+    rows_made = [{"id": each, "name": each, "created_at_us": 1} for each in ids]
+    counting = select(tables.tenants.c.id).where(tables.tenants.c.created_at_us == 1)
+    async with open_database(url) as database:
+        async with database.write() as connection:
+            await connection.execute(insert(tables.tenants), rows_made)
+        for wanted in (1, 999, 1_000, 1_001, 2_500):
+            async with database.read() as connection:
+                found: list[str] = []
+                async with connection.stream(counting.order_by(tables.tenants.c.id)) as rows:
+                    while len(found) < wanted and (row := await rows.fetchone()):
+                        found.append(row.id)
+                assert found == ids[:wanted]
+        async with database.read() as connection:
+            assert len((await connection.execute(counting)).all()) == 2_500
+
+
+async def test_a_writer_who_is_cancelled_holds_up_nobody(url: str, catalog: Catalog) -> None:
+    """Wherever it is: what it has written is taken back, and others write at once."""
+    async with open_database(url) as database:
+
+        async def write(number: int) -> None:
+            async with database.write() as connection:
+                row = {"id": f"cancelled {number}", "name": "n", "created_at_us": 1}
+                await connection.execute(insert(tables.tenants).values(row))
+                await asyncio.Event().wait()
+
+        for number in range(8):
+            writing = asyncio.create_task(write(number))
+            for _ in range(number * 4):
+                await asyncio.sleep(0)
+            writing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await writing
+            await catalog.keys.create_tenant(f"after {number}")
+        async with database.read() as connection:
+            query = select(tables.tenants.c.id).where(tables.tenants.c.id.startswith("cancelled"))
+            assert (await connection.execute(query)).all() == []
+
+
 async def test_of_writers_of_one_name_one_wins(catalog: Catalog, other: Catalog) -> None:
     """The others are told that the name is taken, and there is one dataset."""
 

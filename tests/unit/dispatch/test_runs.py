@@ -121,6 +121,34 @@ async def test_slots_bound_what_a_worker_gets(store: Store) -> None:
         assert (await worker.next_run()).run.run_id == runs[2].run_id
 
 
+async def test_no_slot_is_given_twice(store: Store) -> None:
+    """Of runs that are created at one moment, a worker gets as many as it has slots for; the others follow
+    as slots are free, and one that comes meanwhile is the last."""
+    async with FakeWorker(store, slots=2) as worker:
+        await asyncio.gather(*(store.given_run() for _ in range(6)))
+        claims = [await worker.next_run(), await worker.next_run()]
+        last = await store.given_run()
+        for place in range(5):
+            await worker.finish(claims[place])
+            claims.append(await worker.next_run())
+        assert len({claim.run.run_id for claim in claims}) == 7
+        assert claims[-1].run.run_id == last.run_id
+
+
+async def test_a_run_is_not_lost_with_the_caller(store: Store, thread_id: str) -> None:
+    """A caller who leaves while its run is created: the worker gets it all the same, or nobody ever does."""
+    async with FakeWorker(store) as worker:
+        for place in range(6):
+            request = runs_pb.CreateAgentRunRequest(thread_id=thread_id, assistant_id="steps")
+            call = store.runs.CreateAgentRun(request, metadata=store.metadata)
+            for _ in range(20 * place):
+                await asyncio.sleep(0)
+            call.cancel()
+        run = await store.given_run(thread_id)
+        while (claimed := await worker.next_run()).run.run_id != run.run_id:
+            await worker.finish(claimed)
+
+
 async def test_runs_go_to_a_worker_that_has_their_graph_and_a_slot(store: Store) -> None:
     """A graph that one worker alone has goes there; then it is full and the other one gets what both have."""
     both = ("steps", "other")
