@@ -10,7 +10,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
 from runstore.gateway.abandoned import AbandonedQuestions
-from runstore.gateway.bodies import BodyLimits, BodyReader, JsonBodyLimit
+from runstore.gateway.bodies import BodyLimits, BodyReader, JsonBodies
 from runstore.gateway.call_log import CallLog
 from runstore.gateway.cors import allow_origins
 from runstore.gateway.documents import DESCRIPTION, SECURITY_SCHEMES
@@ -117,7 +117,7 @@ def create_app(
     app.include_router(server_routes(store))
     app.include_router(metrics_routes(store, metrics, needs_keys=needs_keys))
     _document_security(app)
-    logged = CallLog(CanonicalPaths(AbandonedQuestions(JsonBodyLimit(app))), metrics)
+    logged = CallLog(CanonicalPaths(AbandonedQuestions(JsonBodies(app))), metrics)
     return allow_origins(logged, cors_origins)
 
 

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.domain.json_text import replace_lone_surrogates
 from runstore.gateway.decompression import PIECE_BYTES, feed_of
 from runstore.gateway.dialects import is_agent_path, limits_itself
 
@@ -227,8 +228,12 @@ class _Arriving:
             raise _too_large(f"The body decompresses to more than {limits.max_decompression_ratio} times.")
 
 
-class JsonBodyLimit:
-    """ASGI middleware that bounds the bodies that FastAPI reads by itself; ingest has its own limits."""
+class JsonBodies:
+    """ASGI middleware for the bodies that FastAPI reads by itself; ingest reads its own.
+
+    It bounds them, and replaces halves of surrogate pairs, which Python's parser makes texts of that are
+    none for whatever comes after it.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -239,18 +244,25 @@ class JsonBodyLimit:
             await self._app(scope, receive, send)
             return
         limit = _MAX_AGENT_BODY_BYTES if is_agent_path(scope["path"]) else _MAX_JSON_BODY_BYTES
-        received = 0
+        body = bytearray()
+        is_received = False
 
-        async def receive_some() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > limit:
-                # The one exception that FastAPI lets through while it reads a body.
-                raise HTTPException(413, f"The body is above {limit} bytes.")
-            return message
+        async def receive_body() -> Message:
+            nonlocal is_received
+            while True:
+                message = await receive()
+                if message["type"] != "http.request" or is_received:
+                    return message
+                body.extend(message.get("body", b""))
+                if len(body) > limit:
+                    # The one exception that FastAPI lets through while it reads a body.
+                    raise HTTPException(413, f"The body is above {limit} bytes.")
+                if not message.get("more_body"):
+                    is_received, content = True, bytes(body)
+                    body.clear()
+                    return {**message, "body": replace_lone_surrogates(content)}
 
-        await self._app(scope, receive_some, send)
+        await self._app(scope, receive_body, send)
 
 
 _Decompress = Callable[[bytes], Iterator[bytes]]
