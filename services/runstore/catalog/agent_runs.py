@@ -19,6 +19,7 @@ from runstore.catalog.agent_run_rows import (
 from runstore.catalog.agent_tables import IS_IN_FLIGHT, agent_results, agent_runs, agent_threads
 from runstore.catalog.agent_threads import (
     insert_thread,
+    lock_threads,
     locked_thread,
     new_thread,
     occupy_thread,
@@ -91,6 +92,9 @@ class AgentRunCatalog:
             effects = Effects()
             try:
                 async with self._database.write() as connection:
+                    if len(requests) > 1:
+                        threads = {new.thread_id for new, _ in requests if new.thread_id is not None}
+                        await lock_threads(connection, tenant_id, threads)
                     runs = [
                         await self._create(connection, tenant_id, new, assistant, index, effects, claimant)
                         for index, (new, assistant) in enumerate(requests)

@@ -5,7 +5,7 @@ has locked the thread first (`locked_thread`).
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -221,6 +221,14 @@ async def locked_thread(connection: AsyncConnection, tenant_id: str, thread_id: 
     """The tenant's thread, which no other transaction changes until this one ends; None without one."""
     row = (await connection.execute(_LOCK, {"of_tenant": tenant_id, "of_thread": thread_id})).one_or_none()
     return None if row is None else thread_of(row)
+
+
+async def lock_threads(connection: AsyncConnection, tenant_id: str, thread_ids: Collection[str]) -> None:
+    """Locks those of the threads that the tenant has, in one order: no two callers wait for each other."""
+    theirs = select(_threads.thread_id).where(
+        _threads.tenant_id == tenant_id, _threads.thread_id.in_(thread_ids)
+    )
+    await connection.execute(theirs.order_by(_threads.thread_id).with_for_update())
 
 
 def locking(thread_id: Any) -> Select[Any]:

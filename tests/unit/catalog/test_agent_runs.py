@@ -403,6 +403,22 @@ async def test_batch_is_stored_whole_or_not_at_all(catalog: Catalog) -> None:
     assert (await claimed(catalog)).run.run_id == runs[0].run_id
 
 
+async def test_batches_over_the_same_threads_do_not_hold_each_other_up(
+    catalog: Catalog, other: Catalog
+) -> None:
+    """Two stores that are given the same threads in opposite orders: all runs are there."""
+    assistant = await catalog.assistants.resolve(TENANT, "steps")
+    threads = [(await given_run(catalog, new_thread_id())).thread_id for _ in range(8)]
+    batch = [NewAgentRun(thread_id=thread_id, options={}, headers={}) for thread_id in threads]
+    requests = [(new, assistant) for new in batch]
+    await asyncio.gather(
+        *(catalog.agent_runs.create(TENANT, requests) for _ in range(4)),
+        *(other.agent_runs.create(TENANT, requests[::-1]) for _ in range(4)),
+    )
+    for thread_id in threads:
+        assert len(await catalog.agent_runs.page(TENANT, thread_id, None, 0, 100)) == 9
+
+
 async def test_threads_are_searched(catalog: Catalog) -> None:
     """By status, ids, and what metadata and values contain; with the number of all."""
     runs = [await given_run(catalog, new_thread_id(), metadata={"n": index % 2}) for index in range(4)]
