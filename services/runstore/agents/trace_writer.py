@@ -10,8 +10,8 @@ import structlog
 
 from runstore.v1 import run_ingest_service_pb2 as ingest
 
-# Long enough for the children of a short run to travel with it.
-_LINGER_S: Final = 0.05
+# Long enough for a short run to travel with its end: one call, and nothing that the store has to merge later.
+_LINGER_S: Final = 0.2
 _MAX_BATCH_OPERATIONS: Final = 1_000
 _MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
 _MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
