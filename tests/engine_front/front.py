@@ -26,6 +26,8 @@ class Fault:
     """For `error`: the exception code of ClickHouse."""
     delay_s: float = 0.0
     """Seconds before each statement is executed."""
+    only: str = ""
+    """Nothing is wrong with statements that do not contain this."""
 
 
 NO_FAULT = Fault("none")

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 import chdb
 import lz4.frame
@@ -57,6 +57,7 @@ class Fault:
     kind: str = "none"
     code: int = 0
     delay_s: float = 0.0
+    only: str = ""
 
 
 class Front(ThreadingHTTPServer):
@@ -139,6 +140,8 @@ class Handler(BaseHTTPRequestHandler):
         """Run a statement, unless a fault is in force."""
         body = self._body()
         fault = self.server.faults.current
+        if fault.only not in unquote_plus(self.path) + body.decode(errors="replace"):
+            fault = Fault()
         if fault.kind == "hang":
             self.server.faults.wait_for_another(fault)
             self._cut()
@@ -243,7 +246,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def _connect(data_dir: str) -> Any:
-    return chdb.connect(data_dir)  # type: ignore[no-untyped-call] # chDB has no annotations here
+    return chdb.connect(f"{data_dir}?backups.allowed_path=/")  # type: ignore[no-untyped-call] # chDB has no annotations here
 
 
 def _is_apart(name: str) -> bool:

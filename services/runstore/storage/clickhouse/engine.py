@@ -145,6 +145,11 @@ class Engine:
         """Result of `call`, one at a time in the order given. Raises StoreUnavailable, BlockRefused."""
         return await asyncio.get_running_loop().run_in_executor(self._writer, self._call, call)
 
+    async def probe(self, call: Callable[[Any], T]) -> T:
+        """As `write`, on an engine that is not prepared: `call` changes nothing."""
+        run = partial(self._call, call, prepare=False)
+        return await asyncio.get_running_loop().run_in_executor(self._writer, run)
+
     async def insert_file(self, table: str, path: str) -> None:
         """Insert an Arrow IPC stream; its fields are columns of the table. As `write`."""
         insert = _insert_local_file if self.is_embedded else _send_file
@@ -166,13 +171,15 @@ class Engine:
                 self._call(lambda client: client.command(statement, parameters={"name": name}))
             wait([running], timeout=_KILL_PAUSE_S)
 
-    def _call(self, call: Callable[[Any], T], settings: Mapping[str, Any] | None = None) -> T:
+    def _call(
+        self, call: Callable[[Any], T], settings: Mapping[str, Any] | None = None, *, prepare: bool = True
+    ) -> T:
         """Of the first host that is there. What was begun on one that failed is done again on the next, which
         is why every call can be repeated."""
         failure = StoreUnavailable("there is no host")
         for host in self._hosts.in_order():
             try:
-                result = self._call_at(host, call, settings or {})
+                result = self._call_at(host, call, settings or {}, prepare=prepare)
             except _Cancelled:
                 raise
             except StoreUnavailable as error:
@@ -187,10 +194,12 @@ class Engine:
                 return result
         raise failure
 
-    def _call_at(self, host: Host, call: Callable[[Any], T], settings: Mapping[str, Any]) -> T:
+    def _call_at(
+        self, host: Host, call: Callable[[Any], T], settings: Mapping[str, Any], *, prepare: bool
+    ) -> T:
         with _translated():
             client = self._client(host)
-            if not self._is_prepared:
+            if prepare and not self._is_prepared:
                 with self._preparing:
                     if not self._is_prepared:
                         self._prepare(client)

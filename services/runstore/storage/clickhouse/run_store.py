@@ -65,15 +65,18 @@ async def open_run_store(
 ) -> AsyncIterator["ClickHouseRunStore"]:
     """Connect to `chdb://…` or `http(s)://…` and bring its schema up to date.
 
-    `block_folder` is for blocks that are built in this process; a temporary folder when None. A server that
-    `may_be_away` gets its schema when it comes; every call raises StoreUnavailable until then.
+    `block_folder` is for blocks that are built in this process; a temporary folder when None. An engine that
+    `may_be_away` gets its schema by the first call that reaches it, for which all others wait; while a server
+    is away, every call raises StoreUnavailable.
     Raises StoreUnavailable, SchemaTooNew.
     """
-    engine = Engine(dsn, limits=limits, prepare=schema.migrate)
+    engine = Engine(dsn, limits=limits, prepare=_migrate)
     with TemporaryDirectory() as temporary:
         try:
             try:
-                await engine.write(lambda _client: None)
+                await engine.probe(schema.check)
+                if not may_be_away:
+                    await engine.write(lambda _client: None)
             except StoreUnavailable as error:
                 if not may_be_away or engine.is_embedded:
                     raise
@@ -81,6 +84,14 @@ async def open_run_store(
             yield ClickHouseRunStore(engine, BlockBuilder(block_folder or Path(temporary)))
         finally:
             engine.close()
+
+
+def _migrate(client: Any) -> None:
+    try:
+        schema.migrate(client)
+    except schema.SchemaTooNew as error:
+        # It has come, or was migrated, after the start: nothing can be done until the store is replaced.
+        raise StoreUnavailable(str(error)) from error
 
 
 class ClickHouseRunStore:

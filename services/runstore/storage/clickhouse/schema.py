@@ -263,20 +263,38 @@ SCHEMA_VERSION = MIGRATIONS[-1].version
 """The newest migration."""
 
 
+# Otherwise the embedded engine would build an index for all rows first, which takes hours.
+_IN_THE_BACKGROUND = {"mutations_sync": 0}
+
+
+def check(client: Any) -> None:
+    """Raises SchemaTooNew for tables of a later runstore; changes nothing."""
+    if client.command("EXISTS TABLE schema_migrations"):
+        _applied(client)
+
+
 def migrate(client: Any) -> None:
-    """Apply what is missing, in order. Raises SchemaTooNew rather than touch a later schema."""
+    """Apply what is missing, in order; several stores may do so at once.
+
+    No statement waits for the rows that there are: indexes are built for them in the background.
+    Raises SchemaTooNew rather than touch a later schema.
+    """
     client.command(
         "CREATE TABLE IF NOT EXISTS schema_migrations (version UInt32, name String, "
         "applied_at DateTime('UTC') DEFAULT now()) ENGINE = ReplacingMergeTree ORDER BY version"
     )
-    applied = {row[0] for row in client.query("SELECT version FROM schema_migrations").result_rows}
-    newest = max(applied, default=0)
-    if newest > SCHEMA_VERSION:
-        raise SchemaTooNew(newest)
+    applied = _applied(client)
     for migration in MIGRATIONS:
         if migration.version in applied:
             continue
         for statement in migration.statements():
-            client.command(statement)
+            client.command(statement, settings=_IN_THE_BACKGROUND)
         client.insert("schema_migrations", [[migration.version, migration.name]], ["version", "name"])
         logger.info("schema_migrated", version=migration.version, name=migration.name)
+
+
+def _applied(client: Any) -> set[int]:
+    applied = {row[0] for row in client.query("SELECT version FROM schema_migrations").result_rows}
+    if (newest := max(applied, default=0)) > SCHEMA_VERSION:
+        raise SchemaTooNew(newest)
+    return applied
