@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import clickhouse_connect
@@ -13,12 +14,14 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
+from tests.contract.servers import clean_environment, free_port, run_command
 from tests.engine_front.front import NO_FAULT, EngineFront, Fault, engine_front
 from tests.postgres import Postgres
 from tests.unit.storage.test_schema_golden import statements_of
 
 from runstore.catalog import migrations
 from runstore.catalog.database import open_database
+from runstore.catalog.tables import SCHEMA_VERSION as NEWEST
 from runstore.domain.principals import DEFAULT_TENANT_ID
 from runstore.storage.clickhouse.columns import Present
 from runstore.storage.clickhouse.schema import SCHEMA_VERSION
@@ -103,9 +106,10 @@ async def fill_catalog(url: str) -> None:
         )
 
 
-@pytest.fixture
-def front(tmp_path: Path) -> Iterator[EngineFront]:
-    with engine_front(tmp_path / "engine") as running:
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineFront]:
+    """An engine that a store of the first version has left."""
+    with engine_front(tmp_path_factory.mktemp("engine")) as running:
         fill_engine(running)
         yield running
 
@@ -136,8 +140,8 @@ async def test_two_stores_migrate_at_once_while_writers_send(
         list(pool.map(lambda store: stack.enter_context(store.running()), stores))
         clients = [stack.enter_context(client_of(store)) for store in stores]
         written = [client.create(20) for client in clients]
-        versions = engine.query("SELECT DISTINCT version FROM schema_migrations").result_rows
-        assert max(versions) < (SCHEMA_VERSION,)
+        [(newest,)] = engine.query("SELECT max(version) FROM schema_migrations").result_rows
+        assert newest < SCHEMA_VERSION
         for client, (_, token) in zip(clients, written, strict=True):
             client.assert_waiting(token)
         front.suffer(NO_FAULT)
@@ -157,6 +161,33 @@ async def test_two_stores_migrate_at_once_while_writers_send(
         assert found(clients[0], 'search("quokka 4242")') == ["old-4242"]
     for store in stores:
         assert "Traceback" not in store.output
+
+
+@pytest.mark.parametrize("what", ["tables of runs", "catalog"])
+def test_rolled_back_store_is_told_what_to_do(front: EngineFront, tmp_path: Path, what: str) -> None:
+    """It touches nothing, names both versions, and ends with status 1."""
+    environment = clean_environment(
+        RUNSTORE_DATA_DIR=str(tmp_path),
+        RUNSTORE_CLICKHOUSE_DSN=front.dsn,
+        RUNSTORE_GRPC=f"127.0.0.1:{free_port()}",
+    )
+    engine = clickhouse_connect.get_client(dsn=front.dsn)
+    if what == "catalog":
+        with closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as catalog, catalog:
+            catalog.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+            catalog.execute("INSERT INTO alembic_version VALUES ('9999')")
+        known, later = NEWEST, "9999"
+    else:
+        engine.command("INSERT INTO schema_migrations (version, name) VALUES (999, 'later')")
+        known, later = str(SCHEMA_VERSION), "999"
+    try:
+        said = run_command("store", environment=environment, check=False)
+    finally:
+        engine.command("DELETE FROM schema_migrations WHERE version = 999")
+    assert said.returncode == 1
+    assert f"{what} ha" in said.stderr
+    assert f"schema version {later}, this runstore knows up to {known}: start the version" in said.stderr
+    assert "Traceback" not in said.stderr
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -72,7 +72,7 @@ class ClickHouseFeedback:
                 parameters=parameters,
             )
 
-        await self._engine.write(delete)
+        await self._engine.read(delete, is_limited=False)
 
     # -- reading ---------------------------------------------------------------------------------
 

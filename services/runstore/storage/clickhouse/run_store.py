@@ -163,7 +163,8 @@ class ClickHouseRunStore:
                 if client.query(f"SELECT 1 FROM {table} WHERE {where} LIMIT 1", parameters).result_rows:
                     client.command(f"DELETE FROM {table} WHERE {where}", parameters=parameters)
 
-        await self._engine.write(delete)
+        # Not the writer: after an upgrade, mutations wait for the indexes that are built for old rows.
+        await self._engine.read(delete, is_limited=False)
 
     async def project_blobs(self, tenant_id: str, project_id: str, /) -> Sequence[str]:
         # Rows of a run that has moved are still in its old project, and so a blob may be in two.
