@@ -1,7 +1,8 @@
 """One engine for all conformance tests: chDB allows a single data directory per process.
 
 Tests are kept apart by fresh tenants; nothing here truncates a table. With TESTS_ENGINE=front in the
-environment they run against a server of the engine, through the HTTP client.
+environment they run against a server of the engine, through the HTTP client, with
+TESTS_ENGINE=cluster against a cluster of one shard.
 """
 
 import asyncio
@@ -19,13 +20,16 @@ from runstore.storage.clickhouse.run_store import ClickHouseRunStore, open_run_s
 
 from .pipeline import Pipeline
 
+_KIND = os.environ.get("TESTS_ENGINE", "embedded")
+CLUSTER = "one" if _KIND == "cluster" else ""
+
 
 @pytest.fixture(scope="session")
 def engine_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where every client of this process has to connect."""
     folder: Path = tmp_path_factory.mktemp("engine")
-    if os.environ.get("TESTS_ENGINE") == "front":
-        with engine_front(folder) as front:
+    if _KIND in ("front", "cluster"):
+        with engine_front(folder, is_cluster=_KIND == "cluster") as front:
             yield front.dsn
     else:
         yield f"chdb://{folder}"
@@ -36,7 +40,7 @@ def run_store(engine_dsn: str) -> Iterator[ClickHouseRunStore]:
     """The store under test, with its schema; it works on any event loop."""
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
-        store = runner.run(stack.enter_async_context(open_run_store(engine_dsn)))
+        store = runner.run(stack.enter_async_context(open_run_store(engine_dsn, cluster=CLUSTER)))
         yield store
         runner.run(stack.aclose())
 

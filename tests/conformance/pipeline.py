@@ -135,8 +135,9 @@ class Pipeline:
 
     async def purge(self) -> None:
         """Remove deleted runs from all tables."""
-        while (step := await self.store.deletions.next_purge()) is not None:
+        for step in await self.store.deletions.purge_steps():
             await self.store.deletions.purge(step)
+            await self.store.deletions.forget_deletions(step)
 
     async def restart(self) -> None:
         """Forget everything that is only in memory."""

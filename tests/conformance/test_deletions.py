@@ -204,11 +204,7 @@ async def test_feedback_and_files_go_with_the_run(pipeline: Pipeline, tenant_id:
     await pipeline.delete(tenant_id, run_ids=(sender.run_id,))
     assert await pipeline.store.attachment(ref) is None
     assert await pipeline.store.feedback.page(FeedbackQuery(tenant_id)) == []
-    step = await pipeline.store.deletions.next_purge()
-    while step is not None and step.tenant_id != tenant_id:
-        await pipeline.store.deletions.purge(step)
-        step = await pipeline.store.deletions.next_purge()
-    assert step is not None
+    [step] = [step for step in await pipeline.store.deletions.purge_steps() if step.tenant_id == tenant_id]
     assert await pipeline.store.deletions.deleted_blobs(step) == [inputs.key]
     await pipeline.purge()
     assert await rows_left(pipeline, tenant_id) == {}

@@ -48,8 +48,11 @@ def slow(delay_s: float) -> Fault:
 class EngineFront:
     """The engine's process, at the same ports and on one folder through all its lives."""
 
-    def __init__(self, folder: Path, hosts: int = 1) -> None:
-        """Each port is a host to clients."""
+    def __init__(self, folder: Path, hosts: int = 1, *, is_cluster: bool = False) -> None:
+        """Each port is a host to clients. A cluster is called `one`, as it has one shard."""
+        self._options = ["--cluster"] if is_cluster else []
+        # No node can call another one, not even itself.
+        self._query = "?ch_prefer_localhost_replica=1" if is_cluster else ""
         with ExitStack() as stack:
             listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(hosts)]
             self._ports: list[int] = [listener.getsockname()[1] for listener in listeners]
@@ -59,12 +62,12 @@ class EngineFront:
     @property
     def dsn(self) -> str:
         """For `RUNSTORE_CLICKHOUSE_DSN` and `open_run_store`: all hosts, the first one preferred."""
-        return "http://" + ",".join(f"127.0.0.1:{port}" for port in self._ports)
+        return "http://" + ",".join(f"127.0.0.1:{port}" for port in self._ports) + self._query
 
     def start(self) -> None:
         """Start the process; it answers when this returns."""
         self._process = subprocess.Popen(
-            [sys.executable, str(_SERVER), str(self._folder), *map(str, self._ports)],
+            [sys.executable, str(_SERVER), *self._options, str(self._folder), *map(str, self._ports)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the test, which ends this process then.
@@ -98,9 +101,9 @@ class EngineFront:
 
 
 @contextmanager
-def engine_front(folder: Path, hosts: int = 1) -> Iterator[EngineFront]:
+def engine_front(folder: Path, hosts: int = 1, *, is_cluster: bool = False) -> Iterator[EngineFront]:
     """A running front with its data in `folder`."""
-    front = EngineFront(folder, hosts)
+    front = EngineFront(folder, hosts, is_cluster=is_cluster)
     try:
         front.start()
         yield front

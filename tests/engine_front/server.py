@@ -1,12 +1,13 @@
 """ClickHouse's HTTP interface over chDB, in a process of its own, with faults on command.
 
-Each port stands for a host; all of them are of one engine.
+Each port stands for a host; all of them are of one engine. That can be a cluster of one shard, which is
+itself: what is to be done ON CLUSTER is done here.
 
 As much of the interface as `clickhouse-connect` uses: statements with bound parameters and settings,
 inserts of any format, forms for long parameters, exception codes. Commands come as JSON lines on
 standard input, and each is confirmed by a line on standard output; the process ends with its input.
 
-Usage: server.py DATA_DIR PORT...
+Usage: server.py [--cluster] DATA_DIR PORT...
 """
 
 import contextlib
@@ -47,6 +48,17 @@ _TRANSPORT = frozenset(
 _INSERT = re.compile(rb"\s*INSERT\s+INTO\s+\S+\s*(?:\([^)]*\)\s*)?FORMAT\s+(\w+)[ \t]*\r?\n?", re.IGNORECASE)
 _FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
 _CODE = re.compile(r"Code: (\d+)")
+_ON_CLUSTER = re.compile(rb"^([^']*?) ON CLUSTER \w+", re.DOTALL)
+_REPLICATED = re.compile(rb"ENGINE = Replicated(\w*MergeTree)\('[^']*', '[^']*'(?:, )?")
+# chDB listens nowhere; with a port in its configuration it takes a shard at that port for itself.
+_CLUSTER_CONFIG = """
+<clickhouse>
+  <tcp_port>9000</tcp_port>
+  <remote_servers><one><shard><internal_replication>true</internal_replication>
+    <replica><host>localhost</host><port>9000</port></replica>
+  </shard></one></remote_servers>
+</clickhouse>
+"""
 _WHOLE_BODY_BYTES = 1 << 30
 
 
@@ -182,6 +194,7 @@ class Handler(BaseHTTPRequestHandler):
             self._engine = _connect(self.server.data_dir)
         self._set({name: value for name, value in parameters.items() if not _is_apart(name)})
         bound = {name.removeprefix("param_"): value for name, value in parameters.items() if "param_" in name}
+        statement = _on_this_node(statement)
         if insert := _INSERT.match(statement):
             self._insert(statement[: insert.end()], insert[1].decode(), statement[insert.end() :])
             return b"", ""
@@ -249,6 +262,13 @@ def _connect(data_dir: str) -> Any:
     return chdb.connect(f"{data_dir}?backups.allowed_path=/")  # type: ignore[no-untyped-call] # chDB has no annotations here
 
 
+def _on_this_node(statement: bytes) -> bytes:
+    """What Keeper would have this node do; without one, a replicated table is a plain one."""
+    if (is_for_all := _ON_CLUSTER.match(statement)) is None:
+        return statement
+    return _REPLICATED.sub(rb"ENGINE = \1(", is_for_all[1] + statement[is_for_all.end() :])
+
+
 def _is_apart(name: str) -> bool:
     return name in _TRANSPORT or name.startswith("param_")
 
@@ -287,8 +307,13 @@ class Host:
 
 def main() -> None:
     """Serve until standard input ends."""
-    data_dir, *ports = sys.argv[1:]
+    is_cluster = sys.argv[1] == "--cluster"
+    data_dir, *ports = sys.argv[1 + is_cluster :]
     Path(data_dir).mkdir(parents=True, exist_ok=True)
+    if is_cluster:
+        config = Path(f"{data_dir}.xml")
+        config.write_text(_CLUSTER_CONFIG)
+        data_dir = f"{data_dir}?config-file={config}"
     keep_open = _connect(data_dir)  # The engine stays loaded between connections.
     hosts = [Host(int(port), data_dir) for port in ports]
     print("started", flush=True)

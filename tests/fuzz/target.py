@@ -325,7 +325,7 @@ async def open_target() -> AsyncIterator[Target]:
             blobs = open_blob_store(str(folder / "blobs"))
             uploads = Uploads(
                 blobs,
-                UnusedBlobs(blobs, cast("Any", engine), visibility, clock),
+                UnusedBlobs(blobs, cast("Any", engine), cast("Any", visibility), clock),
                 folder,
                 await catalog.secret("upload_tokens"),
                 clock,

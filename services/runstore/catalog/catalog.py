@@ -33,6 +33,7 @@ from runstore.catalog.prompt_commits import PromptCommitCatalog
 from runstore.catalog.prompts import PromptCatalog
 from runstore.catalog.queue_items import QueueItemCatalog
 from runstore.catalog.shares import ShareCatalog
+from runstore.catalog.stores import StoreCatalog
 from runstore.catalog.tenant_handles import TenantHandles
 from runstore.catalog.tenant_limits import TenantLimitCatalog
 from runstore.catalog.webhook_outbox import WebhookOutbox
@@ -66,6 +67,7 @@ class Catalog:
         self.assistants = AssistantCatalog(database, clock)
         self.crons = CronCatalog(database, clock)
         self.agent_items = AgentItemCatalog(database, clock)
+        self.stores = StoreCatalog(database, clock)
         self.webhook_outbox = WebhookOutbox(database, clock)
         self.shares = ShareCatalog(database, clock)
         self.feedback_tokens = FeedbackTokenCatalog(database, clock)

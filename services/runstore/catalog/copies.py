@@ -94,7 +94,9 @@ async def _copy_rows(source: Database, target: Database) -> None:
     """All rows of all tables, in one transaction on either side; those that are referred to come first."""
     async with source.read() as reading, target.write() as writing:
         for table in metadata.sorted_tables:
-            await _copy_table(reading, writing, table.name)
+            # Stores register by themselves; those of another catalog never come.
+            if table.name != "stores":
+                await _copy_table(reading, writing, table.name)
 
 
 async def _copy_table(reading: AsyncConnection, writing: AsyncConnection, name: str) -> None:

@@ -27,8 +27,9 @@ from runstore.domain.times import parse_time
 from runstore.runtime.clock import Clock
 
 _MAX_CACHED_PROJECTS = 50_000
-# Another store's rename or deletion (several stores on one PostgreSQL) is seen within this time.
-_CACHE_TTL_S = 10.0
+# Another store's rename or deletion (several stores on one PostgreSQL) is seen within this time, for which
+# both wait: `ingest.peers.REMEMBERED_S`.
+_CACHE_TTL_S = 2.0
 
 _projects = tables.projects.c
 

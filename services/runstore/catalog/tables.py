@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = "0013"
+SCHEMA_VERSION = "0014"
 """The newest migration; a database that says otherwise is migrated or, if newer, refused."""
 
 metadata = MetaData(
@@ -94,6 +94,18 @@ secrets = Table(
     Column("name", String(64), primary_key=True),
     Column("value", LargeBinary, nullable=False),
     Column("created_at_us", BigInteger, nullable=False),
+)
+
+stores = Table(
+    "stores",
+    metadata,
+    # Part of the sequence numbers that the store gives.
+    Column("node", Integer, primary_key=True, autoincrement=False),
+    # Of its data directory, where its log is.
+    Column("instance_id", String(36), nullable=False, unique=True),
+    # Everything up to here that the store has acknowledged is in the engine.
+    Column("stored_sequence", BigInteger, nullable=False),
+    Column("seen_at_us", BigInteger, nullable=False),
 )
 
 annotation_queues = Table(

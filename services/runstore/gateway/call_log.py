@@ -9,6 +9,7 @@ them at any level.
 """
 
 import time
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.gateway import visible
 from runstore.gateway.dialects import dialect_of, error_response
 from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.request_ids import HEADER, current_request_id, request_id_from
@@ -57,6 +59,7 @@ class _Call:
     def __init__(self, scope: Scope, receive: Receive, send: Send, metrics: GatewayMetrics) -> None:
         self._metrics = metrics
         self._request_id = request_id_from(scope["headers"])
+        self._visible = visible.visible_from(scope["headers"])
         self._facts: dict[str, Any] = {}
         self._scope = scope
         self._scope[_FACTS] = self._facts
@@ -70,6 +73,7 @@ class _Call:
     async def run(self, app: ASGIApp) -> None:
         started = time.perf_counter()
         current_request_id.set(self._request_id)
+        visible.current_visible.set(self._visible)
         structlog.contextvars.bind_contextvars(request_id=self._request_id)
         try:
             await app(self._scope, self._receive, self._send)
@@ -124,16 +128,17 @@ class _Call:
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            message["headers"] = [*message.get("headers", ()), _request_id_header(self._request_id)]
+            message["headers"] = [*message.get("headers", ()), *self._own_headers()]
         elif message["type"] == "http.response.body":
             self._bytes_out += len(message.get("body", b""))
             self._is_answered = not message.get("more_body", False)
         await self._send_raw(message)
 
+    def _own_headers(self) -> Iterator[tuple[bytes, bytes]]:
+        yield HEADER.encode(), self._request_id.encode()
+        if self._visible.written:
+            yield visible.HEADER.encode(), ",".join(self._visible.written).encode()
+
     def _route(self) -> str:
         route = self._scope.get("route")
         return str(getattr(route, "path", "")) or "unmatched"
-
-
-def _request_id_header(request_id: str) -> tuple[bytes, bytes]:
-    return HEADER.encode(), request_id.encode()

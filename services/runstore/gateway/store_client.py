@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from starlette.datastructures import Headers
 
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.gateway import visible
 from runstore.gateway.blob_streams import BlobContent, BlobUpload
 from runstore.gateway.request_ids import HEADER, current_request_id
 from runstore.gateway.store_errors import refusal, store_is_away, unreachable
@@ -88,6 +89,8 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Of several stores each gateway keeps to one while it is there, and so sees its own writes at once.
+    ("grpc.service_config", '{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true}}]}'),
 )
 """Of the channel to the store."""
 
@@ -206,7 +209,9 @@ class StoreClient:
         `continues`: others of the same HTTP request are durable already. A limit of the caller is then waited
         for: if the request failed, repeating it would only use the limit up again.
         """
-        return await self._write(self._ingest.WriteRuns, request, credentials, continues=continues)
+        answer = await self._write(self._ingest.WriteRuns, request, credentials, continues=continues)
+        visible.note_write(answer.write_token)
+        return answer
 
     async def list_runs(
         self, request: queries.ListRunsRequest, credentials: Credentials
@@ -224,7 +229,9 @@ class StoreClient:
         self, request: feedback.WriteFeedbackRequest, credentials: Credentials, *, continues: bool = False
     ) -> feedback.WriteFeedbackResponse:
         """As `write_runs`, for records of feedback."""
-        return await self._write(self._feedback.WriteFeedback, request, credentials, continues=continues)
+        answer = await self._write(self._feedback.WriteFeedback, request, credentials, continues=continues)
+        visible.note_write(answer.write_token)
+        return answer
 
     async def update_feedback(
         self, request: feedback.UpdateFeedbackRequest, credentials: Credentials
@@ -428,4 +435,6 @@ def _as_told(state: tenacity.RetryCallState) -> float:
 
 def _metadata(credentials: Credentials) -> Credentials:
     request_id = current_request_id.get()
-    return (*credentials, (HEADER, request_id)) if request_id else credentials
+    metadata = (*credentials, (HEADER, request_id)) if request_id else credentials
+    call = visible.current_visible.get(None)
+    return (*metadata, (visible.HEADER, call.asked)) if call and call.asked else metadata

@@ -41,11 +41,20 @@ class Traces(Protocol):
         ...
 
 
+class Peers(Protocol):
+    """What deleting needs of the other stores."""
+
+    async def settle(self) -> None:
+        """Return once what they have accepted so far is stored, or after some seconds."""
+        ...
+
+
 class DeleteRuns:
     """Deletes; every method returns once no reader can see what was meant. Raises UNAVAILABLE, OVERLOADED."""
 
-    def __init__(self, ingest: Ingest, visibility: Visibility, traces: Traces) -> None:
+    def __init__(self, ingest: Ingest, visibility: Visibility, traces: Traces, peers: Peers) -> None:
         self._ingest = ingest
+        self._peers = peers
         self._visibility = visibility
         self._traces = traces
 
@@ -69,6 +78,7 @@ class DeleteRuns:
         if not 0 < len(pairs) <= MAX_PAIRS:
             raise invalid("metadata", f"1 to {MAX_PAIRS} pairs are needed")
         await self._visibility.see_writes(tenant_id, () if project_id is None else (project_id,))
+        await self._peers.settle()
         projects = [project_id] if project_id is not None else await self._traces.projects_of(tenant_id)
         query = RunQuery(
             tenant_id,
@@ -86,6 +96,7 @@ class DeleteRuns:
     async def _delete(
         self, tenant_id: str, run_ids: Sequence[str], trace_ids: Sequence[str], project_id: str | None
     ) -> None:
+        await self._peers.settle()
         sequence = await self._ingest.write_deletion(
             tenant_id, run_ids=run_ids, trace_ids=trace_ids, project_id=project_id
         )

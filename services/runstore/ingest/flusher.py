@@ -5,7 +5,7 @@ at fault is alone, which becomes a dead letter.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -18,9 +18,10 @@ from runstore.domain.deletions import RunDeletion
 from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.prices import PriceBook
 from runstore.domain.runs import RunFacts, RunMove, RunPatch, RunPlace, RunRow
+from runstore.ingest.awaited import AwaitedRuns, RunRef
 from runstore.ingest.derive import NO_FACTS, derive
 from runstore.ingest.offload import Offload
-from runstore.ingest.placement import Placement, Placer, RunRef
+from runstore.ingest.placement import Placement, Placer
 from runstore.storage.run_store import Block, BlockRefused, RunWriter, StoreUnavailable
 
 logger = structlog.get_logger()
@@ -85,18 +86,21 @@ class Flusher:
         store: RunWriter,
         placer: Placer,
         prices: PriceBook,
-        awaited: dict[RunRef, int],
+        awaited: Mapping[RunRef, int],
         offload: Offload,
         purge_deleted: Callable[[], Awaitable[None]],
         on_retry: Callable[[str], None] = lambda _: None,
+        *,
+        is_shared: bool = False,
     ) -> None:
         """`awaited`: the runs that parked patches wait for, with how many do. `purge_deleted` returns once no
-        rows of deleted runs are there. `on_retry` is told why the
-        engine cannot take anything, each time that it cannot."""
+        rows of deleted runs are there. `on_retry` is told why the engine cannot take anything, each time that
+        it cannot. `is_shared`: other stores may write to the engine, too."""
         self._store = store
         self._placer = placer
         self._prices = prices
-        self._awaited = awaited
+        self._awaited = AwaitedRuns(awaited, looks=is_shared)
+        self._is_shared = is_shared
         self._offload = offload
         self._purge_deleted = purge_deleted
         self._on_retry = on_retry
@@ -139,7 +143,28 @@ class Flusher:
         """The runs that any parked operations wait for; None for more than can be named."""
         if len(self._awaited) > _MAX_NAMED_RUNS:
             return None
-        return frozenset(run_id for _, run_id in self._awaited)
+        return self._awaited.run_ids
+
+    @property
+    def next_look_s(self) -> float | None:
+        """Seconds until `look` has something to do; None for never."""
+        return self._awaited.next_look_s
+
+    async def look(self) -> None:
+        """Store the parked operations whose runs came through other stores; nothing else is under way."""
+        by_tenant: dict[str, set[str]] = {}
+        for tenant_id, run_id in self._awaited.due():
+            by_tenant.setdefault(tenant_id, set()).add(run_id)
+        arrived = Placement()
+        refs: set[RunRef] = set()
+        for tenant_id, run_ids in by_tenant.items():
+            for run_id, place in (await self._persistently(self._store.places, tenant_id, run_ids)).items():
+                refs.add((tenant_id, run_id))
+                if place.is_settled:
+                    arrived.settled.add((tenant_id, run_id))
+        prepared = Prepared(FlushReport(0, 0), [], None, arrived, refs)
+        while prepared.awaited:
+            prepared = await self._insert_awaiting(prepared)
 
     async def _apart_from_deleted(self, patches: list[RunPatch]) -> list[RunPatch]:
         """Keep what was accepted before a run's deletion, and is replayed only now, from bringing it back;
@@ -147,14 +172,16 @@ class Flusher:
         by_tenant: dict[str, set[str]] = {}
         for patch in patches:
             by_tenant.setdefault(patch.tenant_id, set()).add(patch.run_id)
+            if patch.trace_id is not None:
+                by_tenant[patch.tenant_id].add(patch.trace_id)
         deleted: dict[RunRef, int] = {}
         for tenant_id, run_ids in by_tenant.items():
             pending = await self._persistently(self._store.pending_deletions, tenant_id, run_ids)
-            self._expects_deleted = pending.are_any
+            # The deletion may have been another store's.
+            self._placer.forget(tenant_id, pending.sequences)
+            self._expects_deleted = pending.are_any or self._is_shared
             deleted |= {(tenant_id, run_id): last for run_id, last in pending.sequences.items()}
-        kept = [
-            patch for patch in patches if patch.sequence > deleted.get((patch.tenant_id, patch.run_id), 0)
-        ]
+        kept = [patch for patch in patches if patch.sequence > _deleted_at(patch, deleted)]
         if any((patch.tenant_id, patch.run_id) in deleted for patch in kept):
             await self._persistently(self._purge_deleted)
         return kept
@@ -164,8 +191,7 @@ class Flusher:
         started_s = time.perf_counter()
         placement = await self._persistently(self._placer.place, patches)
         for awaited_run_id, patch in placement.parked:
-            ref = (patch.tenant_id, awaited_run_id)
-            self._awaited[ref] = self._awaited.get(ref, 0) + 1
+            self._awaited.add((patch.tenant_id, awaited_run_id))
         awaited = set()
         if self._awaited:
             refs = ((patch.tenant_id, patch.run_id) for patch, _ in placement.placed)
@@ -298,12 +324,9 @@ class Flusher:
         await self._insert(second)
         await self._persistently(self._store.unpark, ready)
         for awaited_run_id, patch in ready:
-            ref = (patch.tenant_id, awaited_run_id)
-            self._awaited[ref] -= 1
-            if self._awaited[ref] <= 0:
-                del self._awaited[ref]
+            self._awaited.remove((patch.tenant_id, awaited_run_id))
         second.awaited |= first.awaited
-        second.awaited &= self._awaited.keys()
+        second.awaited = {ref for ref in second.awaited if ref in self._awaited}
         second.placement.settled |= first.placement.settled
         return second
 
@@ -329,6 +352,12 @@ async def persistently(
         with attempt:
             return await call(*args, **kwargs)
     raise AssertionError("retrying never ends without a result")
+
+
+def _deleted_at(patch: RunPatch, deleted: Mapping[RunRef, int]) -> int:
+    """When its run, or its whole trace, was deleted; 0 for never."""
+    of_run = deleted.get((patch.tenant_id, patch.run_id), 0)
+    return max(of_run, deleted.get((patch.tenant_id, patch.trace_id or ""), 0))
 
 
 def _without_key(patch: RunPatch) -> RunPatch:

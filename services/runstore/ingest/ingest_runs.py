@@ -52,6 +52,13 @@ class IngestRuns:
         self._visibility = visibility
         self._metrics = metrics
 
+    def stored_sequence(self) -> int:
+        """Everything that was or will be acknowledged here up to this number can be read."""
+        if self._log.unconfirmed or self._visibility.oldest_waiting_sequence is not None:
+            return self._visibility.stored_sequence
+        # Whatever comes next gets a higher number, and so nobody has to wait for a store that is idle.
+        return self._sequence.take(1)[0]
+
     async def wait_for_room(self, tenant_id: str) -> None:
         """Return once there is room for another batch; for transports that can slow their sender."""
         if self._visibility.has_room(tenant_id) and self._log.has_room:
@@ -107,7 +114,7 @@ class IngestRuns:
         self, tenant_id: str, *, run_ids: Sequence[str], trace_ids: Sequence[str], project_id: str | None
     ) -> int:
         """As `write`, for a deletion. There is always room for one: it makes room itself."""
-        sequence = self._sequence.take(1)
+        [sequence] = self._sequence.take(1)
         deletion = RunDeletion(tenant_id, sequence, tuple(run_ids), tuple(trace_ids), project_id)
         await self._append(frames.encode_deletion(deletion), [deletion], sequence)
         return sequence
@@ -125,13 +132,12 @@ class IngestRuns:
         if not has_room and not self._visibility.has_room(patches[0].tenant_id):
             self._metrics.pushed_back(QUEUE_FULL)
             raise RunstoreError(ErrorReason.OVERLOADED, "too many operations wait for the engine")
-        first = self._sequence.take(len(patches))
+        numbers = self._sequence.take(len(patches))
         if not keep_sequence:
-            for sequence, patch in enumerate(patches, first):
+            for sequence, patch in zip(numbers, patches, strict=True):
                 patch.sequence = sequence
-        last = first + len(patches) - 1
-        await self._append(encode(patches), patches, last)
-        return last
+        await self._append(encode(patches), patches, numbers[-1])
+        return numbers[-1]
 
     async def _append(
         self, body: bytes, operations: Sequence[RunPatch | FeedbackPatch | RunDeletion], last: int

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from runstore.domain.deletions import PendingDeletions, RunDeletion
+from runstore.domain.errors import RunstoreError
 from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.runs import RunMove, RunPatch, RunPlace, RunRow
 from runstore.ingest.flusher import FlushReport
@@ -190,7 +191,7 @@ class StoreEnd:
             result = await self._methods[call.method](*arguments)
         except BlockRefused as error:
             stream.send(Answer(call.number, refused=str(error)))
-        except StoreUnavailable as error:
+        except (StoreUnavailable, RunstoreError) as error:
             stream.send(Answer(call.number, unavailable=str(error)))
         except Exception as error:
             logger.exception("call_of_the_flusher_failed", method=call.method)

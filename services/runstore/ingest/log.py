@@ -94,6 +94,8 @@ class Log:
         """Why the disk refused the last group; empty when it did not."""
         self._waiting: list[_Waiting] = []
         self._waiting_bytes = 0
+        self.unconfirmed = 0
+        """Bodies that have been appended, of which nobody knows yet whether they are durable."""
         self._wake = asyncio.Event()
         self._written = asyncio.Condition()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="log")
@@ -129,6 +131,7 @@ class Log:
         done = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(body, last_sequence, on_durable, done))
         self._waiting_bytes += len(body)
+        self.unconfirmed += 1
         self._wake.set()
         await done
 
@@ -189,6 +192,7 @@ class Log:
                 for waiting in group:
                     if not waiting.done.done():
                         waiting.done.set_exception(refusal)
+                self.unconfirmed -= len(group)
                 continue
             finally:
                 self._waiting_bytes -= sum(len(waiting.body) for waiting in group)
@@ -200,6 +204,7 @@ class Log:
                 waiting.on_durable()
                 if not waiting.done.done():
                     waiting.done.set_result(None)
+            self.unconfirmed -= len(group)
             self._on_durable(self.end)
 
     def _write(self, group: list[_Waiting]) -> None:

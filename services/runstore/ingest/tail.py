@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -51,10 +52,12 @@ class Demand:
         self.is_draining = True
         self._changed.set()
 
-    async def change(self) -> None:
-        """Return when anything of it changes."""
+    async def change(self, timeout_s: float | None = None) -> None:
+        """Return when anything of it changes, or when the time is over."""
         self._changed.clear()
-        await self._changed.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
 
 
 class Tail:
@@ -90,6 +93,13 @@ class Tail:
                     inserting = None
                 await self._delete(*self._deletion)
                 continue
+            look_s = self._flusher.next_look_s
+            if look_s is not None and look_s <= 0:
+                if inserting is not None:
+                    await inserting
+                    inserting = None
+                await self._flusher.look()
+                continue
             if self._reader.position.sequence < self._demand.end.sequence:
                 await self._gather()
                 prepared = await self._prepare()
@@ -108,7 +118,7 @@ class Tail:
             elif self._demand.is_draining:
                 return
             else:
-                await self._demand.change()
+                await self._demand.change(look_s)
 
     async def _gather(self) -> None:
         """Let operations gather while nobody waits for them."""
@@ -117,11 +127,7 @@ class Tail:
             left_s = give_up_at - time.monotonic()
             if left_s <= 0:
                 return
-            try:
-                async with asyncio.timeout(left_s):
-                    await self._demand.change()
-            except TimeoutError:
-                return
+            await self._demand.change(left_s)
 
     @property
     def _is_wanted(self) -> bool:

@@ -16,12 +16,16 @@ from uuid import uuid4
 import structlog
 
 from runstore.domain.blob_refs import new_key
+from runstore.domain.errors import RunstoreError
+from runstore.ingest.sequence import sequence_at
 from runstore.runtime.clock import Clock
 from runstore.storage.blobs import BlobMissing, BlobStore
 from runstore.storage.run_store import StoreUnavailable
 
 # Longer than an upload's token lives, by more than any clock is wrong.
 SUSPECT_AGE_S: Final = 24 * 3_600
+# Far less than a note is older than what may name its blobs.
+_LEAST_LAG_US: Final = 600 * 1_000_000
 _SWEEP_INTERVAL_S: Final = 3_600
 _NOTES: Final = "notes"
 _NOTES_AT_ONCE: Final = 1_000
@@ -61,6 +65,10 @@ class Visibility(Protocol):
 
     async def see_sequence(self, sequence: int) -> None:
         """Return once everything acknowledged so far, and up to this sequence number, is stored."""
+        ...
+
+    async def stored_everywhere(self) -> int:
+        """Up to where everything that any store ever acknowledged is stored."""
         ...
 
 
@@ -117,7 +125,7 @@ class UnusedBlobs:
         while True:
             try:
                 await self.sweep()
-            except StoreUnavailable as error:
+            except (StoreUnavailable, RunstoreError) as error:
                 logger.warning("blob_sweep_postponed", error=str(error))
             await asyncio.sleep(_SWEEP_INTERVAL_S)
 
@@ -131,6 +139,8 @@ class UnusedBlobs:
         if not notes:
             return 0
         await self._visibility.see_sequence(_EVERYTHING)
+        if await self._visibility.stored_everywhere() < sequence_at(self._clock.now_us() - _LEAST_LAG_US):
+            raise StoreUnavailable("a store is away, whose log may name blobs")
         deleted = 0
         for tenant_id, of_tenant in groupby(sorted(notes), key=lambda note: note.split("/")[1]):
             while batch := list(islice(of_tenant, _NOTES_AT_ONCE)):

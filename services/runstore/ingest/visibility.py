@@ -55,11 +55,12 @@ class Visibility:
         last_sequence: int,
         max_waiting_bytes: int,
         hurry: Callable[[int], None] = lambda _: None,
+        horizon: Callable[[], int] = lambda: 0,
     ) -> None:
         """What lies between the two sequence numbers is of an earlier process: it concerns every reader.
 
         Beyond `max_waiting_bytes` there is no room while the engine works. `hurry` asks for a flush up to a
-        sequence number.
+        sequence number. `horizon`: up to where operations of other stores may be there by now.
         """
         self.stored_sequence = stored_sequence
         """Everything up to here can be read."""
@@ -74,6 +75,7 @@ class Visibility:
         """As far as this process has accepted them."""
         self.max_waiting_bytes = max_waiting_bytes
         self._hurry = hurry
+        self._horizon = horizon
         self._submitted_sequence = max(stored_sequence, last_sequence)
         self._recovered_sequence = last_sequence
         self._awaited: Collection[str] | None = None
@@ -200,7 +202,7 @@ class Visibility:
 
     async def snapshot(self, tenant_id: str, project_ids: Iterable[str] = ()) -> int:
         """As `see_writes`; the last sequence number up to which everything can be read then."""
-        sequence = self._submitted_sequence
+        sequence = max(self._submitted_sequence, self._horizon())
         await self.see_writes(tenant_id, project_ids)
         return sequence
 

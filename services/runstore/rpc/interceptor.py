@@ -16,6 +16,7 @@ from runstore.rpc.authentication import Authenticator, credential, current_princ
 from runstore.rpc.call_line import CallLine, current_call
 from runstore.rpc.call_metrics import CallMetrics
 from runstore.rpc.mapping import error_reason
+from runstore.rpc.visible import See, see_writes
 from runstore.storage.run_store import QueryTooLarge, QueryTooLong, StoreUnavailable
 from runstore.v1 import error_pb2
 
@@ -68,12 +69,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
     """The only place that ends a call with an error status."""
 
     def __init__(
-        self, authenticator: Authenticator, metrics: CallMetrics, limiter: RateLimiter | None = None
+        self,
+        authenticator: Authenticator,
+        metrics: CallMetrics,
+        limiter: RateLimiter | None = None,
+        *,
+        see: See | None = None,
     ) -> None:
-        """`limiter`: None where queries are not limited."""
+        """`limiter`: None where queries are not limited. `see` waits for the writes that a call names
+        (`rpc.visible`)."""
         self._authenticator = authenticator
         self._metrics = metrics
         self._limiter = limiter
+        self._see = see
 
     async def intercept_service(
         self,
@@ -163,6 +171,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         current_tenant_id.set(principal.tenant_id)
         if self._limiter is not None and _is_query(line.method):
             await self._limiter.take(principal, {Measure.QUERIES: 1})
+        if self._see is not None:
+            await see_writes(self._see, metadata, line.method)
 
     async def _principal(self, metadata: dict[str, str], method: str) -> Principal:
         try:

@@ -103,6 +103,9 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
         )
         tenant_id = current_principal.get().tenant_id
         project = await self._projects.update(tenant_id, uuid_text("id", request.id), patch)
+        if patch.name is not None:
+            # Whoever writes to the old name from now on means another project.
+            await self._deletion.forgotten()
         return pb.UpdateProjectResponse(project=project_message(project))
 
     async def DeleteProject(

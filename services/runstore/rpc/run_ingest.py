@@ -17,13 +17,13 @@ from runstore.ingest.validation import validate
 from runstore.rpc.authentication import current_principal
 from runstore.rpc.call_line import current_call
 from runstore.rpc.mapping import operation_error, run_patch
+from runstore.rpc.visible import write_sequence
 from runstore.v1 import run_ingest_service_pb2 as pb
 from runstore.v1 import run_ingest_service_pb2_grpc
 
 MAX_OPERATIONS = 10_000
 MAX_BATCH_ID_BYTES = 256
 _UNACKNOWLEDGED_BATCHES = 16
-_MAX_TOKEN_CHARS = 20
 _EVERYTHING = 2**64
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -97,11 +97,8 @@ class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
             reader.cancel()
 
     async def WaitVisible(self, request: pb.WaitVisibleRequest, context: _Context) -> pb.WaitVisibleResponse:
-        if request.write_token and not (request.write_token.isascii() and request.write_token.isdigit()):
-            raise invalid("write_token", "not a token of this service")
-        if len(request.write_token) > _MAX_TOKEN_CHARS:
-            raise invalid("write_token", "not a token of this service")
-        sequence = int(request.write_token) if request.write_token else _EVERYTHING
+        token = request.write_token
+        sequence = write_sequence("write_token", token) if token else _EVERYTHING
         await self._visibility.see_sequence(sequence)
         return pb.WaitVisibleResponse()
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from runstore.runtime.failures import CannotStart
 
@@ -18,6 +19,19 @@ RESTORE_MARK = "restoring"
 # A store that just lost its supervisor may still be flushing; ask again for a moment.
 _PATIENCE_S = 5.0
 _RETRY_INTERVAL_S = 0.05
+
+
+def instance_id(path: Path) -> str:
+    """The id of a data directory that exists, made once: by it other stores know whose log is in it."""
+    file = path / "store-id"
+    if not file.exists():
+        made = file.with_suffix(".new")
+        with made.open("w") as text:
+            text.write(f"{uuid4()}\n")
+            text.flush()
+            os.fsync(text.fileno())
+        made.replace(file)
+    return file.read_text().strip()
 
 
 @contextmanager

@@ -38,7 +38,7 @@ async def _tail(settings: Settings, link: FlusherEnd, demand: Demand) -> None:
         link,
         Placer(link, await persistently(link.retrying, link.moved_runs)),
         PriceBook(),
-        dict(await persistently(link.retrying, link.awaited_runs)),
+        await persistently(link.retrying, link.awaited_runs),
         Offload(
             open_blob_store(settings.blob_location, endpoint=settings.blob_endpoint),
             payload_bytes=settings.inline_payload_bytes,
@@ -46,6 +46,7 @@ async def _tail(settings: Settings, link: FlusherEnd, demand: Demand) -> None:
         ),
         link.purge_deleted,
         link.retrying,
+        is_shared=settings.is_shared,
     )
     limits = FlushLimits(settings.flush_interval_ms, settings.flush_max_runs, settings.flush_max_bytes)
     spare_the_collector()

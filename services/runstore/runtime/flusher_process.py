@@ -15,6 +15,7 @@ from runstore.ingest.flusher import FlushReport
 from runstore.ingest.link import Drain, Durable, Hurry, StoreEnd
 from runstore.ingest.log import Log, LogPosition
 from runstore.ingest.metrics import IngestMetrics
+from runstore.ingest.peers import Peers
 from runstore.ingest.purge import Purge
 from runstore.ingest.visibility import Visibility
 from runstore.runtime.child import Backoff
@@ -60,8 +61,10 @@ class FlusherProcess:
         """Somebody waits for what is up to this sequence number."""
         self._tell(Hurry(sequence))
 
-    def start(self, store: ClickHouseRunStore, purge: Purge, log: Log, visibility: Visibility) -> None:
-        """Move from `log` to `store` from now on, and keep the log and `visibility` informed."""
+    def start(
+        self, store: ClickHouseRunStore, purge: Purge, log: Log, visibility: Visibility, peers: Peers
+    ) -> None:
+        """Move from `log` to `store` from now on, and keep the log, `visibility` and `peers` informed."""
         recovered_sequence = log.last_sequence if log.has_unflushed else 0
         recovered_bytes = log.size_bytes
         recovery = ProgressBar("Replaying the log", amounts=Amounts.BYTES)
@@ -74,6 +77,7 @@ class FlusherProcess:
             log.trim(report.last_sequence)
             await self.pause.ended()
             await visibility.stored(report.last_sequence, report.awaited)
+            peers.stored()
             if recovered_sequence:
                 done_bytes = min(done_bytes + report.size_bytes, recovered_bytes)
                 if not recovery.update(done_bytes, recovered_bytes):

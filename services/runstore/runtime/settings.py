@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -133,6 +134,11 @@ class Settings(BaseSettings):
         description="Where the server of clickhouse_dsn writes its part of backups: disk:NAME, https://… of "
         "a bucket's folder for which it has credentials, or a folder of its machine.",
     )
+    clickhouse_cluster: str = Field(
+        "",
+        pattern=r"^\w*$",
+        description="Name of the ClickHouse cluster that the tables of runs are on; empty for one server.",
+    )
     catalog_url: str = Field(
         "",
         repr=False,  # May hold a password.
@@ -175,8 +181,8 @@ class Settings(BaseSettings):
     )
     store_address: str = Field(
         "",
-        description="Where a gateway finds the store: HOST:PORT or unix:PATH; "
-        "empty for the socket in data_dir.",
+        description="Where a gateway finds the store: HOST:PORT or unix:PATH; several: IP:PORT,IP:PORT "
+        "or dns:///NAME:PORT; empty for the socket in data_dir.",
     )
     store_ca: _OptionalFile = Field(
         None,
@@ -281,12 +287,16 @@ class Settings(BaseSettings):
                 )
         if self.grpc.port == 0:
             raise ValueError("grpc: port 0 is refused, because nobody could learn which port was chosen")
+        if self.clickhouse_cluster and not self.clickhouse_dsn:
+            raise ValueError("clickhouse_cluster: needs clickhouse_dsn")
         if self.clickhouse_dsn:
             try:
                 hosts_of(self.clickhouse_dsn)
             except ValueError as error:
                 raise ValueError(f"clickhouse_dsn: {error}") from None
         self._verify_tls()
+        if "," in self.store_address:
+            _several_hosts(self.store_address)
         if self.ai_url and not self.ai_url.startswith(("http://", "https://")):
             raise ValueError("ai_url: neither http:// nor https://")
         if self.ai_url and not self.ai_model:
@@ -320,6 +330,11 @@ class Settings(BaseSettings):
     def clickhouse_location(self) -> str:
         """What the storage layer connects to: `chdb:///absolute/path` or the server's URL."""
         return self.clickhouse_dsn or f"chdb://{self.data_dir / 'clickhouse'}"
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other stores may be beside this one: engine and catalog are servers."""
+        return bool(self.clickhouse_dsn) and self.catalog_url.startswith("postgres")
 
     @property
     def catalog_location(self) -> str:
@@ -370,6 +385,8 @@ class Settings(BaseSettings):
     @property
     def store_target(self) -> str:
         """The gRPC target at which a gateway finds the store."""
+        if "," in self.store_address:
+            return _several_hosts(self.store_address)
         if self.store_address:
             return self.store_address
         return f"unix:{self.store_socket}" if self.store_socket else str(self.grpc.reachable)
@@ -402,6 +419,18 @@ class Settings(BaseSettings):
         own = {_variable(name): str(value) for name, value in values.items()}
         # Children are started, never forked to go on: gRPC need not prepare for it, nor warn.
         return {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "false", **own}
+
+
+def _several_hosts(addresses: str) -> str:
+    """The gRPC target of stores at these IP addresses. Raises ValueError."""
+    hosts = [Address.parse(address.strip()) for address in addresses.split(",")]
+    try:
+        versions = {ip_address(host.host).version for host in hosts}
+    except ValueError:
+        raise ValueError("store_address: for several stores by name use dns:///NAME:PORT") from None
+    if len(versions) > 1:
+        raise ValueError("store_address: IPv4 or IPv6, not both")
+    return f"ipv{versions.pop()}:{','.join(str(host) for host in hosts)}"
 
 
 def extend_environment(variables: Mapping[str, str]) -> None:

@@ -21,8 +21,9 @@ from runstore.ingest.example_contents import ExampleContents
 from runstore.ingest.ingest_feedback import IngestFeedback
 from runstore.ingest.ingest_runs import IngestRuns
 from runstore.ingest.log import Log
+from runstore.ingest.peers import Peers
 from runstore.ingest.purge import Purge
-from runstore.ingest.sequence import Sequence
+from runstore.ingest.sequence import Sequence, sequence_at
 from runstore.ingest.unused_blobs import AllRows, UnusedBlobs
 from runstore.ingest.uploads import UploadLimits, Uploads
 from runstore.ingest.visibility import Visibility
@@ -69,6 +70,7 @@ from runstore.rpc.trace_query import TraceQueryServicer
 from runstore.runtime.agent_dispatch import Agents
 from runstore.runtime.backup.taking import Backups, Sources
 from runstore.runtime.clock import Clock, SystemClock
+from runstore.runtime.data_dir import instance_id
 from runstore.runtime.flusher_process import FlusherProcess
 from runstore.runtime.metrics import StoreMetrics
 from runstore.runtime.metrics_address import metrics_served
@@ -93,55 +95,40 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
         store = await stack.enter_async_context(
             open_run_store(
                 settings.clickhouse_location,
+                cluster=settings.clickhouse_cluster,
                 limits=ReadLimits(settings.query_timeout_s, settings.query_memory_bytes),
                 may_be_away=True,
             )
         )
         metrics = StoreMetrics(settings.data_dir)
         flusher = FlusherProcess(settings, metrics.ingest)
-        log = Log(
-            settings.log_dir,
-            segment_bytes=settings.log_segment_bytes,
-            max_bytes=settings.log_max_bytes,
-            on_durable=flusher.durable,
-            on_group=metrics.ingest.logged,
-            on_failure=metrics.ingest.log_failed,
-        )
-        visibility = Visibility(
-            stored_sequence=log.checkpoint,
-            last_sequence=log.last_sequence,
-            max_waiting_bytes=settings.queue_max_bytes,
-            hurry=flusher.hurry,
-        )
+        log, visibility = _log(settings, clock, flusher, metrics)
+        ingest, peers = await _ingest(settings, clock, catalog, log, visibility, metrics)
         blobs = open_blob_store(settings.blob_location, endpoint=settings.blob_endpoint)
-        unused = UnusedBlobs(blobs, AllRows(store, catalog.datasets), visibility, clock)
-        purge = Purge(store.deletions, unused)
+        unused = UnusedBlobs(blobs, AllRows(store, catalog.datasets), peers, clock)
+        purge = Purge(store.deletions, unused, peers)
         log.start()
-        flusher.start(store, purge, log, visibility)
+        flusher.start(store, purge, log, visibility, peers)
         observer = Observer(store, metrics.ingest, clock)
         metrics.ingest.watch(log, visibility, clock)
         metrics.watch_flusher(lambda: flusher.pid)
         metrics.watch_engine(lambda: observer.figures)
         stack.enter_context(metrics_served(settings.metrics, _everything(settings, metrics)))
         status = Status(
-            settings,
-            clock,
-            log,
-            visibility,
-            flusher,
-            metrics.ingest,
-            observer,
-            lambda: [] if settings.metrics_dir is None else GatewayCollector(settings.metrics_dir).pids(),
+            settings, clock, log, visibility, flusher, metrics.ingest, observer, partial(_gateways, settings)
         )
         webhooks = read_webhook_policy(settings)
         agents = Agents(catalog, clock, webhooks, run_timeout_s=settings.agent_run_timeout_s)
         store_id = hashlib.sha256(await catalog.secret("store")).hexdigest()
         sources = Sources(store.copies, blobs, unused, visibility, flusher.pause, store_id)
-        serve = partial(_server, agents=agents.servicers, backups=Backups(settings, sources, clock))
-        server = await serve(settings, clock, catalog, store, log, visibility, blobs, unused, metrics, status)
+        backups = Backups(settings, sources, clock)
+        serve = partial(_server, agents=agents.servicers, peers=peers, backups=backups)
+        server = await serve(
+            settings, clock, catalog, store, ingest, visibility, blobs, unused, metrics, status
+        )
         await server.start(_addresses(settings))
         spare_the_collector()
-        beside = (observer.run(), unused.run(), purge.run())
+        beside = (observer.run(), unused.run(), purge.run(), peers.run())
         tasks = [asyncio.create_task(each) for each in beside]
         agents.start()
         ready()
@@ -158,8 +145,51 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
 
 async def migrate(settings: Settings) -> None:
     """Bring the engine's tables up to date and return."""
-    async with open_run_store(settings.clickhouse_location):
+    async with open_run_store(settings.clickhouse_location, cluster=settings.clickhouse_cluster):
         pass
+
+
+def _log(
+    settings: Settings, clock: Clock, flusher: FlusherProcess, metrics: StoreMetrics
+) -> tuple[Log, Visibility]:
+    """The log of this data directory, and what of it cannot be read yet."""
+    log = Log(
+        settings.log_dir,
+        segment_bytes=settings.log_segment_bytes,
+        max_bytes=settings.log_max_bytes,
+        on_durable=flusher.durable,
+        on_group=metrics.ingest.logged,
+        on_failure=metrics.ingest.log_failed,
+    )
+    visibility = Visibility(
+        stored_sequence=log.checkpoint,
+        last_sequence=log.last_sequence,
+        max_waiting_bytes=settings.queue_max_bytes,
+        hurry=flusher.hurry,
+        horizon=lambda: sequence_at(clock.now_us()) if settings.is_shared else 0,
+    )
+    return log, visibility
+
+
+async def _ingest(
+    settings: Settings,
+    clock: Clock,
+    catalog: Catalog,
+    log: Log,
+    visibility: Visibility,
+    metrics: StoreMetrics,
+) -> tuple[IngestRuns, Peers]:
+    """The way in, and the stores beside this one, whose numbers are in the sequence."""
+    stores = catalog.stores if settings.is_shared else None
+    node = 0 if stores is None else await stores.register(instance_id(settings.data_dir), log.checkpoint)
+    sequence = Sequence(clock, log.last_sequence, node)
+    ingest = IngestRuns(catalog.projects, sequence, log, visibility, metrics.ingest)
+    return ingest, Peers(stores, node, visibility, ingest.stored_sequence, clock)
+
+
+def _gateways(settings: Settings) -> list[tuple[str, int]]:
+    """The gateways on this machine, by name, with their process ids."""
+    return [] if settings.metrics_dir is None else GatewayCollector(settings.metrics_dir).pids()
 
 
 async def _server(
@@ -167,7 +197,7 @@ async def _server(
     clock: Clock,
     catalog: Catalog,
     store: ClickHouseRunStore,
-    log: Log,
+    ingest: IngestRuns,
     visibility: Visibility,
     blobs: BlobStore,
     unused: UnusedBlobs,
@@ -176,9 +206,8 @@ async def _server(
     *,
     agents: AgentServicers,
     backups: Backups,
+    peers: Peers,
 ) -> StoreServer:
-    sequence = Sequence(clock, log.last_sequence)
-    ingest = IngestRuns(catalog.projects, sequence, log, visibility, metrics.ingest)
     page_tokens = PageTokens(await catalog.secret("page_tokens"))
     runs = ListRuns(store, visibility, page_tokens)
     traces = ListTraces(runs, store.traces, catalog.projects)
@@ -199,10 +228,10 @@ async def _server(
     contents = ExampleContents(blobs, unused, uploads)
     sources = SourceRuns(runs, store, blobs, uploads)
     examples = ExampleServicer(catalog.datasets, catalog.examples, contents, sources, read_tokens)
-    deletion = DeleteProject(catalog.projects, store, visibility, unused)
+    deletion = DeleteProject(catalog.projects, store, visibility, unused, peers)
     limiter = RateLimiter(settings.rate_limits, catalog.tenant_limits, clock, metrics.calls.rate_limited)
     return StoreServer(
-        ingest=RunIngestServicer(ingest, visibility, uploads, metrics.ingest, limiter),
+        ingest=RunIngestServicer(ingest, peers, uploads, metrics.ingest, limiter),
         query=RunQueryServicer(runs, messages),
         traces=TraceQueryServicer(traces, messages),
         threads=ThreadQueryServicer(threads, messages),
@@ -213,13 +242,15 @@ async def _server(
         ),
         filters=FilterServicer(NaturalLanguage(_chat_model(settings), settings.ai_timeout_s, clock.now_us)),
         stats=RunStatsServicer(RunStatistics(store.stats, visibility)),
-        deletion=RunDeletionServicer(DeleteRuns(ingest, visibility, store.deletions)),
+        deletion=RunDeletionServicer(DeleteRuns(ingest, visibility, store.deletions, peers)),
         projects=ProjectServicer(catalog.projects, deletion, clock),
         catalog=_catalog_servicers(catalog, runs, page_tokens, messages, feedback, deletion, clock),
         agents=agents,
         admin=AdminServicer(dead_letters, status, metrics.exposition, backups),
         blobs=BlobServicer(uploads, blobs, store, read_tokens),
-        interceptor=CallInterceptor(await _authenticator(settings, catalog), metrics.calls, limiter),
+        interceptor=CallInterceptor(
+            await _authenticator(settings, catalog), metrics.calls, limiter, see=peers.see_sequence
+        ),
         datasets=DatasetServicer(
             catalog.datasets, catalog.dataset_versions, catalog.examples, contents, clock
         ),

@@ -203,8 +203,8 @@ class DeletionStore(Protocol):
     """Purges deleted runs, which `RunWriter.delete` has hidden. Every method raises StoreUnavailable and is
     safe to repeat."""
 
-    async def next_purge(self) -> PurgeStep | None:
-        """The oldest deletions whose rows are still there; None when there are none."""
+    async def purge_steps(self) -> Sequence[PurgeStep]:
+        """All deletions that are not forgotten, the oldest first."""
         ...
 
     async def deleted_blobs(self, step: PurgeStep, /) -> Sequence[str]:
@@ -213,6 +213,10 @@ class DeletionStore(Protocol):
 
     async def purge(self, step: PurgeStep, /) -> None:
         """Remove the rows of a step from every table. They are hidden until the last is gone."""
+        ...
+
+    async def forget_deletions(self, step: PurgeStep, /) -> None:
+        """Forget that the runs of a purged step are deleted: nothing older can come of them any more."""
         ...
 
 

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from runstore.ingest.peers import EVERYTHING
+from runstore.ingest.sequence import sequence_at
 from runstore.ingest.unused_blobs import SUSPECT_AGE_S, UnusedBlobs
 from runstore.storage.blobs import BlobStore, open_blob_store
+from runstore.storage.run_store import StoreUnavailable
 
 
 class FakeRows:
     def __init__(self) -> None:
         self.used: set[str] = set()
         self.waited = 0
+        self.stored_sequence = EVERYTHING
 
     async def blobs_in_use(self, tenant_id: str, keys: Collection[str], /) -> set[str]:
         assert self.waited
@@ -21,6 +25,9 @@ class FakeRows:
 
     async def see_sequence(self, sequence: int) -> None:
         self.waited += 1
+
+    async def stored_everywhere(self) -> int:
+        return self.stored_sequence
 
 
 class FakeClock:
@@ -59,6 +66,21 @@ async def test_swept_a_day_later_unless_in_use(blobs: BlobStore) -> None:
     assert await unused.sweep() == 3
     assert await keys(blobs, "notes") == []
     assert [await keys(blobs, tenant) for tenant in ("t1", "t2")] == [["t1/aa/used"], []]
+
+
+async def test_log_of_a_store_that_is_away_may_name_blobs(blobs: BlobStore) -> None:
+    """Nothing is deleted until it has come back and stored what it had acknowledged."""
+    rows, clock = FakeRows(), FakeClock()
+    unused = UnusedBlobs(blobs, rows, rows, clock)
+    await unused.suspect("t", ["t/aa/x"])
+    await blobs.put("t/aa/x", b"x")
+    clock.ahead_s = SUSPECT_AGE_S + 60
+    rows.stored_sequence = sequence_at(time.time_ns() // 1_000)
+    with pytest.raises(StoreUnavailable):
+        await unused.sweep()
+    assert await keys(blobs, "t") == ["t/aa/x"]
+    rows.stored_sequence = sequence_at(clock.now_us())
+    assert await unused.sweep() == 1
 
 
 async def test_deletion_cut_short_is_completed(blobs: BlobStore) -> None:

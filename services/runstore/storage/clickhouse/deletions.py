@@ -85,14 +85,18 @@ class ClickHouseDeletions:
 
     # -- purging ---------------------------------------------------------------------------------
 
-    async def next_purge(self) -> PurgeStep | None:
-        """The oldest deletions of one tenant whose rows are still there; None when there are none."""
+    async def purge_steps(self) -> list[PurgeStep]:
+        """All deletions that are not forgotten, the oldest first."""
         text = (
-            f"SELECT toString(tenant_id), arraySort(groupUniqArray({_MAX_STEP_DELETIONS})(seq)) "
-            "FROM deleted_runs GROUP BY tenant_id ORDER BY min(seq) LIMIT 1"
+            "SELECT toString(tenant_id), arraySort(groupUniqArray(seq)) FROM deleted_runs GROUP BY tenant_id "
+            "ORDER BY min(seq)"
         )
         rows = await self._engine.read(lambda client: client.query(text).result_rows, is_limited=False)
-        return PurgeStep(rows[0][0], tuple(rows[0][1])) if rows else None
+        return [
+            PurgeStep(tenant_id, tuple(sequences[start : start + _MAX_STEP_DELETIONS]))
+            for tenant_id, sequences in rows
+            for start in range(0, len(sequences), _MAX_STEP_DELETIONS)
+        ]
 
     async def deleted_blobs(self, step: PurgeStep, /) -> Sequence[str]:
         """Keys of the blobs that rows of the step refer to; others may, too."""
@@ -110,13 +114,24 @@ class ClickHouseDeletions:
         """Remove the rows of a step. Beside the writer, which would have to wait for it."""
         await self._engine.read(lambda client: _purge(client, step), is_limited=False)
 
+    async def forget_deletions(self, step: PurgeStep, /) -> None:
+        """Forget that the runs of a purged step are deleted: nothing older can come of them any more."""
+        statement = f"DELETE FROM deleted_runs WHERE {_TENANT} AND seq IN {{seqs:Array(UInt64)}}"
+        parameters = {"tenant": step.tenant_id, "seqs": list(step.sequences)}
+        await self._engine.read(
+            lambda client: client.command(statement, parameters=parameters), is_limited=False
+        )
+
 
 def _delete(client: Any, deletion: RunDeletion) -> list[str]:
     run_ids = _run_ids(client, deletion)
-    if not run_ids:
+    # Whole traces, too: nothing else finds what another store has in its log of them, once it comes.
+    traces = deletion.trace_ids if deletion.project_id is None else ()
+    deleted = dict.fromkeys((*run_ids, *traces))
+    if not deleted:
         return []
     parameters = {"tenant": deletion.tenant_id, "seq": deletion.sequence}
-    rows = [[deletion.tenant_id, deletion.sequence, run_id] for run_id in run_ids]
+    rows = [[deletion.tenant_id, deletion.sequence, run_id] for run_id in deleted]
     client.insert("deleted_runs", rows, ["tenant_id", "seq", "run_id"])
     older = f"{_TENANT} AND {_MARKED} AND seq <= {{seq:UInt64}}"
     # All keys that a run ever had: each may still have rows.
@@ -232,7 +247,3 @@ def _purge(client: Any, step: PurgeStep) -> None:
             where = f"{where} AND {condition}"
         if client.query(f"SELECT 1 FROM {table} WHERE {where} LIMIT 1", parameters=parameters).result_rows:
             client.command(f"DELETE FROM {table} WHERE {where}", parameters=parameters)
-    client.command(
-        f"DELETE FROM deleted_runs WHERE {_TENANT} AND seq IN {{seqs:Array(UInt64)}}",
-        parameters={"tenant": step.tenant_id, "seqs": list(step.sequences)},
-    )

@@ -16,6 +16,8 @@ import structlog
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from runstore.domain.principals import current_tenant_id
+from runstore.storage.clickhouse.cluster import SETTINGS as CLUSTER_SETTINGS
+from runstore.storage.clickhouse.cluster import ClusterClient, ClusterDDL
 from runstore.storage.clickhouse.fair_threads import FairThreads
 from runstore.storage.clickhouse.hosts import Host, Hosts, hosts_of
 from runstore.storage.run_store import BlockRefused, QueryTooLarge, QueryTooLong, StoreUnavailable
@@ -95,10 +97,12 @@ class Engine:
         *,
         limits: ReadLimits,
         readers: int = 4,
+        cluster: str = "",
         prepare: Callable[[Any], None] = lambda _client: None,
     ) -> None:
         """`dsn` is `chdb://…` or `http(s)://…`, also of several hosts (`hosts_of`). Nothing is opened yet.
 
+        `cluster`: its name, when the hosts are nodes of one and the tables are to be on all of them.
         `prepare` is called with a client before the first call that reaches the engine, and again before the
         next one when it has failed.
         """
@@ -110,6 +114,9 @@ class Engine:
         if not self.is_embedded:
             # Another host is a better answer to a failure than the same one again.
             self._options = {**_SERVER_OPTIONS, **({"query_retries": 0} if len(hosts) > 1 else {})}
+        self.cluster = cluster
+        """Name of the cluster that the tables are on; empty for one server."""
+        self._ddl = ClusterDDL(cluster) if cluster else None
         self._prepare = prepare
         self._is_prepared = False
         self._preparing = threading.Lock()
@@ -212,12 +219,16 @@ class Engine:
         """One per thread and host, so sessions never meet; chDB knows no sessions at all."""
         clients: dict[str, Any] = self._local.__dict__.setdefault("clients", {})
         if (client := clients.get(host.name)) is None:
-            settings = _EMBEDDED_SETTINGS if self.is_embedded else SETTINGS
+            settings: Mapping[str, Any] = _EMBEDDED_SETTINGS if self.is_embedded else SETTINGS
+            if self._ddl is not None:
+                settings = {**settings, **CLUSTER_SETTINGS}
             client = clickhouse_connect.get_client(
                 dsn=host.dsn, settings={**settings, **host.settings}, **host.options, **self._options
             )
-            clients[host.name] = client
             self._clients.append(client)
+            if self._ddl is not None:
+                client = ClusterClient(client, self._ddl)
+            clients[host.name] = client
         return client
 
 

@@ -5,8 +5,9 @@ from typing import Any
 from runstore.storage.run_store import EngineFigures, TableFigures
 
 _TABLES = (
-    "SELECT table, count(), sum(rows), sum(bytes_on_disk), sum(data_uncompressed_bytes) FROM system.parts "
-    "WHERE active AND database = currentDatabase() GROUP BY table ORDER BY table"
+    "SELECT replaceRegexpOne(table, '_local$', '') AS name, count(), sum(rows), sum(bytes_on_disk), "
+    "sum(data_uncompressed_bytes) FROM {parts} "
+    "WHERE active AND database = currentDatabase() GROUP BY name ORDER BY name"
 )
 _WAITING = (
     "SELECT (SELECT uniqExact(tenant_id, run_id, seq) FROM dead_letters), "
@@ -15,8 +16,9 @@ _WAITING = (
 )
 
 
-def engine_figures(client: Any) -> EngineFigures:
-    """Ask the engine; a few milliseconds, whatever it holds."""
+def engine_figures(client: Any, cluster: str = "") -> EngineFigures:
+    """Ask the engine; a few milliseconds, whatever it holds. Of a cluster, one replica of each shard."""
+    parts = f"cluster('{cluster}', system.parts)" if cluster else "system.parts"
     [(dead_letters, parked, deleted, version)] = client.query(_WAITING).result_rows
-    tables = tuple(TableFigures(*row) for row in client.query(_TABLES).result_rows)
+    tables = tuple(TableFigures(*row) for row in client.query(_TABLES.format(parts=parts)).result_rows)
     return EngineFigures(version, tables, dead_letters, parked, deleted)

@@ -60,17 +60,19 @@ async def open_run_store(
     dsn: str,
     block_folder: Path | None = None,
     *,
+    cluster: str = "",
     limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
     may_be_away: bool = False,
 ) -> AsyncIterator["ClickHouseRunStore"]:
     """Connect to `chdb://…` or `http(s)://…` and bring its schema up to date.
 
+    `cluster` names the cluster that the tables are on; empty for one server.
     `block_folder` is for blocks that are built in this process; a temporary folder when None. An engine that
     `may_be_away` gets its schema by the first call that reaches it, for which all others wait; while a server
     is away, every call raises StoreUnavailable.
-    Raises StoreUnavailable, SchemaTooNew.
+    Raises StoreUnavailable, SchemaTooNew, WrongTopology.
     """
-    engine = Engine(dsn, limits=limits, prepare=_migrate)
+    engine = Engine(dsn, limits=limits, cluster=cluster, prepare=_migrate)
     with TemporaryDirectory() as temporary:
         try:
             try:
@@ -89,7 +91,7 @@ async def open_run_store(
 def _migrate(client: Any) -> None:
     try:
         schema.migrate(client)
-    except schema.SchemaTooNew as error:
+    except (schema.SchemaTooNew, schema.WrongTopology) as error:
         # It has come, or was migrated, after the start: nothing can be done until the store is replaced.
         raise StoreUnavailable(str(error)) from error
 
@@ -187,7 +189,7 @@ class ClickHouseRunStore:
 
     async def figures(self) -> EngineFigures:
         """What the engine says of itself."""
-        return await self._engine.read(engine_figures)
+        return await self._engine.read(partial(engine_figures, cluster=self._engine.cluster))
 
     # -- finding ---------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import structlog
 
 from runstore.domain.blob_refs import MAX_HEADER_BYTES, OFFLOADED_FIELDS
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.storage.clickhouse.cluster import ClusterClient
 from runstore.storage.clickhouse.columns import (
     METADATA_TERMS,
     PAYLOAD_COLUMNS,
@@ -31,6 +32,18 @@ class SchemaTooNew(RunstoreError):
             ErrorReason.UNAVAILABLE,
             f"the tables of runs have schema version {found}, this runstore knows up to {SCHEMA_VERSION}: "
             "start the version that migrated them, or a later one, or restore a backup of before",
+        )
+
+
+class WrongTopology(RunstoreError):
+    """The tables were made for one server and a cluster is configured, or the other way round."""
+
+    def __init__(self, *, is_clustered: bool) -> None:
+        found, hint = ("a cluster", "set") if is_clustered else ("one server", "unset")
+        super().__init__(
+            ErrorReason.UNAVAILABLE,
+            f"the tables of runs are those of {found}: {hint} RUNSTORE_CLICKHOUSE_CLUSTER, or use another "
+            "database",
         )
 
 
@@ -268,7 +281,8 @@ _IN_THE_BACKGROUND = {"mutations_sync": 0}
 
 
 def check(client: Any) -> None:
-    """Raises SchemaTooNew for tables of a later runstore; changes nothing."""
+    """Raises SchemaTooNew for tables of a later runstore, WrongTopology; changes nothing."""
+    _check_topology(client)
     if client.command("EXISTS TABLE schema_migrations"):
         _applied(client)
 
@@ -277,8 +291,10 @@ def migrate(client: Any) -> None:
     """Apply what is missing, in order; several stores may do so at once.
 
     No statement waits for the rows that there are: indexes are built for them in the background.
-    Raises SchemaTooNew rather than touch a later schema.
+    Raises SchemaTooNew rather than touch a later schema, WrongTopology rather than take tables of one server
+    for those of a cluster.
     """
+    _check_topology(client)
     client.command(
         "CREATE TABLE IF NOT EXISTS schema_migrations (version UInt32, name String, "
         "applied_at DateTime('UTC') DEFAULT now()) ENGINE = ReplacingMergeTree ORDER BY version"
@@ -298,3 +314,13 @@ def _applied(client: Any) -> set[int]:
     if (newest := max(applied, default=0)) > SCHEMA_VERSION:
         raise SchemaTooNew(newest)
     return applied
+
+
+def _check_topology(client: Any) -> None:
+    text = (
+        "SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = 'schema_migrations'"
+    )
+    for (engine,) in client.query(text).result_rows:
+        is_clustered = engine == "Distributed"
+        if is_clustered != isinstance(client, ClusterClient):
+            raise WrongTopology(is_clustered=is_clustered)
