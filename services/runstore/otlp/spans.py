@@ -19,7 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 
 from runstore.domain.errors import RunstoreError, invalid
 from runstore.domain.times import format_naive
-from runstore.otlp import conventions
+from runstore.otlp import conventions, langfuse
 from runstore.otlp.attributes import Attributes, attributes_of, json_or_text, take_as
 from runstore.otlp.messages import Event
 from runstore.otlp.payloads import payloads_of
@@ -106,6 +106,7 @@ def source_of(span_id: str) -> str:
 def _operation(span: Span, origin: _Origin) -> pb.RunOperation:
     _check(span)
     attributes = attributes_of(span.attributes)
+    langfuse.translate(attributes)
     operation = pb.RunOperation()
     run = operation.create
     set_place(run, span, attributes)

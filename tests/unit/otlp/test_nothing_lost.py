@@ -42,6 +42,11 @@ _PLAIN_KEYS = (
     "retrieval.documents.1", "reranker.query", "reranker.input_documents.0.document.id",
     "reranker.output_documents.0.document.score", "embedding.embeddings.0.embedding.text",
     "embedding.embeddings.0.embedding.vector", "embedding.embeddings.1", "embedding.model_name",
+    "langfuse.observation.type", "langfuse.observation.input", "langfuse.observation.output",
+    "langfuse.observation.model.name", "langfuse.observation.model.parameters",
+    "langfuse.observation.metadata.a", "langfuse.trace.metadata.a", "langfuse.trace.tags",
+    "langfuse.observation.usage_details", "langfuse.observation.cost_details",
+    "langfuse.observation.level", "langfuse.",
     "http.method", "", "a..b", "gen_ai.prompt.x", "llm.input_messages.0", "gen_ai.prompt.00000000001.role",
 )  # fmt: skip
 _KEYS = (
