@@ -11,6 +11,7 @@ from langsmith import utils as langsmith_utils
 from tests.postgres import Postgres
 
 from .servers import Server, serving
+from .signing import JWT_SECRET, write_jwks
 
 # Its assertions shall show what they compared.
 pytest.register_assert_rewrite("tests.contract.surface")
@@ -68,8 +69,14 @@ def server_on_postgresql(tmp_path_factory: pytest.TempPathFactory, postgres: Pos
 
 @pytest.fixture(scope="session")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server that wants API keys, for all tests about them."""
-    with serving(tmp_path_factory.mktemp("guarded"), auth="keys") as running:
+    """One server that wants API keys or service tokens, for all tests about them.
+
+    It logs all it ever would, and takes any number of bad credentials, of which tests have many.
+    """
+    folder = tmp_path_factory.mktemp("guarded")
+    settings = {"auth": "keys", "log_level": "debug", "failed_attempts_per_minute": "1000000"}
+    tokens = {"jwt_secret": JWT_SECRET, "jwt_jwks_file": str(write_jwks(folder / "jwks.json"))}
+    with serving(folder, **settings, **tokens) as running:
         yield running
         assert running.defects() == []
 

@@ -656,7 +656,7 @@ def test_what_needs_no_key(guarded: Server, path: str) -> None:
 @pytest.mark.parametrize("header", ["x-api-key", "X-API-Key", "x-service-key", "authorization", "cookie"])
 def test_key_is_taken_from_each_header(guarded: Server, key: str, header: str) -> None:
     """A good key works in every header of the contract."""
-    value = {"authorization": f"Bearer {key}", "cookie": f"a=b; runstore_api_key={key}"}.get(header, key)
+    value = {"authorization": f"Bearer {key}", "cookie": f"a=b; runstore_session={key}"}.get(header, key)
     assert httpx.get(f"{guarded.url}/sessions", headers={header: value}).status_code == 200
     wrong = value.replace(key, NOBODYS_KEY)
     assert httpx.get(f"{guarded.url}/sessions", headers={header: wrong}).status_code == 401

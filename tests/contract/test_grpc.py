@@ -538,7 +538,7 @@ def test_reflection_lists_the_services(stubs: Stubs, guarded_stubs: Stubs) -> No
 @pytest.mark.parametrize("name", ["x-api-key", "x-service-key", "authorization", "cookie"])
 def test_credentials_travel_as_metadata(guarded_stubs: Stubs, key: str, name: str) -> None:
     """The HTTP names, in lower case; a wrong key is UNAUTHENTICATED."""
-    value = {"authorization": f"Bearer {key}", "cookie": f"runstore_api_key={key}"}.get(name, key)
+    value = {"authorization": f"Bearer {key}", "cookie": f"runstore_session={key}"}.get(name, key)
     listing = projects.ListProjectsRequest()
     assert guarded_stubs.projects.ListProjects(listing, metadata=((name, value),)).projects
     wrong = value.replace(key, "rsk_" + "x" * 43)

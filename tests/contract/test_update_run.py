@@ -195,7 +195,7 @@ def credentials(parameter: str, secret: str) -> dict[str, Any]:
         case "authorization":
             return {"authorization": f"Bearer {secret}"}
         case "cookie":
-            return {"cookie": f"theme=dark; runstore_api_key={secret}; last=1"}
+            return {"cookie": f"theme=dark; runstore_session={secret}; last=1"}
     return {parameter: secret}
 
 

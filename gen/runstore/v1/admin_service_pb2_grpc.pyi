@@ -62,6 +62,16 @@ class AdminServiceStub:
     up to date; until that is complete, and if it is broken off, it holds the one before. Cancelling the call
     breaks it off. INCONSISTENT for a folder of something else, CONFLICT while another backup is made.
     """
+    CreateApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateApiKeyRequest, _admin_service_pb2.CreateApiKeyResponse]
+    """Makes an API key. Its secret is in the answer and cannot be had again. NOT_FOUND without the tenant or
+    organisation. Not safe to repeat: each call makes another key.
+    """
+    ListApiKeys: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListApiKeysRequest, _admin_service_pb2.ListApiKeysResponse]
+    """Lists API keys, those that are revoked or have expired too, the oldest first."""
+    RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]
+    """Makes an API key useless: here at once, at other stores and gateways within three seconds. Safe to repeat;
+    NOT_FOUND when there is none of that id.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -96,6 +106,16 @@ class AdminServiceAsyncStub(AdminServiceStub):
     blobs. What was acknowledged before the call is in the copy. A folder that holds the store's backup is brought
     up to date; until that is complete, and if it is broken off, it holds the one before. Cancelling the call
     breaks it off. INCONSISTENT for a folder of something else, CONFLICT while another backup is made.
+    """
+    CreateApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateApiKeyRequest, _admin_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
+    """Makes an API key. Its secret is in the answer and cannot be had again. NOT_FOUND without the tenant or
+    organisation. Not safe to repeat: each call makes another key.
+    """
+    ListApiKeys: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListApiKeysRequest, _admin_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
+    """Lists API keys, those that are revoked or have expired too, the oldest first."""
+    RevokeApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
+    """Makes an API key useless: here at once, at other stores and gateways within three seconds. Safe to repeat;
+    NOT_FOUND when there is none of that id.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -170,6 +190,34 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         blobs. What was acknowledged before the call is in the copy. A folder that holds the store's backup is brought
         up to date; until that is complete, and if it is broken off, it holds the one before. Cancelling the call
         breaks it off. INCONSISTENT for a folder of something else, CONFLICT while another backup is made.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateApiKey(
+        self,
+        request: _admin_service_pb2.CreateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_admin_service_pb2.CreateApiKeyResponse]]:
+        """Makes an API key. Its secret is in the answer and cannot be had again. NOT_FOUND without the tenant or
+        organisation. Not safe to repeat: each call makes another key.
+        """
+
+    @_abc_1.abstractmethod
+    def ListApiKeys(
+        self,
+        request: _admin_service_pb2.ListApiKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListApiKeysResponse, _abc.Awaitable[_admin_service_pb2.ListApiKeysResponse]]:
+        """Lists API keys, those that are revoked or have expired too, the oldest first."""
+
+    @_abc_1.abstractmethod
+    def RevokeApiKey(
+        self,
+        request: _admin_service_pb2.RevokeApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_admin_service_pb2.RevokeApiKeyResponse]]:
+        """Makes an API key useless: here at once, at other stores and gateways within three seconds. Safe to repeat;
+        NOT_FOUND when there is none of that id.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

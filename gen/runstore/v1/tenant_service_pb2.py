@@ -25,23 +25,29 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n runstore/v1/tenant_service.proto\x12\x0brunstore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"c\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06handle\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10GetTenantRequest\"8\n\x11GetTenantResponse\x12#\n\x06tenant\x18\x01 \x01(\x0b\x32\x13.runstore.v1.Tenant\"(\n\x16SetTenantHandleRequest\x12\x0e\n\x06handle\x18\x01 \x01(\t\">\n\x17SetTenantHandleResponse\x12#\n\x06tenant\x18\x01 \x01(\x0b\x32\x13.runstore.v1.Tenant2\xb9\x01\n\rTenantService\x12J\n\tGetTenant\x12\x1d.runstore.v1.GetTenantRequest\x1a\x1e.runstore.v1.GetTenantResponse\x12\\\n\x0fSetTenantHandle\x12#.runstore.v1.SetTenantHandleRequest\x1a$.runstore.v1.SetTenantHandleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n runstore/v1/tenant_service.proto\x12\x0brunstore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"c\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06handle\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10GetCallerRequest\"l\n\x11GetCallerResponse\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x1f\n\x04role\x18\x03 \x01(\x0e\x32\x11.runstore.v1.Role\x12\x13\n\x0bis_operator\x18\x04 \x01(\x08\"\x12\n\x10GetTenantRequest\"8\n\x11GetTenantResponse\x12#\n\x06tenant\x18\x01 \x01(\x0b\x32\x13.runstore.v1.Tenant\"(\n\x16SetTenantHandleRequest\x12\x0e\n\x06handle\x18\x01 \x01(\t\">\n\x17SetTenantHandleResponse\x12#\n\x06tenant\x18\x01 \x01(\x0b\x32\x13.runstore.v1.Tenant*d\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10ROLE_INGEST_ONLY\x10\x01\x12\x0f\n\x0bROLE_READER\x10\x02\x12\x0f\n\x0bROLE_EDITOR\x10\x03\x12\x0e\n\nROLE_ADMIN\x10\x04\x32\x85\x02\n\rTenantService\x12J\n\tGetCaller\x12\x1d.runstore.v1.GetCallerRequest\x1a\x1e.runstore.v1.GetCallerResponse\x12J\n\tGetTenant\x12\x1d.runstore.v1.GetTenantRequest\x1a\x1e.runstore.v1.GetTenantResponse\x12\\\n\x0fSetTenantHandle\x12#.runstore.v1.SetTenantHandleRequest\x1a$.runstore.v1.SetTenantHandleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runstore.v1.tenant_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ROLE']._serialized_start=497
+  _globals['_ROLE']._serialized_end=597
   _globals['_TENANT']._serialized_start=82
   _globals['_TENANT']._serialized_end=181
-  _globals['_GETTENANTREQUEST']._serialized_start=183
-  _globals['_GETTENANTREQUEST']._serialized_end=201
-  _globals['_GETTENANTRESPONSE']._serialized_start=203
-  _globals['_GETTENANTRESPONSE']._serialized_end=259
-  _globals['_SETTENANTHANDLEREQUEST']._serialized_start=261
-  _globals['_SETTENANTHANDLEREQUEST']._serialized_end=301
-  _globals['_SETTENANTHANDLERESPONSE']._serialized_start=303
-  _globals['_SETTENANTHANDLERESPONSE']._serialized_end=365
-  _globals['_TENANTSERVICE']._serialized_start=368
-  _globals['_TENANTSERVICE']._serialized_end=553
+  _globals['_GETCALLERREQUEST']._serialized_start=183
+  _globals['_GETCALLERREQUEST']._serialized_end=201
+  _globals['_GETCALLERRESPONSE']._serialized_start=203
+  _globals['_GETCALLERRESPONSE']._serialized_end=311
+  _globals['_GETTENANTREQUEST']._serialized_start=313
+  _globals['_GETTENANTREQUEST']._serialized_end=331
+  _globals['_GETTENANTRESPONSE']._serialized_start=333
+  _globals['_GETTENANTRESPONSE']._serialized_end=389
+  _globals['_SETTENANTHANDLEREQUEST']._serialized_start=391
+  _globals['_SETTENANTHANDLEREQUEST']._serialized_end=431
+  _globals['_SETTENANTHANDLERESPONSE']._serialized_start=433
+  _globals['_SETTENANTHANDLERESPONSE']._serialized_end=495
+  _globals['_TENANTSERVICE']._serialized_start=600
+  _globals['_TENANTSERVICE']._serialized_end=861
 # @@protoc_insertion_point(module_scope)

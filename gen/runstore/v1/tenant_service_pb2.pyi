@@ -6,6 +6,7 @@ Serves what a tenant knows about itself."""
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -16,6 +17,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Role:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLE_UNSPECIFIED: _Role.ValueType  # 0
+    """None: that of the operator's key."""
+    ROLE_INGEST_ONLY: _Role.ValueType  # 1
+    """Writes runs and feedback, and reads nothing."""
+    ROLE_READER: _Role.ValueType  # 2
+    """Reads everything, and changes nothing."""
+    ROLE_EDITOR: _Role.ValueType  # 3
+    """Reads and writes everything but the tenant's own settings."""
+    ROLE_ADMIN: _Role.ValueType  # 4
+    """All of that, and the tenant's settings."""
+
+class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+    """What a credential may do in its tenant."""
+
+ROLE_UNSPECIFIED: Role.ValueType  # 0
+"""None: that of the operator's key."""
+ROLE_INGEST_ONLY: Role.ValueType  # 1
+"""Writes runs and feedback, and reads nothing."""
+ROLE_READER: Role.ValueType  # 2
+"""Reads everything, and changes nothing."""
+ROLE_EDITOR: Role.ValueType  # 3
+"""Reads and writes everything but the tenant's own settings."""
+ROLE_ADMIN: Role.ValueType  # 4
+"""All of that, and the tenant's settings."""
+Global___Role: _TypeAlias = Role  # noqa: Y015
 
 @_typing.final
 class Tenant(_message.Message):
@@ -52,6 +85,59 @@ class Tenant(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tenant: _TypeAlias = Tenant  # noqa: Y015
+
+@_typing.final
+class GetCallerRequest(_message.Message):
+    """Whoever calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCallerRequest: _TypeAlias = GetCallerRequest  # noqa: Y015
+
+@_typing.final
+class GetCallerResponse(_message.Message):
+    """Who calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    IS_OPERATOR_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Tenant that the call is about; empty for the operator's key."""
+    key_id: _builtins.str
+    """The API key, or a UUID that stands for the subject of a service token; empty for the operator's key, and where
+    no credentials are asked for.
+    """
+    role: Global___Role.ValueType
+    """What it may do."""
+    is_operator: _builtins.bool
+    """Whether it may call `AdminService`."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        role: Global___Role.ValueType = ...,
+        is_operator: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_operator", b"is_operator", "key_id", b"key_id", "role", b"role", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCallerResponse: _TypeAlias = GetCallerResponse  # noqa: Y015
 
 @_typing.final
 class GetTenantRequest(_message.Message):

@@ -35,6 +35,11 @@ class TenantServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.GetCaller = channel.unary_unary(
+                '/runstore.v1.TenantService/GetCaller',
+                request_serializer=runstore_dot_v1_dot_tenant__service__pb2.GetCallerRequest.SerializeToString,
+                response_deserializer=runstore_dot_v1_dot_tenant__service__pb2.GetCallerResponse.FromString,
+                _registered_method=True)
         self.GetTenant = channel.unary_unary(
                 '/runstore.v1.TenantService/GetTenant',
                 request_serializer=runstore_dot_v1_dot_tenant__service__pb2.GetTenantRequest.SerializeToString,
@@ -50,6 +55,13 @@ class TenantServiceStub:
 class TenantServiceServicer:
     """Reads and changes the caller's tenant. Call metadata carries the credential as in `RunIngestService`.
     """
+
+    def GetCaller(self, request, context):
+        """Says who the caller is, as its credential has it. Good for a few seconds: credentials expire and are revoked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetTenant(self, request, context):
         """Reads the caller's tenant.
@@ -68,6 +80,11 @@ class TenantServiceServicer:
 
 def add_TenantServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetCaller': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCaller,
+                    request_deserializer=runstore_dot_v1_dot_tenant__service__pb2.GetCallerRequest.FromString,
+                    response_serializer=runstore_dot_v1_dot_tenant__service__pb2.GetCallerResponse.SerializeToString,
+            ),
             'GetTenant': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTenant,
                     request_deserializer=runstore_dot_v1_dot_tenant__service__pb2.GetTenantRequest.FromString,
@@ -89,6 +106,33 @@ def add_TenantServiceServicer_to_server(servicer, server):
 class TenantService:
     """Reads and changes the caller's tenant. Call metadata carries the credential as in `RunIngestService`.
     """
+
+    @staticmethod
+    def GetCaller(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runstore.v1.TenantService/GetCaller',
+            runstore_dot_v1_dot_tenant__service__pb2.GetCallerRequest.SerializeToString,
+            runstore_dot_v1_dot_tenant__service__pb2.GetCallerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetTenant(request,

@@ -33,6 +33,8 @@ class TenantServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TenantServiceAsyncStub: ...
+    GetCaller: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.GetCallerRequest, _tenant_service_pb2.GetCallerResponse]
+    """Says who the caller is, as its credential has it. Good for a few seconds: credentials expire and are revoked."""
     GetTenant: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.GetTenantRequest, _tenant_service_pb2.GetTenantResponse]
     """Reads the caller's tenant."""
     SetTenantHandle: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.SetTenantHandleRequest, _tenant_service_pb2.SetTenantHandleResponse]
@@ -43,6 +45,8 @@ class TenantServiceAsyncStub(TenantServiceStub):
     """Reads and changes the caller's tenant. Call metadata carries the credential as in `RunIngestService`."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    GetCaller: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.GetCallerRequest, _tenant_service_pb2.GetCallerResponse]  # type: ignore[assignment]
+    """Says who the caller is, as its credential has it. Good for a few seconds: credentials expire and are revoked."""
     GetTenant: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.GetTenantRequest, _tenant_service_pb2.GetTenantResponse]  # type: ignore[assignment]
     """Reads the caller's tenant."""
     SetTenantHandle: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.SetTenantHandleRequest, _tenant_service_pb2.SetTenantHandleResponse]  # type: ignore[assignment]
@@ -50,6 +54,14 @@ class TenantServiceAsyncStub(TenantServiceStub):
 
 class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads and changes the caller's tenant. Call metadata carries the credential as in `RunIngestService`."""
+
+    @_abc_1.abstractmethod
+    def GetCaller(
+        self,
+        request: _tenant_service_pb2.GetCallerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_service_pb2.GetCallerResponse, _abc.Awaitable[_tenant_service_pb2.GetCallerResponse]]:
+        """Says who the caller is, as its credential has it. Good for a few seconds: credentials expire and are revoked."""
 
     @_abc_1.abstractmethod
     def GetTenant(

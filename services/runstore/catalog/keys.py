@@ -1,11 +1,11 @@
-"""Tenants and their API keys: made by an operator, recognised on every call."""
+"""Organisations, tenants and their API keys: made by an operator, recognised on every call."""
 
 import base64
 import hashlib
 import re
 import secrets
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Row, insert, or_, select, update
@@ -14,9 +14,9 @@ from runstore.catalog import tables
 from runstore.catalog.database import Conflict, Database
 from runstore.catalog.projects import ProjectCatalog
 from runstore.catalog.texts import check_name
-from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.expiring import ExpiringMap
-from runstore.domain.principals import ApiKey, Principal, Tenant
+from runstore.domain.principals import ApiKey, Grant, Organization, Role, Tenant
 from runstore.runtime.clock import Clock
 
 _SECRET = re.compile(r"rsk_[A-Za-z0-9_-]{43}")
@@ -24,6 +24,7 @@ _SECRET_BYTES = 32
 _PREFIX_CHARACTERS = 8
 
 _MAX_CACHED_KEYS = 10_000
+_MAX_CACHED_TENANTS = 10_000
 # A key revoked by another process (`runstore keys revoke`) stops working within this time.
 _CACHE_TTL_S = 3.0
 _LAST_USED_RESOLUTION_US = 60_000_000
@@ -35,7 +36,7 @@ _PUBLIC_COLUMNS = [column for column in _keys if column.name != "hash"]
 
 @dataclass(frozen=True, slots=True)
 class _Recognised:
-    principal: Principal
+    grant: Grant
     expires_at_us: int | None
 
 
@@ -52,9 +53,12 @@ class KeyCatalog:
         self._recognised: ExpiringMap[bytes, _Recognised] = ExpiringMap(
             clock, max_entries=_MAX_CACHED_KEYS, ttl_s=_CACHE_TTL_S
         )
+        self._tenants: ExpiringMap[str, Tenant] = ExpiringMap(
+            clock, max_entries=_MAX_CACHED_TENANTS, ttl_s=_CACHE_TTL_S
+        )
 
-    async def authenticate(self, secret: str) -> Principal | None:
-        """Who holds `secret`; None when nobody was given it, or it was revoked or has expired.
+    async def authenticate(self, secret: str) -> Grant | None:
+        """What `secret` opens; None when nobody was given it, or it was revoked or has expired.
 
         A revocation takes effect within three seconds. The look-up is by hash, so how long it takes
         tells nothing about how much of a guess was right.
@@ -67,7 +71,7 @@ class KeyCatalog:
             recognised = await self._recognise(digest)
         if recognised is None or _past(recognised.expires_at_us, self._clock.now_us()):
             return None
-        return recognised.principal
+        return recognised.grant
 
     async def _recognise(self, digest: bytes) -> _Recognised | None:
         ticket = self._recognised.ticket()
@@ -77,7 +81,10 @@ class KeyCatalog:
         if row is None:
             return None
         key = _key(row)
-        recognised = _Recognised(Principal(key.tenant_id, key.id), key.expires_at_us)
+        grant = Grant(
+            key_id=key.id, role=key.role, tenant_id=key.tenant_id, organization_id=key.organization_id
+        )
+        recognised = _Recognised(grant, key.expires_at_us)
         self._recognised.put(digest, recognised, ticket)
         await self._note_use(key)
         return recognised
@@ -98,17 +105,28 @@ class KeyCatalog:
                 raise
 
     async def create_key(
-        self, tenant_id: str, name: str, expires_at_us: int | None = None
+        self,
+        tenant_id: str | None,
+        name: str,
+        expires_at_us: int | None = None,
+        *,
+        role: Role = Role.EDITOR,
+        organization_id: str | None = None,
     ) -> tuple[ApiKey, str]:
         """A new key and its secret (`rsk_` and 43 URL-safe characters), which cannot be had again.
 
-        Raises NOT_FOUND for an unknown tenant, INVALID_ARGUMENT for a name that cannot be stored.
+        It opens the tenant, or else each tenant of the organisation. Raises NOT_FOUND without such a one,
+        INVALID_ARGUMENT for a name that cannot be stored and unless one of the two is given.
         """
         check_name("name", name)
+        if (tenant_id is None) == (organization_id is None):
+            raise invalid("tenant_id", "a key opens either a tenant or an organisation")
         secret = "rsk_" + base64.urlsafe_b64encode(secrets.token_bytes(_SECRET_BYTES)).rstrip(b"=").decode()
         key = ApiKey(
             id=str(uuid.uuid4()),
             tenant_id=tenant_id,
+            organization_id=organization_id,
+            role=role,
             name=name,
             prefix=secret[:_PREFIX_CHARACTERS],
             created_at_us=self._clock.now_us(),
@@ -121,7 +139,8 @@ class KeyCatalog:
             async with self._database.write() as connection:
                 await connection.execute(insert(tables.api_keys).values(**values, hash=_digest(secret)))
         except Conflict as error:
-            raise RunstoreError(ErrorReason.NOT_FOUND, "no such tenant", field="tenant_id") from error
+            field = "organization_id" if tenant_id is None else "tenant_id"
+            raise RunstoreError(ErrorReason.NOT_FOUND, "there is none of that id", field=field) from error
         return key, secret
 
     async def list_keys(self, tenant_id: str | None = None) -> list[ApiKey]:
@@ -151,10 +170,9 @@ class KeyCatalog:
         """A new tenant with its `default` project. Raises ALREADY_EXISTS for a taken name or id."""
         check_name("name", name)
         tenant = Tenant(id=tenant_id or str(uuid.uuid4()), name=name, created_at_us=self._clock.now_us())
-        row = {"id": tenant.id, "name": tenant.name, "created_at_us": tenant.created_at_us}
         try:
             async with self._database.write() as connection:
-                await connection.execute(insert(tables.tenants).values(row))
+                await connection.execute(insert(tables.tenants).values(asdict(tenant)))
         except Conflict as error:
             raise RunstoreError(
                 ErrorReason.ALREADY_EXISTS, f"a tenant named {name!r} already exists", field="name"
@@ -168,6 +186,61 @@ class KeyCatalog:
         async with self._database.read() as connection:
             return [Tenant(**row._mapping) for row in await connection.execute(query)]
 
+    async def find_tenant(self, tenant_id: str) -> Tenant | None:
+        """The tenant, as it was at most three seconds ago; None when there is none."""
+        found = self._tenants.get(tenant_id)
+        if found is None:
+            ticket = self._tenants.ticket()
+            query = select(tables.tenants).where(tables.tenants.c.id == tenant_id)
+            async with self._database.read() as connection:
+                row = (await connection.execute(query)).one_or_none()
+            if row is None:
+                return None
+            found = Tenant(**row._mapping)
+            self._tenants.put(tenant_id, found, ticket)
+        return found
+
+    async def move_tenant(self, tenant_id: str, organization_id: str | None) -> Tenant:
+        """Puts a tenant into an organisation, or into none; keys of organisations follow within seconds.
+
+        Raises NOT_FOUND when there is no such tenant or organisation.
+        """
+        tenant = tables.tenants.c
+        statement = (
+            update(tables.tenants).where(tenant.id == tenant_id).values(organization_id=organization_id)
+        )
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(statement)
+        except Conflict as error:
+            raise RunstoreError(
+                ErrorReason.NOT_FOUND, "no such organisation", field="organization_id"
+            ) from error
+        self._tenants.forget_all()
+        moved = await self.find_tenant(tenant_id)
+        if moved is None:
+            raise RunstoreError(ErrorReason.NOT_FOUND, "no such tenant", field="tenant_id")
+        return moved
+
+    async def create_organization(self, name: str) -> Organization:
+        """A new organisation, without tenants. Raises ALREADY_EXISTS for a taken name."""
+        check_name("name", name)
+        made = Organization(id=str(uuid.uuid4()), name=name, created_at_us=self._clock.now_us())
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(insert(tables.organizations).values(asdict(made)))
+        except Conflict as error:
+            raise RunstoreError(
+                ErrorReason.ALREADY_EXISTS, f"an organisation named {name!r} already exists", field="name"
+            ) from error
+        return made
+
+    async def list_organizations(self) -> list[Organization]:
+        """Every organisation, by name."""
+        query = select(tables.organizations).order_by(tables.organizations.c.name)
+        async with self._database.read() as connection:
+            return [Organization(**row._mapping) for row in await connection.execute(query)]
+
 
 def _digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
@@ -178,4 +251,5 @@ def _past(time_us: int | None, now_us: int) -> bool:
 
 
 def _key(row: Row[Any]) -> ApiKey:
-    return ApiKey(**row._mapping)
+    values = dict(row._mapping)
+    return ApiKey(**{**values, "role": Role(values["role"])})

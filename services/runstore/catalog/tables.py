@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = "0014"
+SCHEMA_VERSION = "0015"
 """The newest migration; a database that says otherwise is migrated or, if newer, refused."""
 
 metadata = MetaData(
@@ -33,12 +33,21 @@ metadata = MetaData(
     }
 )
 
+organizations = Table(
+    "organizations",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("created_at_us", BigInteger, nullable=False),
+)
+
 tenants = Table(
     "tenants",
     metadata,
     Column("id", String(36), primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("created_at_us", BigInteger, nullable=False),
+    Column("organization_id", String(36), ForeignKey("organizations.id")),
 )
 
 projects = Table(
@@ -76,7 +85,10 @@ api_keys = Table(
     "api_keys",
     metadata,
     Column("id", String(36), primary_key=True),
-    Column("tenant_id", String(36), ForeignKey("tenants.id"), nullable=False),
+    # Either of the two.
+    Column("tenant_id", String(36), ForeignKey("tenants.id")),
+    Column("organization_id", String(36), ForeignKey("organizations.id")),
+    Column("role", String(16), nullable=False),
     Column("name", Text, nullable=False),
     # SHA-256 of the whole secret: 256 random bits need no salt and no slow hash.
     Column("hash", LargeBinary(32), nullable=False, unique=True),

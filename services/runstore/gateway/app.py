@@ -15,6 +15,8 @@ from runstore.gateway.call_log import CallLog
 from runstore.gateway.cors import allow_origins
 from runstore.gateway.documents import DESCRIPTION, SECURITY_SCHEMES
 from runstore.gateway.error_handlers import install_error_handlers
+from runstore.gateway.guard import Guard
+from runstore.gateway.guarded_routes import check_guarded
 from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.prefixes import CanonicalPaths
 from runstore.gateway.routes_agent_assistants import assistant_routes
@@ -62,13 +64,13 @@ def create_app(
     now_us: Callable[[], int],
     metrics: GatewayMetrics,
     *,
-    needs_keys: bool = False,
+    guard: Guard | None = None,
     cors_origins: Collection[str] = (),
 ) -> ASGIApp:
     """The gateway as an ASGI application; `now_us` gives microseconds since the epoch.
 
-    `needs_keys`: the store does not answer everybody, so its refusals hold for the gateway's metrics, too.
-    `cors_origins`: whose pages may call it from a browser.
+    `guard`: None where everybody may call. `cors_origins`: whose pages may call it from a browser.
+    Raises LookupError for a route without an entry in the table of access.
     """
     app: FastAPI = FastAPIOffline(
         title=_TITLE,
@@ -77,6 +79,7 @@ def create_app(
         redirect_slashes=False,  # `CanonicalPaths` has removed them.
         strict_content_type=False,  # curl without a header sends JSON, too.
     )
+    app.state.guard = guard
     install_error_handlers(app)
     # In the order of matching: `/runs/query` must not be taken for a run's id, nor `/runs/batch`.
     bodies = BodyReader(limits)
@@ -115,7 +118,8 @@ def create_app(
     app.include_router(prompt_routes(store))
     app.include_router(settings_routes(store))
     app.include_router(server_routes(store))
-    app.include_router(metrics_routes(store, metrics, needs_keys=needs_keys))
+    app.include_router(metrics_routes(store, metrics, needs_keys=guard is not None))
+    check_guarded(app)
     _document_security(app)
     logged = CallLog(CanonicalPaths(AbandonedQuestions(JsonBodies(app))), metrics)
     return allow_origins(logged, cors_origins)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from runstore.domain.errors import invalid
@@ -22,6 +22,7 @@ from runstore.gateway.agent_assistant_json import (
 )
 from runstore.gateway.agent_bodies import object_bytes, page_headers, selected
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import Detail
 from runstore.gateway.store_client import StoreClient, credentials_of
 from runstore.v1 import assistant_service_pb2 as pb
@@ -35,16 +36,16 @@ _Recurse = Annotated[bool, Query(description="Also those within subgraphs.")]
 _WHOLE_DEPTH: Final = -1
 
 
-def assistant_routes(store: StoreClient) -> APIRouter:
+def assistant_routes(store: StoreClient) -> GuardedRouter:
     """The routes, on the assistants of `store`."""
-    router = APIRouter(prefix="/assistants", tags=["Assistants"])
+    router = GuardedRouter(prefix="/assistants", tags=["Assistants"])
     _add_assistant_routes(router, store)
     _add_version_routes(router, store)
     _add_graph_routes(router, store)
     return router
 
 
-def _add_assistant_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_assistant_routes(router: GuardedRouter, store: StoreClient) -> None:
     assistants = store.assistants
 
     @router.post("", openapi_extra=ASSISTANT_CREATE.openapi, responses=_TAKEN)
@@ -96,7 +97,7 @@ def _add_assistant_routes(router: APIRouter, store: StoreClient) -> None:
         return Response(status_code=204)
 
 
-def _add_version_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_version_routes(router: GuardedRouter, store: StoreClient) -> None:
     assistants = store.assistants
 
     @router.post("/{assistant_id}/versions", openapi_extra=VERSIONS_ASKED.openapi, responses=_NOT_FOUND)
@@ -123,7 +124,7 @@ def _add_version_routes(router: APIRouter, store: StoreClient) -> None:
         return json_response(show_assistant(answer.assistant))
 
 
-def _add_graph_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_graph_routes(router: GuardedRouter, store: StoreClient) -> None:
     assistants = store.assistants
 
     @router.get("/{assistant_id}/schemas", responses=_NOT_FOUND)

@@ -3,7 +3,7 @@
 from typing import Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from runstore.gateway.agent_bodies import page_headers, selected
@@ -18,6 +18,7 @@ from runstore.gateway.agent_cron_json import (
     update_cron_request,
 )
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import Detail
 from runstore.gateway.store_client import StoreClient, credentials_of
 from runstore.v1 import cron_service_pb2 as pb
@@ -26,16 +27,16 @@ _CRON: Final = "/runs/crons/{cron_id}"
 _NOT_FOUND: Final[dict[int | str, dict[str, Any]]] = {404: {"model": Detail}}
 
 
-def agent_cron_routes(store: StoreClient) -> APIRouter:
+def agent_cron_routes(store: StoreClient) -> GuardedRouter:
     """The routes, on the crons of `store`."""
-    router = APIRouter(tags=["Agent crons"])
+    router = GuardedRouter(tags=["Agent crons"])
     _add_creating_routes(router, store)
     _add_searching_routes(router, store)
     _add_cron_routes(router, store)
     return router
 
 
-def _add_creating_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_creating_routes(router: GuardedRouter, store: StoreClient) -> None:
     async def create(request: Request, thread_id: str) -> Response:
         message = create_cron_request(await CRON_CREATE.read(request), thread_id)
         answer = await store.ask_once(store.crons.CreateCron, message, credentials_of(request.headers))
@@ -52,7 +53,7 @@ def _add_creating_routes(router: APIRouter, store: StoreClient) -> None:
         return await create(request, str(thread_id))
 
 
-def _add_searching_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_searching_routes(router: GuardedRouter, store: StoreClient) -> None:
     @router.post("/runs/crons/search", openapi_extra=CRON_SEARCH.openapi)
     async def search_crons(request: Request) -> Response:
         """Lists crons, the last created first unless told."""
@@ -70,7 +71,7 @@ def _add_searching_routes(router: APIRouter, store: StoreClient) -> None:
         return json_response(answer.count)
 
 
-def _add_cron_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_cron_routes(router: GuardedRouter, store: StoreClient) -> None:
     @router.get(_CRON, responses=_NOT_FOUND)
     async def read_cron(request: Request, cron_id: UUID) -> Response:
         """Reads a cron."""

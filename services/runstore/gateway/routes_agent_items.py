@@ -3,13 +3,14 @@
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from runstore.domain.errors import invalid
 from runstore.gateway.agent_bodies import JsonObject, absent_json, body_of, object_bytes
 from runstore.gateway.dataset_json import show_time
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.store_client import StoreClient, credentials_of
 from runstore.v1 import agent_item_service_pb2 as pb
 
@@ -64,15 +65,15 @@ _SEARCH: Final = body_of(ItemSearch)
 _NAMESPACES: Final = body_of(NamespaceSearch)
 
 
-def agent_item_routes(store: StoreClient) -> APIRouter:
+def agent_item_routes(store: StoreClient) -> GuardedRouter:
     """The routes, on the items of `store`."""
-    router = APIRouter(prefix="/store", tags=["Agent items"])
+    router = GuardedRouter(prefix="/store", tags=["Agent items"])
     _add_item_routes(router, store)
     _add_search_routes(router, store)
     return router
 
 
-def _add_item_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_item_routes(router: GuardedRouter, store: StoreClient) -> None:
     items = store.agent_items
 
     @router.put("/items", status_code=204, openapi_extra=_PUT.openapi)
@@ -111,7 +112,7 @@ def _add_item_routes(router: APIRouter, store: StoreClient) -> None:
         return Response(status_code=204)
 
 
-def _add_search_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_search_routes(router: GuardedRouter, store: StoreClient) -> None:
     items = store.agent_items
 
     @router.post("/items/search", openapi_extra=_SEARCH.openapi)

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.responses import Response
 
@@ -11,6 +11,7 @@ from runstore.domain.agent_addresses import Environment, check_agent_id, project
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.times import format_time
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import Detail
 from runstore.gateway.store_client import Credentials, StoreClient, credentials_of
 from runstore.gateway.time_fields import to_time_us
@@ -75,16 +76,16 @@ class _ResolveQuery(BaseModel):
     environment: Annotated[Environment | None, BeforeValidator(_lower)] = None
 
 
-def agent_registry_routes(store: StoreClient) -> APIRouter:
+def agent_registry_routes(store: StoreClient) -> GuardedRouter:
     """The routes, on the agents and projects of `store`."""
-    router = APIRouter(tags=["Agents (registry)"])
+    router = GuardedRouter(tags=["Agents (registry)"])
     _add_list(router, store)
     _add_single(router, store)
     _add_resolution(router, store)
     return router
 
 
-def _add_list(router: APIRouter, store: StoreClient) -> None:
+def _add_list(router: GuardedRouter, store: StoreClient) -> None:
     @router.get("/agents")
     async def list_agents(request: Request, query: Annotated[_ListQuery, Query()]) -> Response:
         """Lists agents, the last registered first unless told; an unknown parameter is refused."""
@@ -107,7 +108,7 @@ def _add_list(router: APIRouter, store: StoreClient) -> None:
         return json_response({"items": items, "next_cursor": answer.next_page_token or None})
 
 
-def _add_single(router: APIRouter, store: StoreClient) -> None:
+def _add_single(router: GuardedRouter, store: StoreClient) -> None:
     agents = store.agent_registry
 
     @router.post("/agents", status_code=201, responses=_TAKEN)
@@ -148,7 +149,7 @@ def _add_single(router: APIRouter, store: StoreClient) -> None:
         return Response(status_code=204)
 
 
-def _add_resolution(router: APIRouter, store: StoreClient) -> None:
+def _add_resolution(router: GuardedRouter, store: StoreClient) -> None:
     @router.get("/sessions/resolutions", responses=_NOT_FOUND)
     async def resolve_address(request: Request, query: Annotated[_ResolveQuery, Query()]) -> Response:
         """Says which project an address stands for (contract runs-v2, section 14)."""

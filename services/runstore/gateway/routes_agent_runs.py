@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import Header, Query, Request
 from starlette.responses import Response
 
 from runstore.domain.errors import ErrorReason, RunstoreError
@@ -35,6 +35,7 @@ from runstore.gateway.agent_run_json import (
     show_run,
 )
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import Detail
 from runstore.gateway.store_client import Credentials, StoreClient, credentials_of
 from runstore.v1 import agent_run_pb2 as runs_pb
@@ -57,9 +58,9 @@ class _Kwargs(msgspec.Struct):
 _KWARGS: Final = msgspec.json.Decoder(_Kwargs)
 
 
-def agent_run_routes(store: StoreClient) -> APIRouter:
+def agent_run_routes(store: StoreClient) -> GuardedRouter:
     """The routes, on the runs of `store`."""
-    router = APIRouter(tags=["Agent runs"])
+    router = GuardedRouter(tags=["Agent runs"])
     _add_creating_routes(router, store)
     _add_following_routes(router, store)
     _add_reading_routes(router, store)
@@ -67,7 +68,7 @@ def agent_run_routes(store: StoreClient) -> APIRouter:
     return router
 
 
-def _add_creating_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_creating_routes(router: GuardedRouter, store: StoreClient) -> None:
     created: dict[str, Any] = {"openapi_extra": RUN_CREATE.openapi, "responses": _CREATE_ERRORS}
 
     @router.post("/threads/{thread_id}/runs", **created)
@@ -99,7 +100,7 @@ def _add_creating_routes(router: APIRouter, store: StoreClient) -> None:
         return await create_and_stream(request, store)
 
 
-def _add_following_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_following_routes(router: GuardedRouter, store: StoreClient) -> None:
     @router.get(_RUN + "/join", responses=_NOT_FOUND)
     async def join(
         request: Request,
@@ -137,7 +138,7 @@ def _add_following_routes(router: APIRouter, store: StoreClient) -> None:
         return events_answer(frames, {"Location": request.url.path}, on_disconnect)
 
 
-def _add_reading_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_reading_routes(router: GuardedRouter, store: StoreClient) -> None:
     runs = store.agent_runs
 
     @router.get("/threads/{thread_id}/runs", responses=_NOT_FOUND)
@@ -174,7 +175,7 @@ def _add_reading_routes(router: APIRouter, store: StoreClient) -> None:
         return Response(status_code=204)
 
 
-def _add_cancelling_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_cancelling_routes(router: GuardedRouter, store: StoreClient) -> None:
     action_of_query = Query(description="`interrupt` or `rollback`; others mean `interrupt`.")
 
     @router.post(

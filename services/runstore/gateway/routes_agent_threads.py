@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import Header, Query, Request
 from starlette.responses import Response
 
 from runstore.gateway.agent_bodies import json_bytes, object_bytes, page_headers
@@ -31,6 +31,7 @@ from runstore.gateway.agent_thread_json import (
     update_request,
 )
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import Detail
 from runstore.gateway.store_client import StoreClient, credentials_of
 from runstore.v1 import thread_service_pb2 as pb
@@ -45,9 +46,9 @@ _BUSY: Final[dict[int | str, dict[str, Any]]] = {
 _Select = Annotated[list[str], Query(description="Only these keys; `values.messages` is one of the values.")]
 
 
-def agent_thread_routes(store: StoreClient) -> APIRouter:
+def agent_thread_routes(store: StoreClient) -> GuardedRouter:
     """The routes, on the threads of `store`."""
-    router = APIRouter(prefix="/threads", tags=["Agent threads"])
+    router = GuardedRouter(prefix="/threads", tags=["Agent threads"])
     _add_search_routes(router, store)
     _add_thread_routes(router, store)
     _add_state_routes(router, store)
@@ -55,7 +56,7 @@ def agent_thread_routes(store: StoreClient) -> APIRouter:
     return router
 
 
-def _add_search_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_search_routes(router: GuardedRouter, store: StoreClient) -> None:
     threads = store.agent_threads
 
     @router.post("", openapi_extra=THREAD_CREATE.openapi, responses=_TAKEN)
@@ -89,7 +90,7 @@ def _add_search_routes(router: APIRouter, store: StoreClient) -> None:
         return json_response({"pruned_count": answer.pruned_count})
 
 
-def _add_thread_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_thread_routes(router: GuardedRouter, store: StoreClient) -> None:
     threads = store.agent_threads
 
     @router.get("/{thread_id}", responses=_NOT_FOUND)
@@ -150,7 +151,7 @@ def _add_thread_routes(router: APIRouter, store: StoreClient) -> None:
         return events_answer(thread_frames_of(store, joining, credentials), {"Location": request.url.path})
 
 
-def _add_state_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_state_routes(router: GuardedRouter, store: StoreClient) -> None:
     threads = store.agent_threads
 
     async def state(
@@ -197,7 +198,7 @@ def _add_state_routes(router: APIRouter, store: StoreClient) -> None:
         return await state(request, thread_id, checkpoint, subgraphs=bool(body.subgraphs), select=body.select)
 
 
-def _add_history_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_history_routes(router: GuardedRouter, store: StoreClient) -> None:
     threads = store.agent_threads
 
     @router.post("/{thread_id}/state", openapi_extra=STATE_UPDATE.openapi, responses=_BUSY)

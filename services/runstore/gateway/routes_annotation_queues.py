@@ -5,12 +5,13 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response, StreamingResponse
 
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.large_answers import filled, runs_response
 from runstore.gateway.models import Detail
 from runstore.gateway.queue_json import (
@@ -88,9 +89,9 @@ _Status = Literal["needs_my_review", "needs_others_review", "completed"]
 _RunKeys = list[UUID | _RunKey]
 
 
-def annotation_queue_routes(store: StoreClient) -> APIRouter:
+def annotation_queue_routes(store: StoreClient) -> GuardedRouter:
     """The routes, on the queues of `store`."""
-    router = APIRouter(prefix="/annotation-queues", tags=["Annotation queues"])
+    router = GuardedRouter(prefix="/annotation-queues", tags=["Annotation queues"])
     _add_queue_routes(router, store)
     _add_run_routes(router, store)
     _add_changes_of_runs(router, store)
@@ -99,7 +100,7 @@ def annotation_queue_routes(store: StoreClient) -> APIRouter:
     return router
 
 
-def _add_queue_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_queue_routes(router: GuardedRouter, store: StoreClient) -> None:
     queues = store.annotation_queues
 
     @router.post("", responses=_TAKEN)
@@ -166,7 +167,7 @@ def _add_queue_routes(router: APIRouter, store: StoreClient) -> None:
         return json_response([show_queue(queue) for queue in answer.queues])
 
 
-def _add_run_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_run_routes(router: GuardedRouter, store: StoreClient) -> None:
     queues = store.annotation_queues
 
     @router.post("/{queue_id}/runs/by-key", responses=_NOT_FOUND)
@@ -221,7 +222,7 @@ def _add_run_routes(router: APIRouter, store: StoreClient) -> None:
         return runs_response(runs[0], store)
 
 
-def _add_changes_of_runs(router: APIRouter, store: StoreClient) -> None:
+def _add_changes_of_runs(router: GuardedRouter, store: StoreClient) -> None:
     queues = store.annotation_queues
 
     @router.patch("/{queue_id}/runs/{queue_run_id}", responses=_NOT_FOUND)
@@ -258,7 +259,7 @@ def _add_changes_of_runs(router: APIRouter, store: StoreClient) -> None:
         return json_response(_DONE)
 
 
-def _add_review_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_review_routes(router: GuardedRouter, store: StoreClient) -> None:
     queues = store.annotation_queues
 
     @router.post("/status/{queue_run_id}", responses=_NOT_FOUND)
@@ -297,7 +298,7 @@ def _add_review_routes(router: APIRouter, store: StoreClient) -> None:
         return await size(request, _archived(queue_id, start_time, end_time))
 
 
-def _add_export(router: APIRouter, store: StoreClient) -> None:
+def _add_export(router: GuardedRouter, store: StoreClient) -> None:
     @router.post("/{queue_id}/export", responses=_NOT_FOUND)
     async def export_queue(request: Request, queue_id: UUID, body: _Export) -> Response:
         """Answers the completed runs as a JSON array, of any length."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response, StreamingResponse
 
 from runstore.domain.errors import RunstoreError
@@ -15,6 +15,7 @@ from runstore.gateway.dataset_json import read_version, show_dataset
 from runstore.gateway.dataset_upload import DatasetUpload
 from runstore.gateway.dialects import json_response
 from runstore.gateway.documents import DATASET_UPLOAD_BODY
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import Detail
 from runstore.gateway.models_datasets import DatasetRecord
 from runstore.gateway.multipart import boundary_of
@@ -34,9 +35,9 @@ _FORMATS: Final = {
 _NOT_FOUND: Final[dict[int | str, dict[str, Any]]] = {404: {"model": Detail}}
 
 
-def dataset_file_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
+def dataset_file_routes(store: StoreClient, bodies: BodyReader) -> GuardedRouter:
     """The routes, on the datasets of `store`."""
-    router = APIRouter(prefix="/datasets", tags=["Datasets"])
+    router = GuardedRouter(prefix="/datasets", tags=["Datasets"])
 
     @router.post(
         "/upload",
@@ -70,7 +71,7 @@ def dataset_file_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
     return router
 
 
-def _add_export(router: APIRouter, store: StoreClient, name: str, media_type: str) -> None:
+def _add_export(router: GuardedRouter, store: StoreClient, name: str, media_type: str) -> None:
     @router.get(
         f"/{{dataset_id}}/{name}",
         name=f"export_{name}",

@@ -4,12 +4,13 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from runstore.gateway.dialects import json_response
 from runstore.gateway.example_json import show_example
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.large_answers import runs_response
 from runstore.gateway.models import Detail
 from runstore.gateway.store_client import StoreClient, credentials_of
@@ -33,9 +34,9 @@ class _Search(BaseModel):
     filter: str | None = Field(None, description="On metadata alone.")
 
 
-def dataset_search_routes(store: StoreClient) -> APIRouter:
+def dataset_search_routes(store: StoreClient) -> GuardedRouter:
     """The routes, on the datasets of `store`."""
-    router = APIRouter(prefix="/datasets", tags=["Datasets"])
+    router = GuardedRouter(prefix="/datasets", tags=["Datasets"])
 
     @router.post("/{dataset_id}/index", responses=_NOT_FOUND)
     async def index_dataset(

@@ -3,13 +3,14 @@
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from runstore.gateway.dataset_json import read_version, show_dataset
 from runstore.gateway.dialects import json_response
 from runstore.gateway.example_json import show_example
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.large_answers import runs_response
 from runstore.gateway.models import Detail, TracerSession
 from runstore.gateway.models_datasets import DatasetRecord, DatasetShareRecord, ExampleRecord
@@ -44,9 +45,9 @@ class _ProjectsQuery(BaseModel):
     limit: int = Field(100, ge=1, le=100)
 
 
-def dataset_sharing_routes(store: StoreClient) -> APIRouter:
+def dataset_sharing_routes(store: StoreClient) -> GuardedRouter:
     """The routes, on the datasets of `store`."""
-    router = APIRouter(tags=["Datasets"])
+    router = GuardedRouter(tags=["Datasets"])
 
     @router.put("/datasets/{dataset_id}/share", response_model=DatasetShareRecord, responses=_NOT_FOUND)
     async def share_dataset(
@@ -81,7 +82,7 @@ def dataset_sharing_routes(store: StoreClient) -> APIRouter:
     return router
 
 
-def _add_public(router: APIRouter, store: StoreClient) -> None:
+def _add_public(router: GuardedRouter, store: StoreClient) -> None:
     @router.get(
         "/public/{share_token}/datasets",
         response_model=DatasetRecord,

@@ -4,13 +4,14 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from runstore.domain.errors import invalid
 from runstore.gateway.dataset_json import DATA_TYPES, read_version, show_dataset, show_version
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import Detail
 from runstore.gateway.models_datasets import (
     DatasetCreate,
@@ -53,9 +54,9 @@ class _VersionsQuery(BaseModel):
     limit: int = Field(100, ge=1, le=100)
 
 
-def dataset_routes(store: StoreClient) -> APIRouter:
+def dataset_routes(store: StoreClient) -> GuardedRouter:
     """The routes, on the datasets of `store`."""
-    router = APIRouter(prefix="/datasets", tags=["Datasets"])
+    router = GuardedRouter(prefix="/datasets", tags=["Datasets"])
 
     @router.post("", response_model=DatasetRecord, responses=TAKEN)
     async def create_dataset(request: Request, body: DatasetCreate) -> Response:
@@ -102,7 +103,7 @@ def dataset_routes(store: StoreClient) -> APIRouter:
     return router
 
 
-def _add_versions(router: APIRouter, store: StoreClient) -> None:
+def _add_versions(router: GuardedRouter, store: StoreClient) -> None:
     @router.get("/{dataset_id}/versions", response_model=list[DatasetVersionRecord], responses=NOT_FOUND)
     async def list_versions(
         request: Request, dataset_id: UUID, query: Annotated[_VersionsQuery, Query()]
@@ -155,7 +156,7 @@ def _add_versions(router: APIRouter, store: StoreClient) -> None:
         )
 
 
-def _add_splits(router: APIRouter, store: StoreClient) -> None:
+def _add_splits(router: GuardedRouter, store: StoreClient) -> None:
     @router.get("/{dataset_id}/splits", response_model=list[str], responses=NOT_FOUND)
     async def list_splits(request: Request, dataset_id: UUID, as_of: str | None = None) -> Response:
         """Lists the names of the splits of a version."""

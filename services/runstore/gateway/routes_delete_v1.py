@@ -4,11 +4,12 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from runstore.domain.errors import invalid
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import Detail, RunsDeleteV1, TracesDeleteV1
 from runstore.gateway.store_client import StoreClient, credentials_of
 from runstore.v1 import run_deletion_service_pb2 as pb
@@ -19,9 +20,9 @@ _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def delete_routes_v1(store: StoreClient) -> APIRouter:
+def delete_routes_v1(store: StoreClient) -> GuardedRouter:
     """The routes, on the runs of `store`."""
-    router = APIRouter(tags=["Runs (v1)"])
+    router = GuardedRouter(tags=["Runs (v1)"])
 
     @router.post("/runs/delete", responses=_ANSWERS)
     async def delete_runs(request: Request, body: RunsDeleteV1) -> Response:

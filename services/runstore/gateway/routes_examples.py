@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -26,6 +26,7 @@ from runstore.gateway.example_json import (
     written,
 )
 from runstore.gateway.example_parts import ExampleParts, example_part_kind
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.large_answers import runs_response
 from runstore.gateway.models import Detail
 from runstore.gateway.models_datasets import ExampleRecord
@@ -83,9 +84,9 @@ class _EraseJson(msgspec.Struct):
 _ERASE: Final = msgspec.json.Decoder(_EraseJson)
 
 
-def example_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
+def example_routes(store: StoreClient, bodies: BodyReader) -> GuardedRouter:
     """The routes, on the examples of `store`."""
-    router = APIRouter(prefix="/examples", tags=["Examples"])
+    router = GuardedRouter(prefix="/examples", tags=["Examples"])
     examples = _Examples(store)
 
     @router.post("", response_model=ExampleRecord, responses=_TAKEN, openapi_extra=EXAMPLE_BODY)
@@ -123,7 +124,7 @@ def example_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
     return router
 
 
-def _add_reads(router: APIRouter, store: StoreClient) -> None:
+def _add_reads(router: GuardedRouter, store: StoreClient) -> None:
     @router.get("", response_model=list[ExampleRecord], responses=_NOT_FOUND)
     async def list_examples(request: Request, query: Annotated[_ListQuery, Query()]) -> Response:
         """Lists examples, the last changed first."""
@@ -149,7 +150,7 @@ def _add_reads(router: APIRouter, store: StoreClient) -> None:
         return runs_response(show_example(answer.example, str(request.base_url)), store)
 
 
-def _add_deletions(router: APIRouter, store: StoreClient) -> None:
+def _add_deletions(router: GuardedRouter, store: StoreClient) -> None:
     @router.delete("/{example_id}", responses=_NOT_FOUND)
     async def delete_example(request: Request, example_id: UUID) -> Response:
         """Deletes an example; older versions keep it."""
@@ -165,9 +166,9 @@ def _add_deletions(router: APIRouter, store: StoreClient) -> None:
         return json_response({"count": len(answer.ids), "example_ids": list(answer.ids)})
 
 
-def platform_example_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
+def platform_example_routes(store: StoreClient, bodies: BodyReader) -> GuardedRouter:
     """The platform routes, which take files and erase examples."""
-    router = APIRouter(prefix="/v1/platform", tags=["Examples"])
+    router = GuardedRouter(prefix="/v1/platform", tags=["Examples"])
     examples = _Examples(store)
 
     @router.post("/datasets/examples/delete", responses=_NOT_FOUND)

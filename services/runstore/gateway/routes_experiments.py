@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -16,6 +16,7 @@ from runstore.gateway.dataset_json import show_time
 from runstore.gateway.dialects import json_response
 from runstore.gateway.example_json import show_example
 from runstore.gateway.experiment_runs import ExperimentRuns
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.large_answers import runs_response
 from runstore.gateway.models import Detail, Problem
 from runstore.gateway.models_datasets import (
@@ -54,9 +55,9 @@ class _Position(NamedTuple):
     offset: int
 
 
-def experiment_routes(store: StoreClient) -> APIRouter:
+def experiment_routes(store: StoreClient) -> GuardedRouter:
     """The routes, on the experiments of `store`."""
-    router = APIRouter(tags=["Experiments"])
+    router = GuardedRouter(tags=["Experiments"])
 
     @router.post("/datasets/{dataset_id}/runs", responses=_NOT_FOUND)
     async def query_experiment_runs(
@@ -163,7 +164,7 @@ async def _examples(
     return [by_id[example_id] for example_id in page if example_id in by_id], is_last
 
 
-def _add_comparisons(router: APIRouter, store: StoreClient) -> None:
+def _add_comparisons(router: GuardedRouter, store: StoreClient) -> None:
     @router.post(
         "/datasets/comparative",
         response_model=ComparativeRecord,

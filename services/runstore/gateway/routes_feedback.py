@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -13,6 +13,7 @@ from runstore.gateway.call_log import add_call_facts
 from runstore.gateway.dialects import json_response
 from runstore.gateway.documents import FEEDBACK_BODY, FEEDBACK_CHANGES_BODY
 from runstore.gateway.feedback_json import read_changes, read_feedback, show_feedback
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import Detail, FeedbackRecord
 from runstore.gateway.store_client import StoreClient, credentials_of
 from runstore.gateway.time_fields import TimeUs, to_timestamp
@@ -42,9 +43,9 @@ class _ListQuery(BaseModel):
     limit: int = Field(100, ge=1, le=100)
 
 
-def feedback_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
+def feedback_routes(store: StoreClient, bodies: BodyReader) -> GuardedRouter:
     """The routes, on the feedback of `store`."""
-    router = APIRouter(prefix="/feedback", tags=["Feedback"])
+    router = GuardedRouter(prefix="/feedback", tags=["Feedback"])
 
     @router.post("", response_model=FeedbackRecord, openapi_extra=FEEDBACK_BODY)
     async def create_feedback(request: Request) -> Response:

@@ -5,13 +5,14 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.times import format_time
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import Detail
 from runstore.gateway.store_client import Credentials, StoreClient, credentials_of
 from runstore.gateway.time_fields import TimeUs, to_time_us, to_timestamp
@@ -93,9 +94,9 @@ class _ListQuery(BaseModel):
     limit: int = Field(100, ge=1, le=100)
 
 
-def feedback_token_routes(store: StoreClient) -> APIRouter:
+def feedback_token_routes(store: StoreClient) -> GuardedRouter:
     """The routes of tokens; to be matched before those of feedback itself."""
-    router = APIRouter(prefix="/feedback/tokens", tags=["Feedback"])
+    router = GuardedRouter(prefix="/feedback/tokens", tags=["Feedback"])
     tokens = store.feedback_tokens
 
     @router.post("")
@@ -147,9 +148,9 @@ def feedback_token_routes(store: StoreClient) -> APIRouter:
     return router
 
 
-def feedback_config_routes(store: StoreClient) -> APIRouter:
+def feedback_config_routes(store: StoreClient) -> GuardedRouter:
     """The routes of configurations."""
-    router = APIRouter(prefix="/feedback-configs", tags=["Feedback"])
+    router = GuardedRouter(prefix="/feedback-configs", tags=["Feedback"])
     configs = store.feedback_configs
 
     @router.post("", responses=_TAKEN)

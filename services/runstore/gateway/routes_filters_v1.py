@@ -2,13 +2,14 @@
 
 from typing import Any, Final
 
-from fastapi import APIRouter, Body, Request
+from fastapi import Body, Request
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from runstore.gateway.conditions_v1 import run_conditions
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import (
     Detail,
     GeneratedQuery,
@@ -25,9 +26,9 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def filter_routes_v1(store: StoreClient) -> APIRouter:
+def filter_routes_v1(store: StoreClient) -> GuardedRouter:
     """The routes, asking `store`."""
-    router = APIRouter(tags=["Runs (v1)"])
+    router = GuardedRouter(tags=["Runs (v1)"])
 
     @router.post("/runs/query/validate", response_model=QueryValidation)
     async def validate_query(request: Request, body: dict[str, Any] = Body()) -> Response:  # noqa: B008 - FastAPI's way

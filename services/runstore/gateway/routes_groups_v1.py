@@ -6,12 +6,13 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.times import format_naive
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import Detail
 from runstore.gateway.models_groups import RunGroup, RunGroupPage, RunGroupQuery, RunGroupStats
 from runstore.gateway.run_values import feedback_by_key
@@ -46,9 +47,9 @@ _BAD: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def group_routes_v1(store: StoreClient) -> APIRouter:
+def group_routes_v1(store: StoreClient) -> GuardedRouter:
     """The routes, reading from `store`."""
-    router = APIRouter(tags=["Runs (v1)"])
+    router = GuardedRouter(tags=["Runs (v1)"])
 
     @router.post("/runs/group", response_model=RunGroupPage, responses=_BAD)
     async def group_runs(request: Request, body: RunGroupQuery) -> Response:

@@ -7,7 +7,7 @@ the request is stored; 400 means that nothing of it is.
 from contextlib import aclosing
 from typing import Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from runstore.domain.errors import invalid
@@ -24,6 +24,7 @@ from runstore.gateway.documents import (
     MULTIPART_BODY,
     RUN_BODY,
 )
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.multipart import boundary_of, split
 from runstore.gateway.operations import (
     Assembly,
@@ -41,9 +42,9 @@ from runstore.v1 import run_ingest_service_pb2 as pb
 _MAX_LISTED_REFUSALS: Final = 100
 
 
-def ingest_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
+def ingest_routes(store: StoreClient, bodies: BodyReader) -> GuardedRouter:
     """The routes, writing to `store`."""
-    router = APIRouter(tags=["Ingest"])
+    router = GuardedRouter(tags=["Ingest"])
     answers: dict[int | str, dict[str, Any]] = {202: ACCEPTED_ANSWER, **INGEST_ERRORS}
 
     @router.post("/runs", status_code=202, responses=answers, openapi_extra=RUN_BODY)

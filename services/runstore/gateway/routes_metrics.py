@@ -1,19 +1,20 @@
 """`GET /metrics`: the store and every gateway beside this one, for Prometheus."""
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.responses import Response
 
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.metrics import GatewayMetrics, store_up
 from runstore.gateway.store_client import StoreClient, credentials_of
 
 _AWAY = (ErrorReason.UNAVAILABLE, ErrorReason.DEADLINE_EXCEEDED)
 
 
-def metrics_routes(store: StoreClient, of_gateways: GatewayMetrics, *, needs_keys: bool) -> APIRouter:
+def metrics_routes(store: StoreClient, of_gateways: GatewayMetrics, *, needs_keys: bool) -> GuardedRouter:
     """The route. `needs_keys`: only the store can say who may see metrics."""
-    router = APIRouter(tags=["Server"])
+    router = GuardedRouter(tags=["Server"])
 
     @router.get(
         "/metrics",

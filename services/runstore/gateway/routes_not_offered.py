@@ -3,10 +3,11 @@
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.gateway.guarded_routes import GuardedRouter
 
 NOT_OFFERED: Final = {
     "/runs/rules": "No evaluator runs on this server, so runs have no rules.",
@@ -28,9 +29,9 @@ NOT_OFFERED: Final = {
 _METHODS: Final = ["GET", "POST", "PATCH", "PUT", "DELETE"]
 
 
-def not_offered_routes() -> APIRouter:
+def not_offered_routes() -> GuardedRouter:
     """The routes; they come before those that take any id for a part of their path."""
-    router = APIRouter()
+    router = GuardedRouter()
     for path, reason in NOT_OFFERED.items():
         router.add_api_route(path, _refusing(reason), methods=_METHODS, include_in_schema=False)
     return router

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
@@ -13,6 +13,7 @@ from starlette.responses import Response
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.times import format_time
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import Detail
 from runstore.gateway.store_client import StoreClient, credentials_of
 from runstore.gateway.time_fields import to_time_us
@@ -140,15 +141,15 @@ class _SpendQuery(BaseModel):
         return self
 
 
-def online_evaluator_routes(store: StoreClient) -> APIRouter:
+def online_evaluator_routes(store: StoreClient) -> GuardedRouter:
     """The routes, on the evaluators of `store`."""
-    router = APIRouter(prefix="/v1/platform/evaluators", tags=["Evaluators"])
+    router = GuardedRouter(prefix="/v1/platform/evaluators", tags=["Evaluators"])
     _add_lists(router, store)
     _add_single(router, store)
     return router
 
 
-def _add_lists(router: APIRouter, store: StoreClient) -> None:
+def _add_lists(router: GuardedRouter, store: StoreClient) -> None:
     evaluators = store.online_evaluators
 
     @router.get("")
@@ -199,7 +200,7 @@ def _add_lists(router: APIRouter, store: StoreClient) -> None:
         )
 
 
-def _add_single(router: APIRouter, store: StoreClient) -> None:
+def _add_single(router: GuardedRouter, store: StoreClient) -> None:
     evaluators = store.online_evaluators
 
     @router.post("", status_code=201)

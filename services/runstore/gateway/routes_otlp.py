@@ -7,7 +7,7 @@ Answers and errors come in the encoding of the request, protobuf or JSON, as the
 from typing import Final
 
 import grpc
-from fastapi import APIRouter, Request
+from fastapi import Request
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status
@@ -18,6 +18,7 @@ from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.gateway.bodies import BodyReader
 from runstore.gateway.call_log import add_call_facts
 from runstore.gateway.dialects import INTERNAL_TEXT, OTLP_PATHS, headers_of
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.operations import Operations
 from runstore.gateway.store_client import StoreClient, credentials_of
 from runstore.otlp.json_form import print_response, read_json_export
@@ -28,9 +29,9 @@ _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
 
 
-def otlp_routes(store: StoreClient, bodies: BodyReader) -> APIRouter:
+def otlp_routes(store: StoreClient, bodies: BodyReader) -> GuardedRouter:
     """The routes, writing to `store`."""
-    router = APIRouter(tags=["OpenTelemetry"])
+    router = GuardedRouter(tags=["OpenTelemetry"])
 
     async def export_traces(request: Request) -> Response:
         """Stores the spans of an OTLP export (protobuf or JSON) as runs.

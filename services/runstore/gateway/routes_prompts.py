@@ -3,13 +3,14 @@
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.times import format_time
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import Detail
 from runstore.gateway.prompt_json import (
     KINDS,
@@ -78,9 +79,9 @@ class _TagMove(BaseModel):
     commit_id: str = Field(description="Id or hash of the commit.")
 
 
-def prompt_routes(store: StoreClient) -> APIRouter:
+def prompt_routes(store: StoreClient) -> GuardedRouter:
     """The routes, on the prompts of `store`."""
-    router = APIRouter(tags=["Prompts"])
+    router = GuardedRouter(tags=["Prompts"])
     _add_prompt_routes(router, store)
     _add_commit_routes(router, store)
     _add_tag_routes(router, store)
@@ -88,7 +89,7 @@ def prompt_routes(store: StoreClient) -> APIRouter:
     return router
 
 
-def _add_prompt_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_prompt_routes(router: GuardedRouter, store: StoreClient) -> None:
     prompts = store.prompts
 
     @router.get("/repos")
@@ -159,7 +160,7 @@ def _add_prompt_routes(router: APIRouter, store: StoreClient) -> None:
         return json_response({"likes": answer.num_likes})
 
 
-def _add_commit_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_commit_routes(router: GuardedRouter, store: StoreClient) -> None:
     prompts = store.prompts
 
     @router.get("/commits/{owner}/{repo}", responses=_NOT_FOUND)
@@ -203,7 +204,7 @@ def _add_commit_routes(router: APIRouter, store: StoreClient) -> None:
         return json_response(show_commit(answer.commit))
 
 
-def _add_tag_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_tag_routes(router: GuardedRouter, store: StoreClient) -> None:
     prompts = store.prompts
 
     @router.get("/repos/{owner}/{repo}/tags", responses=_NOT_FOUND)
@@ -248,7 +249,7 @@ def _add_tag_routes(router: APIRouter, store: StoreClient) -> None:
         return json_response({"message": "Deleted"})
 
 
-def _add_directory_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_directory_routes(router: GuardedRouter, store: StoreClient) -> None:
     prompts = store.prompts
     path = "/v1/platform/hub/repos/{owner}/{repo}/directories"
 

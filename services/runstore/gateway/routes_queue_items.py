@@ -3,12 +3,13 @@
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import AliasChoices, BaseModel, Field
 from starlette.responses import Response
 
 from runstore.domain.errors import invalid
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.queue_json import ITEM_TYPES, SECTIONS, item_key, show_item
 from runstore.gateway.routes_annotation_queues import REVIEW_STATUSES
 from runstore.gateway.store_client import StoreClient, credentials_of
@@ -78,15 +79,15 @@ class _CountQuery(_Window):
     end_time: TimeUs | None = Field(None, description="Archived earlier; only with `archived`.")
 
 
-def queue_item_routes(store: StoreClient) -> APIRouter:
+def queue_item_routes(store: StoreClient) -> GuardedRouter:
     """The routes, on the queues of `store`."""
-    router = APIRouter(prefix="/v1/platform/annotation-queues", tags=["Annotation queues"])
+    router = GuardedRouter(prefix="/v1/platform/annotation-queues", tags=["Annotation queues"])
     _add_item_routes(router, store)
     _add_section_routes(router, store)
     return router
 
 
-def _add_item_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_item_routes(router: GuardedRouter, store: StoreClient) -> None:
     queues = store.annotation_queues
 
     @router.post("/{queue_id}/items")
@@ -136,7 +137,7 @@ def _add_item_routes(router: APIRouter, store: StoreClient) -> None:
         return json_response({"message": f"{answer.count} items removed"})
 
 
-def _add_section_routes(router: APIRouter, store: StoreClient) -> None:
+def _add_section_routes(router: GuardedRouter, store: StoreClient) -> None:
     queues = store.annotation_queues
 
     @router.get("/{queue_id}/items")

@@ -3,11 +3,12 @@
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from runstore.gateway.call_log import add_call_facts
 from runstore.gateway.conditions_v1 import run_conditions, with_question
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.large_answers import runs_response
 from runstore.gateway.models import Detail, RunPageV1, RunsQueryV1, RunV1
 from runstore.gateway.run_v1 import DEFAULT_SELECTION, SELECTABLE, Selection
@@ -22,9 +23,9 @@ _WITHOUT_SERIALIZED: Final = Selection(
 )
 
 
-def run_routes_v1(store: StoreClient) -> APIRouter:
+def run_routes_v1(store: StoreClient) -> GuardedRouter:
     """The routes, reading from `store`."""
-    router = APIRouter(tags=["Runs (v1)"])
+    router = GuardedRouter(tags=["Runs (v1)"])
     not_found: dict[int | str, dict[str, Any]] = {404: {"model": Detail}}
 
     @router.get("/runs/{run_id}", response_model=RunV1, responses=not_found)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from runstore.domain.errors import ErrorReason, RunstoreError
@@ -15,6 +15,7 @@ from runstore.gateway.ai_search import Search, search_of
 from runstore.gateway.call_log import add_call_facts
 from runstore.gateway.dialects import json_response
 from runstore.gateway.experiments import experiments_on
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.large_answers import runs_response
 from runstore.gateway.models import Problem, RunPageV2, RunsQueryV2, RunV2, SelectV2
 from runstore.gateway.models_threads import RunUrl
@@ -36,16 +37,16 @@ _PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def run_routes_v2(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
+def run_routes_v2(store: StoreClient, now_us: Callable[[], int]) -> GuardedRouter:
     """The routes, reading from `store`; `now_us` gives the time that the default window ends at."""
-    router = APIRouter(tags=["Runs (v2)"])
+    router = GuardedRouter(tags=["Runs (v2)"])
     _add_query(router, store, now_us)
     _add_read(router, store)
     _add_url(router, store)
     return router
 
 
-def _add_query(router: APIRouter, store: StoreClient, now_us: Callable[[], int]) -> None:
+def _add_query(router: GuardedRouter, store: StoreClient, now_us: Callable[[], int]) -> None:
     @router.post(
         "/api/v2/runs/query",
         response_model=RunPageV2,
@@ -89,7 +90,7 @@ def _add_query(router: APIRouter, store: StoreClient, now_us: Callable[[], int])
         )
 
 
-def _add_read(router: APIRouter, store: StoreClient) -> None:
+def _add_read(router: GuardedRouter, store: StoreClient) -> None:
     @router.get(
         "/api/v2/runs/{run_id}",
         response_model=RunV2,
@@ -109,7 +110,7 @@ def _add_read(router: APIRouter, store: StoreClient) -> None:
         return runs_response(selection.show(answer.run), store)
 
 
-def _add_url(router: APIRouter, store: StoreClient) -> None:
+def _add_url(router: GuardedRouter, store: StoreClient) -> None:
     @router.get(
         "/api/v2/runs/{run_id}/url",
         response_model=RunUrl,

@@ -3,11 +3,12 @@
 import re
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import HTTPException, Query, Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from runstore.gateway.dialects import json_response
 from runstore.gateway.documents import INDEX_PAGE
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import Detail
 from runstore.gateway.store_client import StoreClient
 from runstore.v1 import blob_service_pb2 as blobs
@@ -57,9 +58,9 @@ _RANGE: Final = re.compile(r"bytes=(\d{1,18})-(\d{0,18})", re.ASCII)
 _NO_SECURITY: Final[dict[str, Any]] = {"security": []}
 
 
-def server_routes(store: StoreClient) -> APIRouter:
+def server_routes(store: StoreClient) -> GuardedRouter:
     """The routes; only `/health` and attachments ask `store`."""
-    router = APIRouter(tags=["Server"])
+    router = GuardedRouter(tags=["Server"])
 
     @router.get("/info", openapi_extra=_NO_SECURITY)
     async def info() -> dict[str, Any]:

@@ -5,13 +5,14 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.times import format_naive
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import Detail, ProjectCreate, ProjectUpdate, TracerSession
 from runstore.gateway.run_stats import NO_SESSION_STATS, SessionStatsSelection, StatsName
 from runstore.gateway.store_client import Credentials, StoreClient, credentials_of
@@ -54,9 +55,9 @@ class _ListQuery(_StatsQuery):
     limit: int = Field(100, ge=1, le=100)
 
 
-def session_routes(store: StoreClient) -> APIRouter:
+def session_routes(store: StoreClient) -> GuardedRouter:
     """The routes, on the projects of `store`."""
-    router = APIRouter(prefix="/sessions", tags=["Projects (sessions)"])
+    router = GuardedRouter(prefix="/sessions", tags=["Projects (sessions)"])
     not_found: dict[int | str, dict[str, Any]] = {404: {"model": Detail}}
     taken: dict[int | str, dict[str, Any]] = {409: {"model": Detail, "description": "The name is taken."}}
 

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from runstore.domain.times import format_time
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import Detail
 from runstore.gateway.store_client import StoreClient, credentials_of
 from runstore.gateway.time_fields import to_time_us
@@ -18,9 +19,9 @@ class _Handle(BaseModel):
     tenant_handle: str
 
 
-def settings_routes(store: StoreClient) -> APIRouter:
+def settings_routes(store: StoreClient) -> GuardedRouter:
     """The routes, on the tenants of `store`."""
-    router = APIRouter(prefix="/settings", tags=["Prompts"])
+    router = GuardedRouter(prefix="/settings", tags=["Prompts"])
     taken: dict[int | str, dict[str, Any]] = {409: {"model": Detail, "description": "The handle is taken."}}
 
     @router.get("")

@@ -6,13 +6,14 @@ Contract runs-v1, section 8, and runs-v2, sections 4, 11 and 12.
 from typing import Annotated, Any, Final
 from uuid import UUID, uuid4
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.gateway import run_v2
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.large_answers import runs_response
 from runstore.gateway.models import Detail, Problem, RunPageV1, RunV1
 from runstore.gateway.run_v1 import DEFAULT_SELECTION
@@ -61,9 +62,9 @@ class _Selects(BaseModel):
     selects: list[str] | None = None
 
 
-def share_routes(store: StoreClient) -> APIRouter:
+def share_routes(store: StoreClient) -> GuardedRouter:
     """The routes, on the shares of `store`."""
-    router = APIRouter(tags=["Sharing"])
+    router = GuardedRouter(tags=["Sharing"])
     _add_v1(router, store)
     _add_public_v1(router, store)
     _add_v2(router, store)
@@ -71,7 +72,7 @@ def share_routes(store: StoreClient) -> APIRouter:
     return router
 
 
-def _add_v1(router: APIRouter, store: StoreClient) -> None:
+def _add_v1(router: GuardedRouter, store: StoreClient) -> None:
     shares = store.shares
 
     @router.put("/runs/{run_id}/share", responses=_NOT_FOUND)
@@ -100,7 +101,7 @@ def _add_v1(router: APIRouter, store: StoreClient) -> None:
         return json_response({"message": "Run is not shared"})
 
 
-def _add_public_v1(router: APIRouter, store: StoreClient) -> None:
+def _add_public_v1(router: GuardedRouter, store: StoreClient) -> None:
     shared = store.shared_runs
 
     async def read(request: Request, message: pb.ListSharedRunsRequest) -> Response:
@@ -143,7 +144,7 @@ def _add_public_v1(router: APIRouter, store: StoreClient) -> None:
         return runs_response(content, store)
 
 
-def _add_v2(router: APIRouter, store: StoreClient) -> None:
+def _add_v2(router: GuardedRouter, store: StoreClient) -> None:
     shares = store.shares
 
     @router.post("/api/v2/runs/{run_id}/share", responses=_NOT_FOUND_V2)
@@ -183,7 +184,7 @@ def _add_v2(router: APIRouter, store: StoreClient) -> None:
         return Response(status_code=204)
 
 
-def _add_public_v2(router: APIRouter, store: StoreClient) -> None:
+def _add_public_v2(router: GuardedRouter, store: StoreClient) -> None:
     shared = store.shared_runs
 
     @router.post("/api/v2/public/{share_token}/runs/query", responses=_NOT_FOUND_V2)

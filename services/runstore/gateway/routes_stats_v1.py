@@ -2,12 +2,13 @@
 
 from typing import Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from runstore.domain.errors import invalid
 from runstore.gateway.conditions_v1 import run_conditions, with_question
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models import Detail, RunGroupByV1, RunStatsQueryV1, RunStatsV1
 from runstore.gateway.run_stats import StatsSelection
 from runstore.gateway.store_client import StoreClient, credentials_of
@@ -24,9 +25,9 @@ _BAD: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def stats_routes_v1(store: StoreClient) -> APIRouter:
+def stats_routes_v1(store: StoreClient) -> GuardedRouter:
     """The route, reading from `store`."""
-    router = APIRouter(tags=["Runs (v1)"])
+    router = GuardedRouter(tags=["Runs (v1)"])
 
     @router.post("/runs/stats", response_model=RunStatsV1 | dict[str, RunStatsV1], responses=_BAD)
     async def sum_runs_up(request: Request, body: RunStatsQueryV1) -> Response:

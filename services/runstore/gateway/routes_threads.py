@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from runstore.gateway.ai_search import search_of
 from runstore.gateway.dialects import json_response
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.models_threads import (
     ThreadConditions,
     ThreadPage,
@@ -39,16 +40,16 @@ from runstore.v1 import thread_query_service_pb2 as pb
 _DEFAULT_PAGE_SIZE: Final = 20
 
 
-def thread_routes(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
+def thread_routes(store: StoreClient, now_us: Callable[[], int]) -> GuardedRouter:
     """The routes, reading from `store`; `now_us` gives the time that the default window ends at."""
-    router = APIRouter(prefix="/api/v2/threads", tags=["Threads (v2)"])
+    router = GuardedRouter(prefix="/api/v2/threads", tags=["Threads (v2)"])
     _add_query(router, store, now_us)
     _add_stats(router, store, now_us)
     _add_traces(router, store)
     return router
 
 
-def _add_query(router: APIRouter, store: StoreClient, now_us: Callable[[], int]) -> None:
+def _add_query(router: GuardedRouter, store: StoreClient, now_us: Callable[[], int]) -> None:
     @router.post("/query", response_model=ThreadPage, responses=LIST_PROBLEMS)
     async def query_threads(request: Request, body: ThreadsQuery) -> Response:
         """Lists the threads of a project by their latest trace, newest first, a page at a time.
@@ -78,7 +79,7 @@ def _add_query(router: APIRouter, store: StoreClient, now_us: Callable[[], int])
         )
 
 
-def _add_stats(router: APIRouter, store: StoreClient, now_us: Callable[[], int]) -> None:
+def _add_stats(router: GuardedRouter, store: StoreClient, now_us: Callable[[], int]) -> None:
     @router.post("/stats", responses=PROBLEMS)
     async def aggregate_thread_stats(request: Request, body: ThreadStatsQuery) -> Response:
         """Sums up the traces of all threads that match; exactly the selected keys."""
@@ -108,7 +109,7 @@ def _add_stats(router: APIRouter, store: StoreClient, now_us: Callable[[], int])
         return json_response(show_stats(THREAD_STATS, selects, answer.stats))
 
 
-def _add_traces(router: APIRouter, store: StoreClient) -> None:
+def _add_traces(router: GuardedRouter, store: StoreClient) -> None:
     @router.get("/{thread_id:path}/traces", response_model=ThreadTracePage, responses=PROBLEMS)
     async def list_thread_traces(
         request: Request,

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import HTTPException, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from runstore.gateway.ai_search import search_of
 from runstore.gateway.call_log import add_call_facts
+from runstore.gateway.guarded_routes import GuardedRouter
 from runstore.gateway.large_answers import filled, runs_response
 from runstore.gateway.models import Problem, SelectV2
 from runstore.gateway.models_threads import RunsV2, TracePage, TracesQuery
@@ -39,15 +40,15 @@ LIST_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def trace_routes(store: StoreClient, now_us: Callable[[], int]) -> APIRouter:
+def trace_routes(store: StoreClient, now_us: Callable[[], int]) -> GuardedRouter:
     """The routes, reading from `store`; `now_us` gives the time that the default window ends at."""
-    router = APIRouter(tags=["Traces (v2)"])
+    router = GuardedRouter(tags=["Traces (v2)"])
     _add_query(router, store, now_us)
     _add_runs(router, store)
     return router
 
 
-def _add_query(router: APIRouter, store: StoreClient, now_us: Callable[[], int]) -> None:
+def _add_query(router: GuardedRouter, store: StoreClient, now_us: Callable[[], int]) -> None:
     @router.post("/api/v2/traces/query", response_model=TracePage, responses=LIST_PROBLEMS)
     async def query_traces(request: Request, body: TracesQuery) -> Response:
         """Lists the traces of a project, newest first, a page at a time.
@@ -89,7 +90,7 @@ def _add_query(router: APIRouter, store: StoreClient, now_us: Callable[[], int])
         )
 
 
-def _add_runs(router: APIRouter, store: StoreClient) -> None:
+def _add_runs(router: GuardedRouter, store: StoreClient) -> None:
     @router.get("/api/v2/traces/{trace_id}/runs", response_model=RunsV2, responses=PROBLEMS)
     async def list_trace_runs(
         request: Request,

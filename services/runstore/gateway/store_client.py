@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from starlette.datastructures import Headers
 
+from runstore.domain.credentials import CREDENTIAL_HEADERS
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.gateway import visible
 from runstore.gateway.blob_streams import BlobContent, BlobUpload
@@ -72,8 +73,6 @@ _READ_TIMEOUT_S: Final = 60.0
 _HEALTH_TIMEOUT_S: Final = 2.0
 _RETRY_PAUSE_S: Final = 0.2
 
-_CREDENTIAL_HEADERS: Final = ("x-api-key", "x-service-key", "authorization", "cookie", "x-tenant-id")
-
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response", bound=Message)
 _T = TypeVar("_T")
@@ -100,7 +99,7 @@ def credentials_of(headers: Headers) -> Credentials:
 
     Raises UNAUTHENTICATED for one with characters that gRPC metadata cannot carry.
     """
-    credentials = tuple((name, headers[name]) for name in _CREDENTIAL_HEADERS if headers.get(name))
+    credentials = tuple((name, headers[name]) for name in CREDENTIAL_HEADERS if headers.get(name))
     for name, value in credentials:
         if not (value.isascii() and value.isprintable()):
             raise RunstoreError(ErrorReason.UNAUTHENTICATED, f"Invalid characters in the header {name}.")

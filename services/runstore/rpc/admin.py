@@ -6,16 +6,18 @@ from typing import Any, Final, Protocol, TypeAlias
 import grpc
 import msgspec
 
+from runstore.catalog.keys import KeyCatalog
 from runstore.domain.blob_refs import is_reference, unpack
 from runstore.domain.dead_letters import DeadLetter, ReplayOutcome
-from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.domain.errors import invalid
 from runstore.domain.feedback import FeedbackPatch
+from runstore.domain.principals import ApiKey
 from runstore.domain.runs import RunPatch
 from runstore.ingest.dead_letters import MAX_LETTERS, DeadLetters
 from runstore.ingest.sequence import accepted_time_us
-from runstore.rpc.authentication import current_principal
 from runstore.rpc.call_line import current_call
-from runstore.rpc.mapping import set_time
+from runstore.rpc.mapping import optional_time_us, set_time
+from runstore.rpc.tenants import role_message, role_of
 from runstore.v1 import admin_service_pb2 as pb
 from runstore.v1 import admin_service_pb2_grpc
 
@@ -50,33 +52,32 @@ class Backups(Protocol):
 
 
 class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
-    """Answers operators, and nobody else."""
+    """Answers operators, and nobody else: the table of access says so."""
 
     def __init__(
         self,
         dead_letters: DeadLetters,
+        keys: KeyCatalog,
         status: StatusReport,
         exposition: Callable[[], bytes],
         backups: Backups,
     ) -> None:
         """`exposition`: all metrics as text."""
         self._dead_letters = dead_letters
+        self._keys = keys
         self._status = status
         self._exposition = exposition
         self._backups = backups
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: _Context) -> pb.GetStatusResponse:
-        _check_operator()
         return await self._status.read()
 
     async def GetMetrics(self, request: pb.GetMetricsRequest, context: _Context) -> pb.GetMetricsResponse:
-        _check_operator()
         return pb.GetMetricsResponse(exposition=self._exposition())
 
     async def ListDeadLetters(
         self, request: pb.ListDeadLettersRequest, context: _Context
     ) -> pb.ListDeadLettersResponse:
-        _check_operator()
         if request.page_size < 0:
             raise invalid("page_size", "must not be negative")
         size = min(request.page_size or _DEFAULT_PAGE_SIZE, MAX_LETTERS)
@@ -90,7 +91,6 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     async def GetDeadLetter(
         self, request: pb.GetDeadLetterRequest, context: _Context
     ) -> pb.GetDeadLetterResponse:
-        _check_operator()
         letter = await self._dead_letters.get(request.id)
         operation = b"" if letter.patch is None else msgspec.json.encode(_readable(letter.patch))
         return pb.GetDeadLetterResponse(dead_letter=_message(letter), operation=operation)
@@ -98,7 +98,6 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     async def ReplayDeadLetters(
         self, request: pb.ReplayDeadLettersRequest, context: _Context
     ) -> pb.ReplayDeadLettersResponse:
-        _check_operator()
         results = await self._dead_letters.replay(request.ids)
         line = current_call.get()
         line.operations = len(results)
@@ -113,7 +112,6 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     async def DropDeadLetters(
         self, request: pb.DropDeadLettersRequest, context: _Context
     ) -> pb.DropDeadLettersResponse:
-        _check_operator()
         dropped = await self._dead_letters.drop(request.ids)
         current_call.get().operations = len(dropped)
         return pb.DropDeadLettersResponse(ids=dropped)
@@ -121,16 +119,46 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     async def CreateBackup(
         self, request: pb.CreateBackupRequest, context: _Context
     ) -> AsyncIterator[pb.CreateBackupResponse]:
-        _check_operator()
         async for event in self._backups.create(request.folder):
             yield event
 
-
-def _check_operator() -> None:
-    if not current_principal.get().is_operator:
-        raise RunstoreError(
-            ErrorReason.PERMISSION_DENIED, "this needs the operator's key: runstore keys operator"
+    async def CreateApiKey(
+        self, request: pb.CreateApiKeyRequest, context: _Context
+    ) -> pb.CreateApiKeyResponse:
+        key, secret = await self._keys.create_key(
+            request.tenant_id or None,
+            request.name,
+            optional_time_us(request, "expire_time"),
+            role=role_of(request.role),
+            organization_id=request.organization_id or None,
         )
+        return pb.CreateApiKeyResponse(api_key=_key_message(key), secret=secret)
+
+    async def ListApiKeys(self, request: pb.ListApiKeysRequest, context: _Context) -> pb.ListApiKeysResponse:
+        keys = await self._keys.list_keys(request.tenant_id or None)
+        return pb.ListApiKeysResponse(api_keys=map(_key_message, keys))
+
+    async def RevokeApiKey(
+        self, request: pb.RevokeApiKeyRequest, context: _Context
+    ) -> pb.RevokeApiKeyResponse:
+        return pb.RevokeApiKeyResponse(api_key=_key_message(await self._keys.revoke_key(request.id)))
+
+
+def _key_message(key: ApiKey) -> pb.ApiKey:
+    message = pb.ApiKey(id=key.id, role=role_message(key.role), name=key.name, prefix=key.prefix)
+    if key.tenant_id is not None:
+        message.tenant_id = key.tenant_id
+    elif key.organization_id is not None:
+        message.organization_id = key.organization_id
+    set_time(message.create_time, key.created_at_us)
+    for field, time_us in (
+        (message.expire_time, key.expires_at_us),
+        (message.revoke_time, key.revoked_at_us),
+        (message.last_use_time, key.last_used_at_us),
+    ):
+        if time_us is not None:
+            set_time(field, time_us)
+    return message
 
 
 def _message(letter: DeadLetter) -> pb.DeadLetter:

@@ -20,7 +20,7 @@ REQUEST_ID_KEY: Final = "x-request-id"
 _SLOW_S: Final = 1.0
 _MAX_REQUEST_ID_CHARS: Final = 128
 # The verbs of methods that change something other than runs (https://google.aip.dev/130).
-_CHANGES: Final = ("Create", "Update", "Delete", "Replay", "Drop")
+_CHANGES: Final = ("Create", "Update", "Delete", "Replay", "Drop", "Revoke")
 _TROUBLE: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 logger = structlog.get_logger()

@@ -1,18 +1,24 @@
-"""What every call goes through: authentication, one log line, and errors turned into statuses."""
+"""What every call goes through: who calls, and may they; one log line; and errors turned into statuses."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from runstore.domain.access import WITHOUT_CREDENTIAL, Access, check_access
+from runstore.domain.access_table import method_access
+from runstore.domain.credentials import credential
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.domain.failed_attempts import FailedAttempts
+from runstore.domain.networks import Networks, is_within
 from runstore.domain.principals import ANONYMOUS, Principal, current_tenant_id
 from runstore.domain.rate_limits import Measure, RateLimiter
-from runstore.rpc.authentication import Authenticator, credential, current_principal
+from runstore.rpc.authentication import Authenticator, current_principal
 from runstore.rpc.call_line import CallLine, current_call
 from runstore.rpc.call_metrics import CallMetrics
 from runstore.rpc.mapping import error_reason
@@ -26,24 +32,8 @@ STATUS_METADATA_KEY = "grpc-status-details-bin"
 
 logger = structlog.get_logger()
 
-_OPEN_METHODS = (
-    "/grpc.health.v1.Health/",
-    "/grpc.reflection.v1alpha.ServerReflection/",
-    "/grpc.reflection.v1.ServerReflection/",
-    # The token in the request is the credential.
-    "/runstore.v1.BlobService/ReadBlob",
-    "/runstore.v1.SharedRunService/ListSharedRuns",
-    "/runstore.v1.FeedbackTokenService/UseFeedbackToken",
-    "/runstore.v1.SharedDatasetService/",
-)
-
-# What they show to a caller without credentials is public.
-_PUBLIC_METHODS = frozenset(
-    f"/runstore.v1.PromptService/{method}"
-    for method in ("GetPrompt", "ListPrompts", "GetPromptCommit", "ListPromptCommits", "ListPromptTags")
-)
-
-_OPERATORS_SERVICE = "/runstore.v1.AdminService/"
+# Of gRPC itself: nothing to authenticate, count or log.
+_INFRASTRUCTURE = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
 
 # (requests are a stream, responses are) → how a handler of that shape is made, and where it keeps its method.
 _SHAPES: dict[tuple[bool, bool], tuple[Callable[..., Any], str]] = {
@@ -75,13 +65,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         limiter: RateLimiter | None = None,
         *,
         see: See | None = None,
+        attempts: FailedAttempts | None = None,
+        trusted: Networks = (),
     ) -> None:
         """`limiter`: None where queries are not limited. `see` waits for the writes that a call names
-        (`rpc.visible`)."""
+        (`rpc.visible`). `attempts`: None where nobody can fail. `trusted`: where gateways and proxies are."""
         self._authenticator = authenticator
         self._metrics = metrics
         self._limiter = limiter
         self._see = see
+        self._attempts = attempts
+        self._trusted = trusted
 
     async def intercept_service(
         self,
@@ -90,7 +84,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
     ) -> Any:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method.startswith(_OPEN_METHODS[:3]):
+        if handler is None or method.startswith(_INFRASTRUCTURE):
             return handler
         wrap, behavior = _SHAPES[handler.request_streaming, handler.response_streaming]
         line = CallLine(
@@ -155,17 +149,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         }
         line.read_request_id(metadata)
         current_call.set(line)
-        if line.method.startswith(_OPEN_METHODS):
+        # Raises for a method without an entry: what is not known to be allowed is refused.
+        access = method_access(line.method)
+        if access in WITHOUT_CREDENTIAL:
             return
-        principal = await self._principal(metadata, line.method)
-        if (
-            principal.is_operator
-            and not principal.tenant_id
-            and not line.method.startswith(_OPERATORS_SERVICE)
-        ):
-            raise RunstoreError(
-                ErrorReason.PERMISSION_DENIED, "the operator's key is no API key: runstore keys create"
-            )
+        try:
+            principal = await self._principal(metadata, context.peer())
+        except RunstoreError as error:
+            is_nobody = error.reason is ErrorReason.UNAUTHENTICATED and not credential(metadata)
+            if access is not Access.PUBLISHED or not is_nobody:
+                raise
+            principal = ANONYMOUS
+        else:
+            check_access(principal, access)
         line.tenant_id = principal.tenant_id
         current_principal.set(principal)
         current_tenant_id.set(principal.tenant_id)
@@ -174,15 +170,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         if self._see is not None:
             await see_writes(self._see, metadata, line.method)
 
-    async def _principal(self, metadata: dict[str, str], method: str) -> Principal:
-        try:
+    async def _principal(self, metadata: dict[str, str], peer: str) -> Principal:
+        address = self._attempts and self._address_of(peer)
+        if not self._attempts or not address:
             return await self._authenticator.principal(metadata)
-        except RunstoreError as error:
-            if error.reason is not ErrorReason.UNAUTHENTICATED or credential(metadata):
-                raise
-            if method not in _PUBLIC_METHODS:
-                raise
-            return ANONYMOUS
+        with self._attempts.counted(address, credential(metadata)):
+            return await self._authenticator.principal(metadata)
+
+    def _address_of(self, peer: str) -> str | None:
+        """Of a caller that answers for itself; None for gateways, which count attempts of their callers."""
+        kind, _, rest = unquote(peer).partition(":")
+        if kind not in ("ipv4", "ipv6"):
+            return None
+        address = rest.rpartition(":")[0].strip("[]")
+        return None if is_within(address, self._trusted) else address
 
     async def _fail(self, context: _Context, error: BaseException, line: CallLine) -> None:
         """End the call with the status of a known error; an unknown one is INTERNAL and says nothing more."""

@@ -1,6 +1,7 @@
 """The gRPC server: every service, health and reflection, on its addresses."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -22,6 +23,7 @@ from runstore.rpc.filters import FilterServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.otlp import OtlpServicer
 from runstore.rpc.projects import ProjectServicer
+from runstore.rpc.registration import Registration
 from runstore.rpc.run_deletion import RunDeletionServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_query import RunQueryServicer
@@ -111,40 +113,38 @@ class StoreServer:
                 ("grpc.server_handshake_timeout_ms", _HANDSHAKE_TIMEOUT_MS),
             ],
         )
-        run_ingest_service_pb2_grpc.add_RunIngestServiceServicer_to_server(ingest, self._server)
+        # Typed as the server by what protoc generates; it has the methods that are called here.
+        services: Any = Registration(self._server)
+        run_ingest_service_pb2_grpc.add_RunIngestServiceServicer_to_server(ingest, services)
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            OtlpServicer(ingest), self._server
+            OtlpServicer(ingest), services
         )
-        run_query_service_pb2_grpc.add_RunQueryServiceServicer_to_server(query, self._server)
-        trace_query_service_pb2_grpc.add_TraceQueryServiceServicer_to_server(traces, self._server)
-        thread_query_service_pb2_grpc.add_ThreadQueryServiceServicer_to_server(threads, self._server)
-        feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, self._server)
-        filter_service_pb2_grpc.add_FilterServiceServicer_to_server(filters, self._server)
-        run_deletion_service_pb2_grpc.add_RunDeletionServiceServicer_to_server(deletion, self._server)
-        run_stats_service_pb2_grpc.add_RunStatsServiceServicer_to_server(stats, self._server)
-        project_service_pb2_grpc.add_ProjectServiceServicer_to_server(projects, self._server)
-        dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, self._server)
+        run_query_service_pb2_grpc.add_RunQueryServiceServicer_to_server(query, services)
+        trace_query_service_pb2_grpc.add_TraceQueryServiceServicer_to_server(traces, services)
+        thread_query_service_pb2_grpc.add_ThreadQueryServiceServicer_to_server(threads, services)
+        feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, services)
+        filter_service_pb2_grpc.add_FilterServiceServicer_to_server(filters, services)
+        run_deletion_service_pb2_grpc.add_RunDeletionServiceServicer_to_server(deletion, services)
+        run_stats_service_pb2_grpc.add_RunStatsServiceServicer_to_server(stats, services)
+        project_service_pb2_grpc.add_ProjectServiceServicer_to_server(projects, services)
+        dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, services)
         dataset_sharing_service_pb2_grpc.add_DatasetSharingServiceServicer_to_server(
-            dataset_sharing, self._server
+            dataset_sharing, services
         )
-        dataset_sharing_service_pb2_grpc.add_SharedDatasetServiceServicer_to_server(
-            shared_datasets, self._server
-        )
+        dataset_sharing_service_pb2_grpc.add_SharedDatasetServiceServicer_to_server(shared_datasets, services)
         comparative_experiment_service_pb2_grpc.add_ComparativeExperimentServiceServicer_to_server(
-            comparative_experiments, self._server
+            comparative_experiments, services
         )
-        example_search_service_pb2_grpc.add_ExampleSearchServiceServicer_to_server(
-            example_search, self._server
-        )
-        example_service_pb2_grpc.add_ExampleServiceServicer_to_server(examples, self._server)
-        catalog.register(self._server)
-        agents.register(self._server)
-        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
-        blob_service_pb2_grpc.add_BlobServiceServicer_to_server(blobs, self._server)
+        example_search_service_pb2_grpc.add_ExampleSearchServiceServicer_to_server(example_search, services)
+        example_service_pb2_grpc.add_ExampleServiceServicer_to_server(examples, services)
+        catalog.register(services)
+        agents.register(services)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, services)
+        blob_service_pb2_grpc.add_BlobServiceServicer_to_server(blobs, services)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs know only the threaded one
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, services)
         reflection.enable_server_reflection(
-            (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), self._server
+            (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), services
         )
 
     async def start(self, addresses: Iterable[tuple[str, grpc.ServerCredentials | None]]) -> None:

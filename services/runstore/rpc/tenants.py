@@ -1,14 +1,23 @@
 """Serves `TenantService`."""
 
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc
 
 from runstore.catalog.tenant_handles import TenantHandles
+from runstore.domain.errors import invalid
+from runstore.domain.principals import Role
 from runstore.rpc.authentication import current_principal
 from runstore.rpc.mapping import set_time
 from runstore.v1 import tenant_service_pb2 as pb
 from runstore.v1 import tenant_service_pb2_grpc
+
+_ROLES: Final = {
+    Role.INGEST_ONLY: pb.ROLE_INGEST_ONLY,
+    Role.READER: pb.ROLE_READER,
+    Role.EDITOR: pb.ROLE_EDITOR,
+    Role.ADMIN: pb.ROLE_ADMIN,
+}
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -18,6 +27,15 @@ class TenantServicer(tenant_service_pb2_grpc.TenantServiceServicer):
 
     def __init__(self, handles: TenantHandles) -> None:
         self._handles = handles
+
+    async def GetCaller(self, request: pb.GetCallerRequest, context: _Context) -> pb.GetCallerResponse:
+        caller = current_principal.get()
+        return pb.GetCallerResponse(
+            tenant_id=caller.tenant_id,
+            key_id=caller.key_id or "",
+            role=role_message(caller.role),
+            is_operator=caller.is_operator,
+        )
 
     async def GetTenant(self, request: pb.GetTenantRequest, context: _Context) -> pb.GetTenantResponse:
         return pb.GetTenantResponse(tenant=await self._tenant())
@@ -33,3 +51,16 @@ class TenantServicer(tenant_service_pb2_grpc.TenantServiceServicer):
         message = pb.Tenant(id=tenant.id, name=tenant.name, handle=await self._handles.of(tenant.id))
         set_time(message.create_time, tenant.created_at_us)
         return message
+
+
+def role_message(role: Role | None) -> pb.Role.ValueType:
+    """The public number of a role."""
+    return pb.ROLE_UNSPECIFIED if role is None else _ROLES[role]
+
+
+def role_of(message: pb.Role.ValueType) -> Role:
+    """The role that a caller asks for. Raises INVALID_ARGUMENT for none."""
+    for role, number in _ROLES.items():
+        if number == message:
+            return role
+    raise invalid("role", "must be one of the roles")

@@ -13,6 +13,7 @@ from runstore.runtime.cli_keys import app as keys_app
 from runstore.runtime.cli_start import failures_as_sentences, start
 from runstore.runtime.cli_status import status
 from runstore.runtime.cli_stores import app as stores_app
+from runstore.runtime.cli_tenants import app as tenants_app
 from runstore.runtime.cli_transfer import export, import_
 from runstore.runtime.failures import CannotStart
 
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 app.add_typer(keys_app, name="keys", rich_help_panel="Administration")
 app.add_typer(stores_app, name="stores", rich_help_panel="Administration")
+app.add_typer(tenants_app, name="tenants", rich_help_panel="Administration")
 app.add_typer(dead_letters_app, name="dead-letters", rich_help_panel="Administration")
 app.command(rich_help_panel="Administration")(status)
 app.command(rich_help_panel="Administration")(backup)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from runstore.domain.principals import DEFAULT_TENANT_NAME, ApiKey, Tenant
+from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.domain.principals import DEFAULT_TENANT_NAME, ApiKey, Organization, Role, Tenant
+from runstore.runtime.cli_output import echo_table
 from runstore.runtime.cli_start import failures_as_sentences, start
 from runstore.runtime.clock import SystemClock
 
@@ -26,8 +28,18 @@ app = typer.Typer(no_args_is_help=True, help="Makes, lists and revokes API keys,
 def create(
     name: Annotated[str, typer.Option(help="What the key is for; shown in lists.")],
     tenant: Annotated[
-        str, typer.Option(metavar="NAME", help="Workspace the key opens; made when there is none.")
-    ] = DEFAULT_TENANT_NAME,
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Workspace the key opens; made when there is none.",
+            show_default=DEFAULT_TENANT_NAME,
+        ),
+    ] = None,
+    organization: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Organisation it opens instead."),
+    ] = None,
+    role: Annotated[Role, typer.Option(help="What it may do there.")] = Role.EDITOR,
     expires_in: Annotated[
         float | None,
         typer.Option(metavar="DAYS", help="Days until it stops working.", min=0, show_default="never"),
@@ -35,35 +47,48 @@ def create(
 ) -> None:
     """Makes a key and prints its secret, once. Servers accept it at once.
 
-    Example:  runstore keys create --name ci --tenant research --expires-in 90
+    Example:  runstore keys create --name ci --tenant research --role ingest-only --expires-in 90
     """
+    if tenant is not None and organization is not None:
+        raise typer.BadParameter("a key opens either --tenant or --organization")
     expires_at_us = None if expires_in is None else _now_us() + round(expires_in * _US_PER_DAY)
 
     async def run(catalog: "Catalog") -> tuple[ApiKey, str]:
-        owner = await _tenant_named(catalog, tenant)
-        return await catalog.keys.create_key(owner.id, name, expires_at_us)
+        tenant_id = organization_id = None
+        if organization is None:
+            tenant_id = (await _tenant_named(catalog, tenant or DEFAULT_TENANT_NAME)).id
+        else:
+            organization_id = (await _organization_named(catalog, organization)).id
+        return await catalog.keys.create_key(
+            tenant_id, name, expires_at_us, role=role, organization_id=organization_id
+        )
 
-    key, secret = _with_catalog(run)
+    key, secret = with_catalog(run)
     typer.echo(secret)
     until = "never expires" if key.expires_at_us is None else f"expires {_shown(key.expires_at_us)}"
-    typer.echo(f"Key {key.id} of tenant {tenant}, {until}. Keep the secret: it is not shown again.", err=True)
+    scope = f"organisation {organization}" if organization else f"tenant {tenant or DEFAULT_TENANT_NAME}"
+    typer.echo(
+        f"Key {key.id} of {scope}, {key.role}, {until}. Keep the secret: it is not shown again.", err=True
+    )
 
 
 @app.command(name="list")
 def list_() -> None:
-    """Lists every key: its id, tenant, name, state and last use. Secrets are not kept."""
+    """Lists every key: its id, tenant, role, name, state and last use. Secrets are not kept."""
 
-    async def run(catalog: "Catalog") -> tuple[list[ApiKey], list[Tenant]]:
-        return await catalog.keys.list_keys(), await catalog.keys.list_tenants()
+    async def run(catalog: "Catalog") -> tuple[list[ApiKey], dict[str, str]]:
+        names = {each.id: each.name for each in await catalog.keys.list_tenants()}
+        names |= {each.id: f"{each.name} (all)" for each in await catalog.keys.list_organizations()}
+        return await catalog.keys.list_keys(), names
 
-    keys, tenants = _with_catalog(run)
-    tenant_names = {tenant.id: tenant.name for tenant in tenants}
-    rows = [("ID", "TENANT", "NAME", "STARTS WITH", "STATE", "CREATED", "LAST USED")]
+    keys, names = with_catalog(run)
+    rows = [("ID", "TENANT", "NAME", "ROLE", "STARTS WITH", "STATE", "CREATED", "LAST USED")]
     rows += [
         (
             key.id,
-            tenant_names[key.tenant_id],
+            names[key.tenant_id or key.organization_id or ""],
             key.name,
+            key.role.value,
             key.prefix,
             _state(key),
             _shown(key.created_at_us),
@@ -71,9 +96,7 @@ def list_() -> None:
         )
         for key in keys
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    echo_table(rows)
 
 
 @app.command()
@@ -85,7 +108,7 @@ def revoke(
     async def run(catalog: "Catalog") -> ApiKey:
         return await catalog.keys.revoke_key(key_id)
 
-    key = _with_catalog(run)
+    key = with_catalog(run)
     typer.echo(f"Revoked {key.id} ({key.name}).")
 
 
@@ -101,10 +124,11 @@ def operator() -> None:
     async def run(catalog: "Catalog") -> str:
         return await catalog.operator_key()
 
-    typer.echo(_with_catalog(run))
+    typer.echo(with_catalog(run))
 
 
-def _with_catalog(run: "Callable[[Catalog], Awaitable[T]]") -> T:
+def with_catalog(run: "Callable[[Catalog], Awaitable[T]]") -> T:
+    """The result of `run` on the catalog that the settings lead to; failures end the command in sentences."""
     from runstore.catalog import open_catalog
 
     with failures_as_sentences():
@@ -124,6 +148,16 @@ async def _tenant_named(catalog: "Catalog", name: str) -> Tenant:
     made = await catalog.keys.create_tenant(name)
     typer.echo(f"Made the tenant {name} ({made.id}).", err=True)
     return made
+
+
+async def _organization_named(catalog: "Catalog", name: str) -> Organization:
+    for organization in await catalog.keys.list_organizations():
+        if organization.name == name:
+            return organization
+    raise RunstoreError(
+        ErrorReason.NOT_FOUND,
+        f"no organisation is named {name!r}: runstore tenants move puts tenants into one",
+    )
 
 
 def _state(key: ApiKey) -> str:

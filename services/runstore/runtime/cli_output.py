@@ -19,6 +19,13 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def echo_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Rows of texts in columns on standard output, the first row their titles."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
 def plain(message: Message) -> dict[str, Any]:
     """A message as JSON knows it: times as RFC 3339, durations as seconds, what is absent as null.
 

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 import structlog
 import uvicorn
 
+from runstore.domain.failed_attempts import FailedAttempts
 from runstore.gateway.app import create_app
 from runstore.gateway.bodies import BodyLimits
+from runstore.gateway.guard import Guard
 from runstore.gateway.live_answers import cut_off
 from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.store_client import CHANNEL_OPTIONS, StoreClient
@@ -52,14 +54,11 @@ async def run_gateway(
     listener = _listener(settings, listen_fd)
     async with async_store_channel(settings, CHANNEL_OPTIONS) as channel, metrics.shown():
         store = StoreClient(channel, patience_s=settings.store_patience_s, on_retry=metrics.store_retried)
-        needs_keys = settings.auth is AuthMode.KEYS
+        clock = SystemClock()
+        attempts = FailedAttempts(clock, per_minute=settings.failed_attempts_per_minute)
+        guard = Guard(store, clock, attempts) if settings.auth is AuthMode.KEYS else None
         app = create_app(
-            store,
-            limits,
-            SystemClock().now_us,
-            metrics,
-            needs_keys=needs_keys,
-            cors_origins=settings.cors_origins,
+            store, limits, clock.now_us, metrics, guard=guard, cors_origins=settings.cors_origins
         )
         server = _Server(_uvicorn_config(app, settings, certificate), ready)
         stopping = asyncio.create_task(_stop_when_set(stop, server))
@@ -75,6 +74,8 @@ def _uvicorn_config(app: object, settings: Settings, certificate: ServerCertific
         app,  # type: ignore[arg-type] # starlette's and uvicorn's types of ASGI differ in name only
         http="httptools",
         lifespan="off",
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=[str(network) for network in settings.trusted_networks],
         access_log=False,  # `CallLog` writes the line.
         log_config=None,  # The process has configured logging.
         server_header=False,

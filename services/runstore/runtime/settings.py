@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from runstore.domain.networks import Networks, parse_networks
 from runstore.domain.rate_limits import RateLimits, TenantLimits
 from runstore.runtime.address import Address
 from runstore.runtime.failures import BadSettings
@@ -30,6 +31,9 @@ from runstore.storage.clickhouse.hosts import hosts_of
 _PREFIX = "RUNSTORE_"
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
+
+# RFC 7518, section 3.2: as many as the hash has.
+_MIN_JWT_SECRET_BYTES = 32
 
 # sockaddr_un holds 108 bytes on Linux, 104 on macOS, the final NUL included.
 _MAX_SOCKET_PATH_BYTES = 103
@@ -109,6 +113,27 @@ class Settings(BaseSettings):
         description="HOST:PORT at which Prometheus reads all metrics without a key; none when empty.",
     )
     auth: AuthMode = Field(AuthMode.NONE, description="none (loopback only) or keys (API keys).")
+    jwt_secret: str = Field(
+        "",
+        repr=False,
+        description="Secret that signs service tokens with HS256; none are accepted when empty.",
+    )
+    jwt_jwks_file: _OptionalFile = Field(
+        None, description="JWKS file with public keys that sign service tokens; none are accepted when empty."
+    )
+    jwt_audience: str = Field("runstore", min_length=1, description="`aud` that a service token must name.")
+    jwt_issuer: str = Field("", description="`iss` that a service token must name; any when empty.")
+    jwt_leeway_s: float = Field(
+        10.0, ge=0, le=300, description="By how much the clocks of issuers of service tokens may differ."
+    )
+    failed_attempts_per_minute: int = Field(
+        60, ge=1, description="Bad credentials that one address may send to one process; then 429."
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses and networks, separated by commas, of proxies whose X-Forwarded-For and "
+        "X-Forwarded-Proto are believed, and of gateways on other machines.",
+    )
     tls_certificate: _OptionalFile = Field(
         None,
         description="PEM file with the certificate, and its chain, of both ports; plain text when empty.",
@@ -294,6 +319,7 @@ class Settings(BaseSettings):
                 hosts_of(self.clickhouse_dsn)
             except ValueError as error:
                 raise ValueError(f"clickhouse_dsn: {error}") from None
+        self._verify_credentials()
         self._verify_tls()
         if "," in self.store_address:
             _several_hosts(self.store_address)
@@ -310,6 +336,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"{smaller}: above {larger} ({getattr(self, larger)} bytes)")
         return self
 
+    def _verify_credentials(self) -> None:
+        if self.jwt_secret and len(self.jwt_secret.encode()) < _MIN_JWT_SECRET_BYTES:
+            raise ValueError(f"jwt_secret: shorter than {_MIN_JWT_SECRET_BYTES} bytes")
+        try:
+            parse_networks(self.trusted_proxies)
+        except ValueError as error:
+            raise ValueError(f"trusted_proxies: {error}") from error
+
     def _verify_tls(self) -> None:
         for setting, needed in (
             ("tls_certificate", "tls_key"),
@@ -325,6 +359,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 "store_ca: needed with tls_certificate, as the path of data_dir is too long for a socket"
             )
+
+    @property
+    def trusted_networks(self) -> Networks:
+        """`trusted_proxies`, parsed."""
+        return parse_networks(self.trusted_proxies)
 
     @property
     def clickhouse_location(self) -> str:

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from runstore.catalog.catalog import Catalog, open_catalog
 from runstore.chat.openai import OpenAIChat
+from runstore.domain.failed_attempts import FailedAttempts
 from runstore.domain.rate_limits import RateLimiter
 from runstore.gateway.metrics import GatewayCollector
 from runstore.ingest.dead_letters import DeadLetters
@@ -62,15 +63,18 @@ from runstore.rpc.run_messages import RunMessages
 from runstore.rpc.run_query import RunQueryServicer
 from runstore.rpc.run_stats import RunStatsServicer
 from runstore.rpc.server import StoreServer
+from runstore.rpc.service_tokens import BadKeySet, ServiceTokens, TokenRules
 from runstore.rpc.shares import SharedRunServicer, ShareServicer
 from runstore.rpc.source_runs import SourceRuns
 from runstore.rpc.tenants import TenantServicer
 from runstore.rpc.thread_query import ThreadQueryServicer
 from runstore.rpc.trace_query import TraceQueryServicer
+from runstore.rpc.visible import See
 from runstore.runtime.agent_dispatch import Agents
 from runstore.runtime.backup.taking import Backups, Sources
 from runstore.runtime.clock import Clock, SystemClock
 from runstore.runtime.data_dir import instance_id
+from runstore.runtime.failures import CannotStart
 from runstore.runtime.flusher_process import FlusherProcess
 from runstore.runtime.metrics import StoreMetrics
 from runstore.runtime.metrics_address import metrics_served
@@ -246,11 +250,9 @@ async def _server(
         projects=ProjectServicer(catalog.projects, deletion, clock),
         catalog=_catalog_servicers(catalog, runs, page_tokens, messages, feedback, deletion, clock),
         agents=agents,
-        admin=AdminServicer(dead_letters, status, metrics.exposition, backups),
+        admin=AdminServicer(dead_letters, catalog.keys, status, metrics.exposition, backups),
         blobs=BlobServicer(uploads, blobs, store, read_tokens),
-        interceptor=CallInterceptor(
-            await _authenticator(settings, catalog), metrics.calls, limiter, see=peers.see_sequence
-        ),
+        interceptor=await _interceptor(settings, clock, catalog, metrics, limiter, peers.see_sequence),
         datasets=DatasetServicer(
             catalog.datasets, catalog.dataset_versions, catalog.examples, contents, clock
         ),
@@ -264,10 +266,28 @@ async def _server(
     )
 
 
+async def _interceptor(
+    settings: Settings, clock: Clock, catalog: Catalog, metrics: StoreMetrics, limiter: RateLimiter, see: See
+) -> CallInterceptor:
+    return CallInterceptor(
+        await _authenticator(settings, catalog),
+        metrics.calls,
+        limiter,
+        see=see,
+        attempts=FailedAttempts(clock, per_minute=settings.failed_attempts_per_minute),
+        trusted=settings.trusted_networks,
+    )
+
+
 async def _authenticator(settings: Settings, catalog: Catalog) -> Authenticator:
-    if settings.auth is AuthMode.KEYS:
-        return KeyAuthentication(catalog.keys, await catalog.operator_key())
-    return NoAuthentication()
+    if settings.auth is not AuthMode.KEYS:
+        return NoAuthentication()
+    rules = TokenRules(settings.jwt_audience, settings.jwt_issuer, settings.jwt_leeway_s)
+    try:
+        tokens = ServiceTokens(rules, secret=settings.jwt_secret, jwks_file=settings.jwt_jwks_file)
+    except BadKeySet as error:
+        raise CannotStart(f"jwt_jwks_file: {settings.jwt_jwks_file}: {error}") from error
+    return KeyAuthentication(catalog.keys, await catalog.operator_key(), tokens)
 
 
 def _chat_model(settings: Settings) -> OpenAIChat | None:

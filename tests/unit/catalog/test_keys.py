@@ -6,7 +6,7 @@ import pytest
 
 from runstore.catalog import Catalog, open_catalog
 from runstore.domain.errors import ErrorReason, RunstoreError
-from runstore.domain.principals import DEFAULT_TENANT_ID, Principal
+from runstore.domain.principals import DEFAULT_TENANT_ID, Grant, Role
 
 DAY_S = 86_400
 
@@ -15,7 +15,9 @@ async def test_secret_authenticates_as_its_tenant(catalog: Catalog) -> None:
     """A secret opens the tenant it was made for, and says which key was used."""
     tenant = await catalog.keys.create_tenant("research")
     key, secret = await catalog.keys.create_key(tenant.id, "ci")
-    assert await catalog.keys.authenticate(secret) == Principal(tenant.id, key.id)
+    assert await catalog.keys.authenticate(secret) == Grant(
+        key_id=key.id, role=Role.EDITOR, tenant_id=tenant.id, organization_id=None
+    )
 
 
 @pytest.mark.parametrize(

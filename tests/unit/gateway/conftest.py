@@ -217,6 +217,7 @@ class _Admin(admin_grpc.AdminServiceServicer):
 
     GetStatus = ListDeadLetters = GetDeadLetter = _not_for_gateways
     ReplayDeadLetters = DropDeadLetters = CreateBackup = _not_for_gateways
+    CreateApiKey = ListApiKeys = RevokeApiKey = _not_for_gateways
 
 
 class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # grpcio-health-checking has no types

@@ -1,5 +1,6 @@
 """Errors on the wire, and who calls: through a real server on a Unix socket."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -10,10 +11,14 @@ import pytest
 import structlog
 from google.rpc import error_details_pb2, status_pb2
 from prometheus_client import CollectorRegistry
+from tests.manual_clock import ManualClock
 
+from runstore.domain.credentials import credential
 from runstore.domain.errors import ErrorReason, RunstoreError
-from runstore.domain.principals import DEFAULT_TENANT_ID, Principal
-from runstore.rpc.authentication import KeyAuthentication, NoAuthentication, credential, current_principal
+from runstore.domain.failed_attempts import FailedAttempts
+from runstore.domain.networks import parse_networks
+from runstore.domain.principals import DEFAULT_TENANT_ID, Grant, Role, Tenant
+from runstore.rpc.authentication import KeyAuthentication, NoAuthentication, current_principal
 from runstore.rpc.call_line import CallLine
 from runstore.rpc.call_metrics import CallMetrics
 from runstore.rpc.interceptor import ERROR_METADATA_KEY, STATUS_METADATA_KEY, CallInterceptor
@@ -24,6 +29,7 @@ from runstore.v1 import run_ingest_service_pb2_grpc as pb_grpc
 
 TENANT = "11111111-1111-4111-8111-111111111111"
 OTHER = "22222222-2222-4222-8222-222222222222"
+ORGANIZATION = "33333333-3333-4333-8333-333333333333"
 
 
 class Servicer(pb_grpc.RunIngestServiceServicer):
@@ -49,8 +55,22 @@ class Servicer(pb_grpc.RunIngestServiceServicer):
 
 
 class Keys:
-    async def authenticate(self, secret: str) -> Principal | None:
-        return Principal(TENANT, "key") if secret == "good" else None
+    """A key of a tenant, one of an organisation, and one of each role."""
+
+    async def authenticate(self, secret: str) -> Grant | None:
+        if secret in list(Role):
+            return Grant(key_id=secret, role=Role(secret), tenant_id=TENANT, organization_id=None)
+        if secret == "organisation":
+            return Grant(key_id=secret, role=Role.EDITOR, tenant_id=None, organization_id=ORGANIZATION)
+        if secret == "good":
+            return Grant(key_id="key", role=Role.EDITOR, tenant_id=TENANT, organization_id=None)
+        return None
+
+    async def find_tenant(self, tenant_id: str) -> Tenant | None:
+        organizations = {TENANT: ORGANIZATION, OTHER: None}
+        if tenant_id not in organizations:
+            return None
+        return Tenant(id=tenant_id, name="t", created_at_us=0, organization_id=organizations[tenant_id])
 
 
 class Server:
@@ -291,11 +311,11 @@ async def test_key_decides_the_tenant(locked: Server) -> None:
         ({"x-service-key": "s", "authorization": "Bearer b"}, "s"),
         ({"x-api-key": "k", "x-service-key": "s"}, "s"),
         ({"x-api-key": "k", "authorization": "bearer b"}, "b"),
-        ({"x-api-key": "k", "cookie": "runstore_api_key=c"}, "c"),
+        ({"x-api-key": "k", "cookie": "runstore_session=c"}, "c"),
         ({"x-api-key": "k", "cookie": "a=1", "authorization": "Basic b"}, "k"),
         ({"authorization": "Basic b"}, ""),
         ({"authorization": "Bearer "}, ""),
-        ({"cookie": "a=1; runstore_api_key=c"}, "c"),
+        ({"cookie": "a=1; runstore_session=c"}, "c"),
         ({"cookie": "\x00;=;"}, ""),
         ({}, ""),
     ],
@@ -303,3 +323,109 @@ async def test_key_decides_the_tenant(locked: Server) -> None:
 def test_credential_is_found_wherever_sdks_put_it(metadata: Mapping[str, str], found: str) -> None:
     """Every header of the contract carries a key; one that was given for a single call comes first."""
     assert credential(metadata) == found
+
+
+@pytest.mark.parametrize(("role", "may_write"), [(role, role is not Role.READER) for role in Role])
+async def test_role_decides_in_calls_and_streams(locked: Server, role: Role, may_write: bool) -> None:
+    """A reader writes nothing, an ingest-only key does; the refusal names role and access."""
+    pairs = (("x-api-key", role.value),)
+    if may_write:
+        await locked.stub.WriteRuns(pb.WriteRunsRequest(), metadata=pairs)
+        return
+    code, message, _ = await locked.error(locked.stub.WriteRuns(pb.WriteRunsRequest(), metadata=pairs))
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert "ingest" in message
+    assert "reader" in message
+    stream = locked.stub.StreamRuns(iter([pb.StreamRunsRequest()]), metadata=pairs)
+    assert (await locked.error(stream.read()))[0] is grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize(
+    ("metadata", "answer"),
+    [
+        ({"x-tenant-id": TENANT}, TENANT),
+        ({"x-tenant-id": TENANT.upper(), "x-organization-id": ORGANIZATION.upper()}, TENANT),
+        ({}, "WORKSPACE_REQUIRED"),
+        ({"x-organization-id": ORGANIZATION}, "WORKSPACE_REQUIRED"),
+        ({"x-tenant-id": OTHER}, "PERMISSION_DENIED"),
+        ({"x-tenant-id": "no id"}, "PERMISSION_DENIED"),
+        ({"x-tenant-id": TENANT, "x-organization-id": OTHER}, "PERMISSION_DENIED"),
+    ],
+)
+async def test_key_of_an_organisation_opens_its_tenants(
+    locked: Server, metadata: dict[str, str], answer: str
+) -> None:
+    """The call names one of them; another organisation's tenant is as closed as one that nobody has."""
+    pairs = tuple({"x-api-key": "organisation", **metadata}.items())
+    call = locked.stub.WriteRuns(pb.WriteRunsRequest(), metadata=pairs)
+    if answer == TENANT:
+        assert (await call).write_token == TENANT
+    else:
+        _, _, detail = await locked.error(call)
+        assert error_pb2.ErrorReason.Name(detail.reason) == f"ERROR_REASON_{answer}"
+
+
+@pytest.mark.parametrize(("organization", "is_good"), [(ORGANIZATION, True), (OTHER, False)])
+async def test_organisation_of_a_tenants_key_is_checked(
+    locked: Server, organization: str, is_good: bool
+) -> None:
+    """A key of one tenant may name the organisation of it, and no other."""
+    pairs = (("x-api-key", "good"), ("x-organization-id", organization))
+    call = locked.stub.WriteRuns(pb.WriteRunsRequest(), metadata=pairs)
+    if is_good:
+        await call
+    else:
+        assert (await locked.error(call))[0] is grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize(
+    ("peer", "trusted", "is_counted"),
+    [
+        ("ipv4:192.0.2.1:5", "", True),
+        ("ipv6:%5B2001:db8::1%5D:5", "", True),
+        ("ipv4:192.0.2.1:5", "192.0.2.0/24", False),
+        ("ipv6:[::1]:5", "::1", False),
+        ("unix:/tmp/store.sock", "", False),
+        ("unix:", "", False),
+    ],
+)
+async def test_guesses_are_counted_where_they_come_from(
+    clock: ManualClock, peer: str, trusted: str, is_counted: bool
+) -> None:
+    """A stranger is slowed down after a burst; a gateway, which speaks for many, never is."""
+    interceptor = CallInterceptor(
+        KeyAuthentication(Keys(), "rso_operator"),
+        CallMetrics(CollectorRegistry()),
+        attempts=FailedAttempts(clock, per_minute=3),
+        trusted=parse_networks(trusted),
+    )
+    reasons = []
+    for number in range(5):
+        with pytest.raises(RunstoreError) as refused:
+            await interceptor._principal({"x-api-key": f"guess {number}"}, peer)
+        reasons.append(refused.value.reason.name)
+    limited = ["UNAUTHENTICATED"] * 3 + ["RATE_LIMITED"] * 2
+    assert reasons == (limited if is_counted else ["UNAUTHENTICATED"] * 5)
+
+
+def test_operators_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a refusal takes does not tell how much of a guess was right."""
+    compared = []
+
+    def compare(left: bytes, right: bytes) -> bool:
+        compared.append((left, right))
+        return left == right
+
+    monkeypatch.setattr("runstore.rpc.authentication.hmac.compare_digest", compare)
+    authentication = KeyAuthentication(Keys(), "rso_operator")
+    principal = asyncio.run(authentication.principal({"x-api-key": "rso_operator"}))
+    assert principal.is_operator
+    assert compared == [(b"rso_operator", b"rso_operator")]
+
+
+@pytest.mark.parametrize("value", ["é", "\x00", "a" * 100_000])
+async def test_any_text_is_a_bad_credential_at_worst(value: str) -> None:
+    """What no metadata could carry is refused like everything else that nobody has issued."""
+    with pytest.raises(RunstoreError) as refused:
+        await KeyAuthentication(Keys(), "rso_operator").principal({"x-api-key": value})
+    assert refused.value.reason is ErrorReason.UNAUTHENTICATED
