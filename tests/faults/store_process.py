@@ -23,7 +23,7 @@ class Store:
         with socket.create_server(("127.0.0.1", 0)) as server:
             self.address = f"127.0.0.1:{server.getsockname()[1]}"
         own = {name: value for name, value in os.environ.items() if not name.startswith("RUNSTORE_")}
-        self._environment = {
+        self.environment: dict[str, str] = {
             **own,
             "RUNSTORE_DATA_DIR": str(folder / "data"),
             "RUNSTORE_GRPC": self.address,
@@ -44,7 +44,7 @@ class Store:
         """The process, once it answers."""
         with (
             self._output.open("ab") as output,
-            subprocess.Popen(COMMAND, env=self._environment, stdout=output, stderr=output) as process,
+            subprocess.Popen(COMMAND, env=self.environment, stdout=output, stderr=output) as process,
         ):
             try:
                 options = [("grpc.max_reconnect_backoff_ms", 200), ("grpc.use_local_subchannel_pool", 1)]
