@@ -115,7 +115,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("backups")
 
 
-async def test_everything_is_restored(server: Server, client: LangGraphClient, folder: Path) -> None:
+async def test_everything_is_restored(
+    server: Server, client: LangGraphClient, folder: Path, request: pytest.FixtureRequest
+) -> None:
     """While a writer goes on writing; the second backup in a folder copies no blob again, and counts."""
     written = await write_everything(server, client)
     first = json.loads(server.command("backup", str(folder / "one"), "--json").stdout)
@@ -130,16 +132,20 @@ async def test_everything_is_restored(server: Server, client: LangGraphClient, f
     assert [path.name for path in (folder / "one").iterdir() if path.name.startswith("2")] == [second["id"]]
     before = seen(server.url, written)
     restored = folder / "restored"
-    environment = {**server.environment, "RUNSTORE_DATA_DIR": str(restored / "data")}
-    own_databases = {"RUNSTORE_CATALOG_URL": "", "RUNSTORE_AGENT_CHECKPOINT_URL": ""}
-    said = run_command("restore", str(folder / "one"), environment={**environment, **own_databases})
+    # Of PostgreSQL the catalog becomes SQLite.
+    checkpoints = ""
+    if server.environment.get("RUNSTORE_AGENT_CHECKPOINT_URL"):
+        checkpoints = request.getfixturevalue("postgres").create_database()
+    own = {"CATALOG_URL": "", "AGENT_CHECKPOINT_URL": checkpoints, "DATA_DIR": str(restored / "data")}
+    environment = {**server.environment, **{f"RUNSTORE_{name}": value for name, value in own.items()}}
+    said = run_command("restore", str(folder / "one"), environment=environment)
     assert said.stdout.startswith(f"Restored backup {second['id']}")
-    with serving(restored, agents=server.environment["RUNSTORE_AGENTS"]) as again:
+    agents = server.environment["RUNSTORE_AGENTS"]
+    with serving(restored, agents=agents, agent_checkpoint_url=checkpoints) as again:
         assert seen(again.url, written) == before
         # Of the writes meanwhile there may be any; none of them in part.
         runs = list(Client(again.url, api_key="any").list_runs(project_name=written.project))
         assert all(run.end_time and run.outputs for run in runs)
-        if not second["left_out"]:
-            async with get_client(url=again.url) as agents:
-                assert await agents.threads.get_state(written.thread) == written.state
+        async with get_client(url=again.url) as restored_agents:
+            assert await restored_agents.threads.get_state(written.thread) == written.state
         assert again.defects() == []

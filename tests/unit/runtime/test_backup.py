@@ -16,6 +16,7 @@ from runstore.runtime.backup.manifest import (
     BlobPart,
     DamagedBackup,
     EnginePart,
+    File,
     Hashing,
     Manifest,
     read_manifest,
@@ -249,3 +250,21 @@ async def test_broken_off_restore_is_marked_and_repeated(whole: Path, tmp_path: 
     with pytest.raises(DamagedBackup, match="missing"):
         await restore_backup(load_settings(data_dir=data), whole, show)
     assert (data / "blobs" / "left").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "named"),
+    [
+        ("checkpoints.sqlite", "postgresql://nobody@localhost/x", "without agent_checkpoint_url"),
+        ("checkpoints.checkpoints.csv", "", "RUNSTORE_AGENT_CHECKPOINT_URL"),
+    ],
+)
+async def test_checkpoints_go_back_where_they_come_from(
+    tmp_path: Path, name: str, url: str, named: str
+) -> None:
+    """Of the other kind of database they are refused, not left out."""
+    files = {f"{FIRST}/{name}": File(1, "")}
+    write_manifest(tmp_path, manifest(files=files))
+    settings = load_settings(data_dir=tmp_path / "data", agent_checkpoint_url=url)
+    with pytest.raises(RunstoreError, match=named):
+        await restore_backup(settings, tmp_path, show)

@@ -56,6 +56,7 @@ async def restore_backup(settings: Settings, folder: Path, show: Show) -> Manife
     with failures_named("the restore"):
         manifest = _manifest(folder)
         _check_schemas(manifest)
+        _check_checkpoints(settings, manifest)
         mark = settings.data_dir / RESTORE_MARK
         if not mark.exists():
             await _check_empty(settings)
@@ -88,6 +89,22 @@ def _check_schemas(manifest: Manifest) -> None:
     check_known(manifest.catalog_schema_version)
 
 
+def _check_checkpoints(settings: Settings, manifest: Manifest) -> None:
+    """langgraph keeps them in tables of another shape in either database."""
+    names = {name.rpartition("/")[2] for name in manifest.files}
+    if settings.agent_checkpoint_url and "checkpoints.sqlite" in names:
+        raise RunstoreError(
+            ErrorReason.INCONSISTENT,
+            "the backup has its checkpoints from SQLite: restore it without agent_checkpoint_url",
+        )
+    if not settings.agent_checkpoint_url and any(name.startswith("checkpoints.c") for name in names):
+        raise RunstoreError(
+            ErrorReason.INCONSISTENT,
+            "the backup has its checkpoints from PostgreSQL: agent_checkpoint_url "
+            "(RUNSTORE_AGENT_CHECKPOINT_URL) has to name an empty database for them",
+        )
+
+
 async def _check_empty(settings: Settings) -> None:
     """Nothing is there that a restore could overwrite or mix with. Raises INCONSISTENT."""
     for entry in sorted(settings.data_dir.iterdir()):
@@ -95,6 +112,11 @@ async def _check_empty(settings: Settings) -> None:
             raise _not_empty(f"the data directory {settings.data_dir}", entry.name)
     if not await catalog_copies.is_empty(settings.catalog_location):
         raise _not_empty("the database of catalog_url", "a catalog")
+    if settings.agent_checkpoint_url:
+        from runstore.agents import checkpoint_copies
+
+        if not await checkpoint_copies.is_empty(settings.agent_checkpoint_url):
+            raise _not_empty("the database of agent_checkpoint_url", "the table checkpoints")
     if settings.blob_url:
         async for key, _ in _blob_store(settings).list(""):
             raise _not_empty(f"the blob store {settings.blob_location}", key)
@@ -117,6 +139,10 @@ async def _remove_remains(settings: Settings) -> None:
     if settings.clickhouse_dsn:
         async with _engine(settings) as engine:
             await engine.drop_tables()
+    if settings.agent_checkpoint_url:
+        from runstore.agents import checkpoint_copies
+
+        await checkpoint_copies.remove(settings.agent_checkpoint_url)
     if settings.blob_url:
         blobs = _blob_store(settings)
         await blobs.delete([key async for key, _ in blobs.list("")])
@@ -178,8 +204,13 @@ async def _restore_databases(settings: Settings, folder: Path, manifest: Manifes
     await asyncio.to_thread(shutil.copyfile, folder / manifest.id / "catalog.sqlite", copy)
     await catalog_copies.copy_in(copy, settings.catalog_location)
     copy.unlink()
+    if settings.agent_checkpoint_url:
+        from runstore.agents import checkpoint_copies
+
+        await checkpoint_copies.copy_in(folder / manifest.id, settings.agent_checkpoint_url)
+        return
     checkpoints = f"{manifest.id}/checkpoints.sqlite"
-    if checkpoints in manifest.files and not settings.agent_checkpoint_url:
+    if checkpoints in manifest.files:
         path = settings.data_dir / "checkpoints.sqlite"
         await asyncio.to_thread(shutil.copyfile, folder / checkpoints, path)
         await asyncio.to_thread(settle_sqlite, path)

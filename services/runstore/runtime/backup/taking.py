@@ -221,13 +221,22 @@ class _Backup:
         # run has ended without its state.
         await copy_out(self._settings.catalog_location, self._folder / "catalog.sqlite")
         if self._settings.agent_checkpoint_url:
-            self._left_out.append(
-                "The checkpoints of graphs are in a PostgreSQL of their own: copy that database by pg_dump."
-            )
+            await self._copy_checkpoints(self._settings.agent_checkpoint_url)
             return
         checkpoints = self._settings.data_dir / "checkpoints.sqlite"
         if checkpoints.is_file():
             await asyncio.to_thread(copy_sqlite, checkpoints, self._folder / checkpoints.name)
+
+    async def _copy_checkpoints(self, url: str) -> None:
+        try:
+            from runstore.agents import checkpoint_copies
+        except ModuleNotFoundError as error:
+            self._left_out.append(
+                f"The checkpoints of graphs, because {error.name} is missing: pip install "
+                "'runstore[agents]', or copy the database of agent_checkpoint_url by pg_dump."
+            )
+            return
+        await checkpoint_copies.copy_out(url, self._folder)
 
     async def _hash_files(self, files: dict[str, File]) -> AsyncIterator[tuple[int, int]]:
         """Fill `files` with what there is, made durable; yields the bytes done of all."""
