@@ -63,6 +63,12 @@ class GatewayMetrics:
             "Times that a call to the store was repeated because the store was away.",
             registry=registry,
         )
+        self._slow_clients = Counter(
+            "runstore_http_slow_clients",
+            "Connections that were ended because a request, its head or its body came too slowly.",
+            ["owed"],
+            registry=registry,
+        )
         Gauge(_PID, "Number of the process.", registry=registry).set(os.getpid())
         ProcessCollector("runstore_gateway", registry=registry)
 
@@ -75,6 +81,10 @@ class GatewayMetrics:
         self._seconds.labels(known_method, route).observe(seconds)
         self._received.labels(route).inc(received)
         self._sent.labels(route).inc(sent)
+
+    def slow_client_cut(self, owed: str) -> None:
+        """A connection was ended that owed a request, the rest of its head, or of its body."""
+        self._slow_clients.labels(owed).inc()
 
     def store_retried(self) -> None:
         """The store was away, and is asked again."""

@@ -17,6 +17,7 @@ from runstore.gateway.live_answers import cut_off
 from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.store_client import CHANNEL_OPTIONS, StoreClient
 from runstore.runtime.clock import SystemClock
+from runstore.runtime.guarded_http import GuardedHttp, cut_slow_clients
 from runstore.runtime.settings import AuthMode, Settings
 from runstore.runtime.tls import ServerCertificate, async_store_channel, server_certificate
 
@@ -62,17 +63,21 @@ async def run_gateway(
         )
         server = _Server(_uvicorn_config(app, settings, certificate), ready)
         stopping = asyncio.create_task(_stop_when_set(stop, server))
+        cutting = asyncio.create_task(
+            cut_slow_clients(server.server_state.connections, metrics.slow_client_cut)
+        )
         try:
             await server.serve(sockets=[listener])
         finally:
             stopping.cancel()
+            cutting.cancel()
             listener.close()
 
 
 def _uvicorn_config(app: object, settings: Settings, certificate: ServerCertificate | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type] # starlette's and uvicorn's types of ASGI differ in name only
-        http="httptools",
+        http=GuardedHttp,
         lifespan="off",
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=[str(network) for network in settings.trusted_networks],

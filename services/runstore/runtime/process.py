@@ -18,6 +18,7 @@ import structlog
 READY_LINE = b"ready\n"
 # Beyond its own drain timeout a process is stuck: the log has everything that was acknowledged.
 _GRACE_S = 5.0
+_FILES = 65_536
 
 _log = structlog.get_logger(__name__)
 
@@ -37,9 +38,22 @@ def run_process(body: Body, *, drain_timeout_s: float, supervisor_fd: int | None
     status 1 when draining takes longer than `drain_timeout_s` and a few seconds. Raises what `body`
     raises.
     """
+    _allow_many_files()
     supervisor = socket.socket(fileno=supervisor_fd) if supervisor_fd is not None else None
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         runner.run(_run(body, supervisor, drain_timeout_s + _GRACE_S))
+
+
+def _allow_many_files() -> None:
+    """Each connection is a file; the usual 1,024 are gone before a gateway is busy."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Not on Windows.
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
