@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # Containers and CI often forbid compiled modules; without them every process compiles what it imports: seconds each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check check-deploy gen generate bench soak fuzz install install-dev constraints clean
+.PHONY: run test check check-deploy gen generate bench soak fuzz hostile install install-dev constraints clean
 
 ## Starts the server; ARGS="--http 127.0.0.1:8080" passes options.
 run: install
@@ -56,6 +56,10 @@ soak: install-dev
 ## Sends broken requests by the hundred thousand; ARGS="--count 1000000" sends more.
 fuzz: install-dev
 	@exec $(BIN)/python tests/fuzz $(ARGS)
+
+## Serves a thousand connections, ten of them hostile: the others must not notice; ARGS="--seconds 20" is shorter.
+hostile: install-dev
+	@exec $(BIN)/python tests/hostile $(ARGS)
 
 install: .venv/.installed
 install-dev: .venv/.installed-dev .venv/.installed-old-sdks .venv/.installed-js-sdk
