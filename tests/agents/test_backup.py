@@ -1,5 +1,6 @@
 """`runstore backup` and `runstore restore`: what was acknowledged before a backup began comes back."""
 
+import asyncio
 import json
 import threading
 import uuid
@@ -8,11 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
 import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 from langsmith import Client
-from tests.contract.servers import Server, run_command, serving, until
+from tests.contract.servers import LONGEST_WAIT_S, Server, run_command, serving, until
 
 LARGE = "large " * 250_000
 PROMPT = {"lc": 1, "type": "constructor", "id": ["langchain", "PromptTemplate"], "kwargs": {"n": 1}}
@@ -129,6 +131,9 @@ async def test_everything_is_restored(
         during = len(writer.acknowledged) - len(written.acknowledged) + 3
     assert during > 0
     assert second["copied_blobs"] == 0
+    shown = (await asyncio.to_thread(httpx.get, f"{server.url}/metrics")).text
+    last = float(shown.split("\nrunstore_backup_timestamp_seconds ")[1].split()[0])
+    assert 0 <= datetime.now(UTC).timestamp() - last < LONGEST_WAIT_S
     assert [path.name for path in (folder / "one").iterdir() if path.name.startswith("2")] == [second["id"]]
     before = seen(server.url, written)
     restored = folder / "restored"

@@ -3,6 +3,7 @@
 import json
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from http.client import HTTPSConnection
 from pathlib import Path
@@ -117,6 +118,9 @@ def test_parts_on_another_machine_call_the_store_over_tls(
         until(answered, "the gateway answers")
         shown = requests.get(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10).text
         assert 'runstore_http_requests_total{method="GET",route="/sessions",status="200"}' in shown
+        assert (
+            float(shown.split("\nrunstore_certificate_expiry_timestamp_seconds ")[1].split()[0]) > time.time()
+        )
     finally:
         gateway.terminate()
         gateway.wait()

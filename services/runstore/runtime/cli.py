@@ -150,13 +150,15 @@ def gateway(
         from runstore.gateway.metrics import GatewayMetrics
         from runstore.runtime.gateway import run_gateway
         from runstore.runtime.metrics_address import metrics_served
-        from runstore.runtime.tls import warn_of_plain_text
+        from runstore.runtime.tls import warn_of_plain_text, watch_certificate
 
         # A supervised gateway is one of several behind a port; the store shows the metrics of all.
         alone = supervisor_fd is None
         metrics = GatewayMetrics(name, None if alone else settings.metrics_dir)
         if alone:
             warn_of_plain_text(settings, "http")
+            if settings.tls_certificate is not None:
+                watch_certificate(settings.tls_certificate, metrics.registry)
         if fd is None:
             listening = listen(settings.http, "http (RUNSTORE_HTTP)")
             fd = listening.detach()

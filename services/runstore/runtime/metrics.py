@@ -4,7 +4,6 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from pathlib import Path
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
@@ -13,14 +12,17 @@ from prometheus_client.registry import Collector
 
 from runstore.ingest.metrics import IngestMetrics
 from runstore.rpc.call_metrics import CallMetrics
+from runstore.runtime.backup.last import last_backup_s
+from runstore.runtime.settings import Settings
+from runstore.runtime.tls import watch_certificate
 from runstore.storage.run_store import EngineFigures
 
 
 class StoreMetrics:
     """All that the store process counts."""
 
-    def __init__(self, data_dir: Path) -> None:
-        """`data_dir`: the folder whose disk is watched."""
+    def __init__(self, settings: Settings) -> None:
+        data_dir, certificate = settings.data_dir, settings.tls_certificate
         # When a series began says nothing here, and doubles their number.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
@@ -36,6 +38,14 @@ class StoreMetrics:
             ("size", "Bytes of the disk of the data folder.", lambda: shutil.disk_usage(data_dir).total),
         ):
             Gauge(f"runstore_disk_{name}_bytes", help_text, registry=self.registry).set_function(read)
+        last_backup = Gauge(
+            "runstore_backup_timestamp_seconds",
+            "When the last backup through this store was begun; 0 when there was none.",
+            registry=self.registry,
+        )
+        last_backup.set_function(lambda: last_backup_s(data_dir))
+        if certificate is not None:
+            watch_certificate(certificate, self.registry)
 
     def watch_flusher(self, pid: Callable[[], int | None]) -> None:
         """Show memory and processor time of the flusher process, as `runstore_flusher_process_…`."""

@@ -104,7 +104,7 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
                 may_be_away=True,
             )
         )
-        metrics = StoreMetrics(settings.data_dir)
+        metrics = StoreMetrics(settings)
         flusher = FlusherProcess(settings, metrics.ingest)
         log, visibility = _log(settings, clock, flusher, metrics)
         ingest, peers = await _ingest(settings, clock, catalog, log, visibility, metrics)

@@ -3,12 +3,15 @@
 import ssl
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 import structlog
+from cryptography import x509
+from prometheus_client import CollectorRegistry, Gauge
 
 from runstore.runtime.failures import CannotStart
 from runstore.runtime.settings import Settings
@@ -121,6 +124,22 @@ def server_certificate(settings: Settings) -> ServerCertificate | None:
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
     return ServerCertificate(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+
+
+def watch_certificate(path: Path, registry: CollectorRegistry) -> None:
+    """Show when the certificate in a file ends; 0 while the file cannot be read."""
+
+    def expiry_s() -> float:
+        with suppress(OSError, ValueError):
+            return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc.timestamp()
+        return 0.0
+
+    gauge = Gauge(
+        "runstore_certificate_expiry_timestamp_seconds",
+        "When the certificate of both ports ends; 0 while it cannot be read.",
+        registry=registry,
+    )
+    gauge.set_function(expiry_s)
 
 
 def warn_of_plain_text(settings: Settings, *names: str) -> None:

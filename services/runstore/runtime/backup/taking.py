@@ -25,6 +25,7 @@ from runstore.ingest.visibility import Visibility
 from runstore.rpc.mapping import set_time
 from runstore.runtime.backup.blob_copies import BlobIndex, back_up_blobs, drop_outdated_blobs
 from runstore.runtime.backup.folder import failures_named, is_backup_id, locked, usable_folder
+from runstore.runtime.backup.last import note_backup
 from runstore.runtime.backup.manifest import (
     BLOB_INDEX,
     BLOBS,
@@ -86,9 +87,12 @@ class Backups:
         try:
             with failures_named("the backup"), locked(usable_folder(folder, self._settings.data_dir)) as root:
                 async with self._sources.unused.held():
-                    backup = _Backup(self._settings, self._sources, self._clock.now_us(), root)
+                    begun_us = self._clock.now_us()
+                    backup = _Backup(self._settings, self._sources, begun_us, root)
                     async with aclosing(backup.take()) as events:
                         async for event in events:
+                            if event.HasField("backup"):
+                                note_backup(self._settings.data_dir, begun_us)
                             yield event
         finally:
             self._is_busy = False
