@@ -7,10 +7,12 @@ oracle answers from plain Python values. `TESTS_FILTER_CASES=20000` asks more, `
 import json
 import os
 import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from runstore.domain.runs import Attachment, RunField, RunQuery
+from runstore.domain.runs import Attachment, RunField, RunQuery, RunType
 from runstore.query.binding import parse_condition
 from runstore.query.filters import parse
 from runstore.storage.clickhouse import run_finder
@@ -27,6 +29,14 @@ SEED = int(os.environ.get("TESTS_FILTER_SEED", "1"))
 CASES_PER_SCENE = 30
 FILTERS = {"filter": 0.9, "trace_filter": 0.25, "tree_filter": 0.25}
 """With the share of the questions that have each."""
+PLAIN = 0.1
+PLAIN_QUESTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("eq(is_root, true)", {"is_root": True}),
+    ("eq(is_root, false)", {"is_root": False}),
+    ('eq(run_type, "llm")', {"run_type": RunType.LLM}),
+    ('and(eq(is_root, false), eq(run_type, "tool"))', {"is_root": False, "run_type": RunType.TOOL}),
+]
+"""Filters, and what says the same without one; asked so by that share of the questions."""
 
 
 class Case:
@@ -38,6 +48,10 @@ class Case:
         chance = random.Random(seed)
         asker = Asker(chance, scene)
         self.texts = {name: asker.filter() for name, share in FILTERS.items() if chance.random() < share}
+        plain: dict[str, Any] = {}
+        if chance.random() < PLAIN:
+            text, plain = chance.choice(PLAIN_QUESTIONS)
+            self.texts = {"filter": text}
         self.few = chance.choice([2, 5, 1_024])
         conditions = {name: parse_condition(text, name) for name, text in self.texts.items()}
         self.query = RunQuery(
@@ -50,6 +64,8 @@ class Case:
             descending=chance.random() < 0.5,
             limit=chance.choice([1, 3, 7, 30, 100]),
         )
+        if plain:
+            self.query = replace(self.query, filter=None, **plain)
 
     def wanted(self) -> set[str]:
         """Ids of the runs that the contract selects."""
@@ -72,6 +88,10 @@ async def check(pipeline: Pipeline, case: Case, monkeypatch: pytest.MonkeyPatch)
     assert sorted(ids) == sorted(wanted), case
     times = [run.position.start_time_us for run in found]
     assert times == sorted(times, reverse=case.query.descending), case
+    # Asked again, the finder knows where they are.
+    again = await pipeline.store.list_runs(case.query)
+    assert [run.position.run_id for run in again.runs] == ids[: case.query.limit], case
+    assert again.has_more == (len(ids) > case.query.limit), case
     matching = await pipeline.store.matching(case.query, ["name"])
     rows = await pipeline.query(f"SELECT toString(run_id) FROM ({matching.text})", **matching.parameters)
     assert sorted(row[0] for row in rows) == sorted(wanted), case

@@ -147,6 +147,8 @@ class RunListSql:
         writer = CandidateWriter("candidate")
         self.candidates = writer.candidates(condition)[:_MOST_CANDIDATES] if condition else []
         """The first counts the rows of windows: it is that with the fewest, as a rule."""
+        self.driver: int | None = None
+        """Which of them has been chosen to be the only one."""
         self._parameters.update(writer.parameters)
         self.descending = query.descending
         self._order = "DESC" if query.descending else "ASC"
@@ -159,6 +161,7 @@ class RunListSql:
 
     def drive_by(self, candidate: Candidate) -> None:
         """Look at no other rows than this candidate's."""
+        self.driver = self.candidates.index(candidate)
         self.candidates = [candidate]
 
     def border(self, after: Position | None, rows: int) -> Statement:
@@ -197,8 +200,17 @@ class RunListSql:
         self, columns: Sequence[str], after: Position | None, rows: int, floor_us: int | None
     ) -> Statement:
         """Key and columns of the first `rows` partial rows behind `after`, in order; none that began before
-        `floor_us`."""
+        `floor_us`. With candidates, of the first `rows` rows of the first candidate, and of all other rows of
+        their runs."""
         names = ", ".join(columns)
+        if self.candidates:
+            keys = self._nearest(self.candidates[0], after, rows, floor_us)
+            nearest = f"SELECT {KEY} FROM ({keys}) {self._by_position} LIMIT {rows}"
+            return Statement(
+                f"SELECT {SELECTED_KEY}, {names} FROM runs WHERE {self._rows(after, floor_us=floor_us)} "
+                f"AND ({KEY}) IN ({nearest}) {self._by_position}",
+                self._parameters,
+            )
         branches = " UNION ALL ".join(
             f"(SELECT {KEY}, {names} FROM runs WHERE {self._rows(after, project=project, floor_us=floor_us)} "
             f"{self._by_position} LIMIT {rows})"

@@ -7,7 +7,7 @@ common, and near. Only keys are found; but a query without conditions reads the 
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -24,7 +24,10 @@ from runstore.domain.conditions import (
     SomeRunOfTrace,
     TraceRoot,
 )
-from runstore.domain.runs import Position, RunKey, RunPlace, RunQuery, StoredRun
+from runstore.domain.runs import Position, RunField, RunKey, RunPlace, RunQuery, StoredRun
+from runstore.storage.clickhouse.candidates import Candidate, Rank
+from runstore.storage.clickhouse.columns import NIL_UUID
+from runstore.storage.clickhouse.horizons import Horizon, Memory, Way
 from runstore.storage.clickhouse.list_sql import (
     KeyRange,
     RunListSql,
@@ -42,7 +45,6 @@ _FEW_IN_TRACES = 4_096
 _WIDEST_WINDOW_ROWS = 1_000_000
 _FEW_PROJECTS = 4
 """Rows of more are not read before it is known which of them make the page."""
-_REMEMBERED_HORIZONS = 10_000
 
 
 class Rows(Protocol):
@@ -102,15 +104,18 @@ class RunFinder:
         self._rows = rows
         self._places = places
         self._merging = merging
-        self._horizons: OrderedDict[Hashable, int] = OrderedDict()
+        self._horizons: Memory[int] = OrderedDict()
+        self._ways: Memory[Way] = OrderedDict()
 
     async def page(self, query: RunQuery) -> FoundRuns:
         """Runs behind `query.after`, in order, at most one more than `query.limit`."""
         if query.run_ids:
             return FoundRuns(await self._by_ids(query))
         key_range = await self._key_range(query)
-        if condition_of(query) is None and 0 < len(key_range.project_ids) <= _FEW_PROJECTS:
-            return await self._unconditional(query, key_range)
+        if 0 < len(key_range.project_ids) <= _FEW_PROJECTS and _is_plain(query):
+            found = await self._plain(query, key_range)
+            if found is not None:
+                return found
         return FoundRuns(await self._conditional(query, key_range))
 
     async def matching(self, query: RunQuery, expressions: Iterable[str]) -> Statement:
@@ -142,29 +147,56 @@ class RunFinder:
 
     # -- by position -----------------------------------------------------------------------------
 
-    async def _unconditional(self, query: RunQuery, key_range: KeyRange) -> FoundRuns:
-        """Read partial rows until one run more than the page holds is complete."""
-        sql, columns = RunListSql(query, key_range, None), columns_of(query.fields)
-        horizon = _Horizon(self._horizons, query, key_range)
-        most, floor_us, after = 2 * query.limit + 16, horizon.floor_us, query.after
+    async def _plain(self, query: RunQuery, key_range: KeyRange) -> FoundRuns | None:
+        """Read partial rows until one run more than the page holds is complete; None when few of them are of
+        such runs, so that it is better to find these first."""
+        condition = condition_of(query)
+        sql = RunListSql(query, key_range, condition)
+        tested = replace(query, fields=query.fields | _TESTED_FIELDS) if condition else query
+        columns = columns_of(tested.fields)
+        horizon = Horizon(self._horizons, query, key_range)
+        most, floor_us, after = 2 * query.limit + 16, horizon.known, query.after
+        most_read = _WIDEST_WINDOW_ROWS if condition is None else 16 * most
         runs: dict[RunKey, StoredRun] = {}
-        while True:
+        while most <= most_read:
             rows = await self._rows(sql.partial_rows(columns, after, most, floor_us))
-            is_cut = len(rows) == most
+            is_cut = len(rows) >= most
             if is_cut:
-                horizon.reached(rows[-1][1])
+                horizon.learned(rows[-1][1])
                 most *= 4
                 rows = _before_the_cut(rows)
-            runs |= await self._merging.merge(query, rows)
+            merged = await self._merging.merge(tested, rows)
+            runs |= merged if condition is None else _passing(query, merged)
             if len(runs) > query.limit or (not is_cut and floor_us is None):
                 return FoundRuns(list(runs)[: query.limit + 1], runs)
             if not is_cut:
                 floor_us = None
             if rows:
                 after = Position(*rows[-1][1:3])
+        return None
 
     async def _conditional(self, query: RunQuery, key_range: KeyRange) -> list[RunKey]:
         """Until one run more than the page holds is found."""
+        if query.trace_filter is not None or query.tree_filter is not None:
+            return (await self._search(query, key_range))[0]
+        wanted = query.limit + 1
+        ways = Horizon(self._ways, query, key_range)
+        if (way := ways.known) is not None:
+            sql = RunListSql(query, key_range, condition_of(query))
+            if way.driver is not None:
+                sql.drive_by(sql.candidates[way.driver])
+            until = None if way.floor_us is None else Position(way.floor_us, NIL_UUID)
+            found = await self._keys(sql.page(query.after, until, wanted))
+            if until is None or len(found) == wanted:
+                ways.learned(way if until is None else way._replace(floor_us=found[-1].start_time_us))
+                return found
+        found, new_way = await self._search(query, key_range)
+        if new_way is not None:
+            ways.learned(new_way)
+        return found
+
+    async def _search(self, query: RunQuery, key_range: KeyRange) -> tuple[list[RunKey], "Way | None"]:
+        """The keys, and how to find them at once; None for those that are found soon enough."""
         sql, nearest, border, is_open = await self._narrowed(query, key_range)
         wanted = query.limit + 1
         # Most of the nearest match, or few do.
@@ -174,9 +206,10 @@ class RunFinder:
         if len(found) < wanted and len(nearest) > likely:
             found += await self._among(sql, nearest[likely:], wanted - len(found))
         if border is None and not is_open:
-            return found
+            return found, Way(found[-1].start_time_us, sql.driver) if len(found) == wanted else None
         after = border or query.after
         window = _FEW if sql.condition is not None else 2 * query.limit + 16
+        walked = window
         while len(found) < wanted:
             rows = await self._rows(sql.border(after, window))
             until = Position(*rows[0]) if rows else None
@@ -186,7 +219,10 @@ class RunFinder:
                 break
             after = until
             window = min((4 if page else 16) * window, _WIDEST_WINDOW_ROWS)
-        return found
+            walked += window
+        if walked > _WIDEST_WINDOW_ROWS:
+            return found, None
+        return found, Way(found[-1].start_time_us if len(found) == wanted else None, sql.driver)
 
     async def _among(self, sql: RunListSql, keys: Sequence[RunKey], limit: int) -> list[RunKey]:
         return await self._keys(sql.among(keys, limit)) if keys else []
@@ -199,7 +235,7 @@ class RunFinder:
         sql = RunListSql(query, key_range, condition)
         if not key_range.project_ids:
             return _Narrowed(sql, [])
-        narrowed = await self._nearest(sql, query.after, _FEW, _Horizon(self._horizons, query, key_range))
+        narrowed = await self._nearest(sql, query.after, _FEW, Horizon(self._horizons, query, key_range))
         few = narrowed.few
         if few == [] or (query.trace_filter is None and query.tree_filter is None):
             return narrowed
@@ -217,29 +253,37 @@ class RunFinder:
         return await self._nearest(sql, query.after, _FEW)
 
     async def _nearest(
-        self, sql: RunListSql, after: Position | None, most: int, horizon: "_Horizon | None" = None
+        self, sql: RunListSql, after: Position | None, most: int, horizon: "Horizon[int] | None" = None
     ) -> _Narrowed:
         """The keys behind `after` that one of the candidates has, if it has less than `most` rows there; else
         those that the sparsest has, which then drives the search: its rows reach furthest."""
         candidates = sql.promising
         if not candidates:
             return _Narrowed(sql, [], is_open=True)
-        floor_us = horizon.floor_us if horizon else None
-        found = await asyncio.gather(
-            *(self._rows(sql.nearest(each, after, most, floor_us)) for each in candidates)
-        )
-        if floor_us is not None and any(len(rows) < most for rows in found):
-            found = await asyncio.gather(
-                *(self._rows(sql.nearest(each, after, most, None)) for each in candidates)
-            )
+        floor_us = horizon.known if horizon else None
+
+        async def rows_of(candidate: Candidate) -> Sequence[Sequence[Any]]:
+            rows = await self._rows(sql.nearest(candidate, after, most, floor_us))
+            if floor_us is not None and len(rows) < most:
+                rows = await self._rows(sql.nearest(candidate, after, most, None))
+            return rows
+
+        found = []
+        if candidates[0].rank <= Rank.METADATA:
+            # These are few, as a rule: then there is no need to look for others.
+            found = [await rows_of(candidates[0])]
+        if not found or len(found[0]) == most:
+            found += await asyncio.gather(*map(rows_of, candidates[len(found) :]))
         complete = [rows for rows in found if len(rows) < most]
         if complete:
-            return _Narrowed(sql, _distinct(min(complete, key=len)))
+            fewest = min(complete, key=len)
+            sql.drive_by(candidates[found.index(fewest)])
+            return _Narrowed(sql, _distinct(fewest))
         sparsest = (min if sql.descending else max)(range(len(found)), key=lambda n: found[n][-1][1])
         sql.drive_by(candidates[sparsest])
         rows = found[sparsest]
         if horizon:
-            horizon.reached(rows[-1][1])
+            horizon.learned(rows[-1][1])
         rows = _before_the_cut(rows) or rows
         return _Narrowed(sql, _distinct(rows), Position(*rows[-1][1:3]))
 
@@ -308,28 +352,34 @@ class RunFinder:
         return _narrowed(bounds, await self._rows(Statement(text, parameters)))
 
 
-class _Horizon:
-    """Remembers how far back the newest rows of a kind have reached, so that whoever asks for them again need
-    not look into parts of the table that are older. A guess, which the finder checks."""
+_TESTED_FIELDS = frozenset({RunField.TRACE_ID, RunField.PARENT_RUN_IDS, RunField.RUN_TYPE})
 
-    def __init__(self, horizons: OrderedDict[Hashable, int], query: RunQuery, key_range: KeyRange) -> None:
-        self._horizons = horizons
-        is_newest = query.descending and query.after is None and key_range.max_start_time_us is None
-        self._kind = (query.tenant_id, key_range, condition_of(query)) if is_newest else None
 
-    @property
-    def floor_us(self) -> int | None:
-        """The start time of the oldest of these rows, as far as that is known."""
-        return None if self._kind is None else self._horizons.get(self._kind)
+def _is_plain(query: RunQuery) -> bool:
+    """Whether the query asks of runs no more than what `_passes` tests."""
+    asks_more = query.reference_example_ids or query.has_error is not None
+    return not asks_more and query.filter is query.trace_filter is query.tree_filter is None
 
-    def reached(self, start_time_us: int) -> None:
-        """The rows that were asked for began at this time or later."""
-        if self._kind is None:
-            return
-        self._horizons[self._kind] = start_time_us
-        self._horizons.move_to_end(self._kind)
-        if len(self._horizons) > _REMEMBERED_HORIZONS:
-            self._horizons.popitem(last=False)
+
+def _passing(query: RunQuery, merged: Mapping[RunKey, StoredRun]) -> dict[RunKey, StoredRun]:
+    """Those of the merged runs, which have `_TESTED_FIELDS`, that meet the conditions of a plain query."""
+    found = {}
+    for key, run in merged.items():
+        if _passes(query, run.values):
+            found[key] = run
+            for field in _TESTED_FIELDS - query.fields:
+                run.values.pop(field, None)
+    return found
+
+
+def _passes(query: RunQuery, values: Mapping[RunField, Any]) -> bool:
+    parents = values[RunField.PARENT_RUN_IDS]
+    return (
+        (query.trace_id is None or values[RunField.TRACE_ID] == query.trace_id)
+        and (query.parent_run_id is None or query.parent_run_id in parents[-1:])
+        and (query.is_root is None or query.is_root is not bool(parents))
+        and (query.run_type is None or values[RunField.RUN_TYPE] == query.run_type.value)
+    )
 
 
 def _before_the_cut(rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
