@@ -22,12 +22,12 @@ from runstore.domain.conditions import (
 from runstore.domain.runs import Position, RunField
 from runstore.domain.threads import ThreadQuery, ThreadStat
 from runstore.domain.traces import USAGE_FIELDS
-from runstore.storage.clickhouse.columns import sql_time
+from runstore.storage.clickhouse.columns import NIL_UUID, sql_time
 from runstore.storage.clickhouse.feedback_sql import feedback_stats, merged_feedback
 from runstore.storage.clickhouse.filter_sql import ConditionWriter, render
 from runstore.storage.clickhouse.list_sql import Statement
 from runstore.storage.clickhouse.operands import MONEY, Column
-from runstore.storage.clickhouse.usage_sql import runs_with, usage_columns
+from runstore.storage.clickhouse.usage_sql import HAS_USAGE, runs_with, usage_columns
 
 _TIME = "DateTime64(6, 'UTC')"
 _NEWEST = "(root.start_time, root.run_id)"
@@ -225,7 +225,7 @@ class ThreadOrderSql:
             kept.append(self._last(until, "until", ">="))
         if after is not None:
             kept.append(self._last(after, "after", "<"))
-        roots = runs_with(rows, _IS_CANDIDATE, ("thread_id", "is_root"))
+        roots = runs_with(rows, [_IS_CANDIDATE], ("thread_id", "is_root"))
         having = f"HAVING {' AND '.join(kept)} " if kept else ""
         text = (
             "SELECT assumeNotNull(thread_id), toUnixTimestamp64Micro(last.1), toString(last.2) FROM ("
@@ -256,6 +256,10 @@ class ThreadStatsSql:
     def __init__(self, roots: Statement, tenant_id: str, project_id: str) -> None:
         """`roots` selects the root runs with their keys and ROOT_COLUMNS."""
         self._roots = roots.text
+        # Of known roots the ids are there: the indexes on traces understand these at once.
+        self._ids = f"(SELECT run_id FROM ({roots.text}))"
+        if "root_ids" in roots.parameters:
+            self._ids = "{root_ids:Array(UUID)}"
         self._parameters = {**roots.parameters, "tenant": tenant_id, "of_project": project_id}
         self._range = "tenant_id = {tenant:UUID} AND project_id = {of_project:UUID}"
 
@@ -264,7 +268,7 @@ class ThreadStatsSql:
         traces."""
         text = (
             "SELECT toUnixTimestamp64Micro(min(first_start)), toUnixTimestamp64Micro(max(last_start)) "
-            f"FROM trace_keys WHERE {self._range} AND trace_id IN (SELECT run_id FROM ({self._roots})) "
+            f"FROM trace_keys WHERE {self._range} AND trace_id IN {self._ids} "
             "HAVING count() > 0"
         )
         return Statement(text, self._parameters)
@@ -288,6 +292,13 @@ class ThreadStatsSql:
             f"FROM {self._traces(columns)} GROUP BY root.thread_id"
         )
         return Statement(text, self._parameters)
+
+    def any_feedback_at_all(self) -> Statement:
+        """A row if the tenant has feedback on any run: if not, nothing else needs to be asked."""
+        where = f"tenant_id = {{tenant:UUID}} AND run_id != toUUID('{NIL_UUID}')"
+        return Statement(
+            f"SELECT 1 FROM feedback WHERE {where} LIMIT 1", {"tenant": self._parameters["tenant"]}
+        )
 
     def any_feedback(self) -> Statement:
         """A row if there is feedback on any run of the traces: else `feedback` is not worth its cost."""
@@ -337,12 +348,13 @@ class ThreadStatsSql:
         )
         return Statement(text, {**self._parameters, **writer.parameters})
 
-    def _traces(self, columns: list[str]) -> str:
-        """The roots, joined with what their traces used as far as the columns ask for it."""
-        fields = [RunField(name) for name in sorted(set(_USED.findall(" ".join(columns))))]
+    def _traces(self, expressions: list[str]) -> str:
+        """The roots, joined with what their traces used as far as the expressions ask for it."""
+        fields = [RunField(name) for name in sorted(set(_USED.findall(" ".join(expressions))))]
         if not fields:
             return f"({self._roots}) AS root"
-        runs = self._runs("trace_id", *(field.value for field in fields))
+        columns = ("trace_id", *(field.value for field in fields))
+        runs = runs_with(self._range, [self._of_roots, HAS_USAGE], columns)
         return (
             f"({self._roots}) AS root LEFT JOIN (SELECT merged.trace_id AS trace_id, {usage_columns(fields)} "
             f"FROM {runs} AS merged GROUP BY merged.trace_id) AS used ON used.trace_id = root.run_id"
@@ -350,8 +362,8 @@ class ThreadStatsSql:
 
     def _runs(self, *columns: str) -> str:
         """All runs of the traces, among others."""
-        return runs_with(self._range, self._of_roots, columns)
+        return runs_with(self._range, [self._of_roots], columns)
 
     @property
     def _of_roots(self) -> str:
-        return f"trace_id IN (SELECT run_id FROM ({self._roots}))"
+        return f"trace_id IN {self._ids}"

@@ -184,7 +184,7 @@ class ClickHouseThreads:
     async def _feedback(self, sql: ThreadStatsSql, *, by_thread: bool) -> dict[str, FeedbackByKey]:
         """Feedback on the runs of each thread, or of all together, under ""."""
         found: dict[str, dict[str, FeedbackStats]] = {}
-        if not await self._rows(sql.any_feedback()):
+        if not await self._rows(sql.any_feedback_at_all()) or not await self._rows(sql.any_feedback()):
             return {}
         for thread_id, key, *columns in await self._rows(sql.feedback(by_thread=by_thread)):
             found.setdefault(thread_id, {})[key] = stats_of(columns)

@@ -11,7 +11,7 @@ from runstore.domain.traces import USAGE_FIELDS, Usage
 from runstore.storage.clickhouse.columns import EPOCH, sql_time
 from runstore.storage.clickhouse.engine import Engine
 from runstore.storage.clickhouse.list_sql import Statement
-from runstore.storage.clickhouse.usage_sql import runs_with, usage_columns
+from runstore.storage.clickhouse.usage_sql import HAS_USAGE, runs_with, usage_columns
 
 _TIME = "DateTime64(6, 'UTC')"
 # Ranges of start times that are read apart; shorter gaps are read over, because a granule is longer.
@@ -71,7 +71,8 @@ class ClickHouseTraces:
         trace_ids: Collection[str],
         columns: Collection[str],
     ) -> Statement | None:
-        """A relation that holds every merged run of the traces, among others; None when there is no trace."""
+        """A relation that holds every merged run of the traces that has used anything, among others; None
+        when there is no trace."""
         parameters: dict[str, Any] = {"tenant": tenant_id, "traces": list(trace_ids)}
         where = "tenant_id = {tenant:UUID} AND trace_id IN {traces:Array(UUID)}"
         if project_ids:
@@ -94,7 +95,9 @@ class ClickHouseTraces:
             f"tenant_id = {{tenant:UUID}} AND project_id IN {{projects:Array(UUID)}} "
             f"AND ({' OR '.join(times)})"
         )
-        return Statement(runs_with(range_rows, "trace_id IN {traces:Array(UUID)}", columns), parameters)
+        return Statement(
+            runs_with(range_rows, ["trace_id IN {traces:Array(UUID)}", HAS_USAGE], columns), parameters
+        )
 
     async def _usage(self, statement: Statement, asked: Sequence[RunField]) -> Mapping[str, Usage]:
         rows = await self._rows(statement)

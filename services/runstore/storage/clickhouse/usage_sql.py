@@ -3,14 +3,19 @@
 from collections.abc import Iterable
 
 from runstore.domain.runs import RunField
+from runstore.storage.clickhouse.columns import Present
 from runstore.storage.clickhouse.merged_sql import KEY, matching_runs
 
 
-def runs_with(range_rows: str, candidate: str, columns: Iterable[str]) -> str:
-    """SQL of a subquery, in brackets: the merged runs of a range one partial row of which, at least, meets
-    the condition `candidate`: key and the merged columns."""
-    rows = f"{range_rows} AND ({KEY}) IN (SELECT {KEY} FROM runs WHERE {range_rows} AND {candidate})"
-    return f"({matching_runs(rows, columns)})"
+def runs_with(range_rows: str, candidates: Iterable[str], columns: Iterable[str]) -> str:
+    """SQL of a subquery, in brackets: the merged runs of a range that have, for each of the conditions
+    `candidates`, a partial row that meets it: key and the merged columns."""
+    found = [f"({KEY}) IN (SELECT {KEY} FROM runs WHERE {range_rows} AND {each})" for each in candidates]
+    return f"({matching_runs(' AND '.join([range_rows, *found]), columns)})"
+
+
+HAS_USAGE = f"bitAnd(present, {(Present.USAGE | Present.FIRST_TOKEN).value}) != 0"
+"""Every run with anything to sum up has such a row; most runs are of tools and chains, and have none."""
 
 
 _DETAILS = (
