@@ -156,7 +156,10 @@ class RunFinder:
         columns = columns_of(tested.fields)
         horizon = Horizon(self._horizons, query, key_range)
         most, floor_us, after = 2 * query.limit + 16, horizon.known, query.after
-        most_read = _WIDEST_WINDOW_ROWS if condition is None else 16 * most
+        most_read = _WIDEST_WINDOW_ROWS
+        if condition is not None:
+            # Of several conditions one finds the rows, most of which may not meet the others.
+            most_read = 16 * most if len(conjuncts(condition)) == 1 else most
         runs: dict[RunKey, StoredRun] = {}
         while most <= most_read:
             rows = await self._rows(sql.partial_rows(columns, after, most, floor_us))
@@ -304,6 +307,8 @@ class RunFinder:
         # The runs of a trace may lie outside of the times that the query asks about.
         everywhere = KeyRange(key_range.project_ids)
         sql = RunListSql(query, everywhere, AllOf(tuple(part for part in parts if part is not None)))
+        # Roots are never few, nor are the runs of a type.
+        sql.candidates = [each for each in sql.candidates if each.rank < Rank.KIND] or sql.candidates
         keys = (await self._nearest(sql, None, _FEW_IN_TRACES)).few
         if keys is None:
             return None
