@@ -70,6 +70,10 @@ def _judge_run(story: Sequence[Asked], place: int, found: Found) -> Iterator[str
             yield f"refused, but left {letters!r} and {len(told)} calls"
         return
     reasons = asked.cancels | {other.strategy for other in later if other.run_id is not None}
+    if _was_given_up(asked, end, told):
+        # Its worker was killed whenever it was begun: nobody could say what it had left.
+        yield from _judge_superseded(asked, end, later, found)
+        return
     if not _is_possible(asked, end, reasons, letters, len(told)) or (
         end == "gone" and asked.run_id in found.checkpointed
     ):
@@ -77,6 +81,12 @@ def _judge_run(story: Sequence[Asked], place: int, found: Found) -> Iterator[str
     for body in told:
         yield from _judge_webhook(asked, end, letters, body)
     yield from _judge_superseded(asked, end, later, found)
+
+
+def _was_given_up(asked: Asked, end: str, told: Sequence[dict[str, Any]]) -> bool:
+    """Whether a run ended because three workers in turn were lost with it."""
+    errors = [body.get("error", {}).get("error") for body in told]
+    return end == "error" and errors == ["WorkerLost"] and not asked.cancels
 
 
 def _is_possible(asked: Asked, end: str, reasons: set[str], letters: str, calls: int) -> bool:

@@ -50,6 +50,19 @@ def test_what_may_be_is_not_wrong() -> None:
     assert list(judge(STORY, FOUND)) == []
 
 
+def test_a_run_may_be_given_up() -> None:
+    """Three workers were lost with it, and what the last one had to say; but not when it is cancelled."""
+    lost = {"run_id": "5", "status": "error", "values": {"log": LOG[:7]}, "error": {"error": "WorkerLost"}}
+    found = replace(
+        FOUND,
+        rows={**FOUND.rows, "5": row("5", "error", 5)},
+        webhooks={**FOUND.webhooks, "r5": [lost]},
+        status="error",
+    )
+    assert list(judge(STORY, found)) == []
+    assert list(judge([*STORY[:-1], replace(STORY[-1], cancels={"interrupt"})], found))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
