@@ -78,6 +78,7 @@ def greeting(settings: Settings, http: Address) -> str:
     else:
         key = "<secret from: runstore keys create --name NAME>"
     url = f"{'https' if settings.tls_certificate else 'http'}://{http.reachable}"
+    graphs = f"\nIts graphs are run by langgraph-sdk:\n\n  get_client(url='{url}')\n"
     return f"""
 runstore is ready
 
@@ -89,4 +90,4 @@ Send it the traces of an application that uses the LangSmith SDK:
   export LANGSMITH_TRACING=true
   export LANGSMITH_ENDPOINT={url}
   export LANGSMITH_API_KEY={key}
-"""
+{graphs if settings.agents else ""}"""
