@@ -254,6 +254,8 @@ def claim_columns(worker: Worker, claim: Claim, now_us: int) -> dict[str, object
     }
 
 
+# A thread is in error for as long as it has one.
+_UNEXPLAINED: Final = AgentRunError("Error", "the worker did not say why")
 _WORKER_LOST: Final = AgentRunError(
     "WorkerLost", f"the run was begun {MAX_FAILURES} times and no worker could end it"
 )
@@ -361,7 +363,7 @@ def _status(run: AgentRun, outcome: Outcome, failures: int) -> AgentRunStatus | 
 def _error(run: AgentRun, status: AgentRunStatus, error: AgentRunError | None) -> AgentRunError | None:
     if status in (AgentRunStatus.INTERRUPTED, AgentRunStatus.ROLLED_BACK):
         return cancel_error(run.cancel_action or CancelAction.INTERRUPT, run.cancel_reason or "cancelled")
-    return None if status is AgentRunStatus.SUCCESS else error
+    return None if status is AgentRunStatus.SUCCESS else error or _UNEXPLAINED
 
 
 async def _requeue(connection: AsyncConnection, run: AgentRun, failures: int, now_us: int) -> None:
