@@ -31,9 +31,9 @@ def kill_all(server: Server) -> None:
 
 @pytest.fixture(scope="module")
 def mortal(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A server whose processes a test may kill, and whose runs end after eight seconds."""
+    """A server whose processes a test may kill, and whose runs end after twenty seconds."""
     folder = tmp_path_factory.mktemp("mortal")
-    with serving(folder, agents=str(MANIFEST), agent_run_timeout_s="8") as server:
+    with serving(folder, agents=str(MANIFEST), agent_run_timeout_s="20") as server:
         yield server
 
 
