@@ -259,7 +259,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def _connect(data_dir: str) -> Any:
-    return chdb.connect(f"{data_dir}?backups.allowed_path=/")  # type: ignore[no-untyped-call] # chDB has no annotations here
+    separator = "&" if "?" in data_dir else "?"
+    return chdb.connect(f"{data_dir}{separator}backups.allowed_path=/")  # type: ignore[no-untyped-call] # chDB has no annotations here
 
 
 def _on_this_node(statement: bytes) -> bytes:

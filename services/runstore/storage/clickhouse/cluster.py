@@ -57,6 +57,7 @@ _CREATE_VIEW: Final = re.compile(
 )
 _ALTER: Final = re.compile(r"ALTER TABLE (?P<table>\w+) (?P<actions>.*)", re.DOTALL)
 _DELETE: Final = re.compile(r"DELETE FROM (?P<table>\w+) (?P<condition>WHERE .*)", re.DOTALL)
+_OPTIMIZE: Final = re.compile(r"OPTIMIZE TABLE (?P<table>\w+) (?P<how>.*)", re.DOTALL)
 _RENDERED: Final = re.compile(r"\s*(CREATE|ALTER|DELETE|DROP|TRUNCATE|OPTIMIZE|RENAME)\b")
 _OF_COLUMNS: Final = re.compile(r"(?:ADD|DROP|MODIFY|RENAME) COLUMN ")
 _OF_OTHERS: Final = re.compile(
@@ -82,6 +83,7 @@ class ClusterDDL:
             (_CREATE_VIEW, self._view),
             (_ALTER, self._change),
             (_DELETE, self._deletion),
+            (_OPTIMIZE, self._merge),
         )
         for pattern, rule in rules:
             if (match := pattern.fullmatch(statement)) is not None:
@@ -117,6 +119,9 @@ class ClusterDDL:
                 raise ValueError(f"columns and other things in one statement: {actions[:100]}")
             changed.append(table)
         return [f"ALTER TABLE {each} {self._on} {actions}" for each in changed]
+
+    def _merge(self, match: re.Match[str]) -> list[str]:
+        return [f"OPTIMIZE TABLE {_local(match['table'])} {self._on} {match['how']}"]
 
     def _deletion(self, match: re.Match[str]) -> list[str]:
         return [f"DELETE FROM {_local(match['table'])} {self._on} {match['condition']}"]
