@@ -48,9 +48,8 @@ _MAX_MESSAGE_CHARS = 500
 
 _ASK_FOR_LESS = "ask for less, by a shorter time, fewer projects, smaller pages or fewer fields"
 
-# The verbs of methods that read (https://google.aip.dev/130). `GetCaller` is asked on behalf of other calls.
-_READS = ("Get", "List", "Search", "Count", "Check", "Generate", "Aggregate", "Diff", "Export", "RunStats")
-_NO_QUERIES = ("GetCaller",)
+_QUERIES = frozenset({Access.READ, Access.PUBLISHED})
+"""What a limit of queries counts."""
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -165,7 +164,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         line.tenant_id = principal.tenant_id
         current_principal.set(principal)
         current_tenant_id.set(principal.tenant_id)
-        if self._limiter is not None and _is_query(line.method):
+        if self._limiter is not None and access in _QUERIES:
             await self._limiter.take(principal, {Measure.QUERIES: 1})
         if self._see is not None:
             await see_writes(self._see, metadata, line.method)
@@ -213,11 +212,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         await context.abort(
             grpc.StatusCode[refusal.reason.grpc_code], refusal.message, _error_metadata(refusal)
         )
-
-
-def _is_query(method: str) -> bool:
-    name = method.rpartition("/")[2]
-    return name.startswith(_READS) and name not in _NO_QUERIES
 
 
 def _error_metadata(refusal: RunstoreError) -> tuple[tuple[str, bytes], ...]:

@@ -1,4 +1,4 @@
-"""`runstore tenants`: workspaces, and the organisations that they belong to."""
+"""`runstore tenants`: workspaces, the organisations that they belong to, and their limits."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -6,13 +6,18 @@ import typer
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.principals import Organization, Tenant
+from runstore.domain.rate_limits import Measure, RateLimits, TenantLimits
 from runstore.runtime.cli_keys import with_catalog
 from runstore.runtime.cli_output import echo_table
 
 if TYPE_CHECKING:
     from runstore.catalog import Catalog
 
-app = typer.Typer(no_args_is_help=True, help="Lists tenants (workspaces), and puts them into organisations.")
+_Rate = Annotated[float | None, typer.Option(metavar="PER_SECOND", min=0, show_default=False)]
+
+app = typer.Typer(
+    no_args_is_help=True, help="Lists tenants (workspaces), puts them into organisations, limits them."
+)
 
 
 @app.command(name="list")
@@ -50,6 +55,55 @@ def move(
     moved = with_catalog(run)
     place = f"in the organisation {organization}" if organization else "in no organisation"
     typer.echo(f"The tenant {moved.name} ({moved.id}) is {place}.")
+
+
+@app.command()
+def limits(
+    tenant: Annotated[str, typer.Argument(metavar="NAME", help="Its name.")],
+    *,
+    key_runs: _Rate = None,
+    key_bytes: _Rate = None,
+    key_queries: _Rate = None,
+    tenant_runs: _Rate = None,
+    tenant_bytes: _Rate = None,
+    tenant_queries: _Rate = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Take away what was set before.")] = False,
+) -> None:
+    """Limits what one tenant and each of its keys may do in a second, and shows it. 0 lifts a limit.
+
+    What is not given stays as it is, or as RUNSTORE_KEY_…_PER_S and RUNSTORE_TENANT_…_PER_S say. It holds
+    within seconds.
+
+    Example:  runstore tenants limits research --tenant-runs 500 --key-queries 10
+    """
+    given = TenantLimits(
+        key=RateLimits(runs=key_runs, bytes=key_bytes, queries=key_queries),
+        tenant=RateLimits(runs=tenant_runs, bytes=tenant_bytes, queries=tenant_queries),
+    )
+
+    async def run(catalog: "Catalog") -> TenantLimits:
+        found = next((each for each in await catalog.keys.list_tenants() if each.name == tenant), None)
+        if found is None:
+            raise RunstoreError(ErrorReason.NOT_FOUND, f"there is no tenant named {tenant}")
+        before = await catalog.tenant_limits.of(found.id)
+        after = given.over(TenantLimits() if clear else before)
+        if after != before:
+            await catalog.tenant_limits.set(found.id, after)
+        return after
+
+    held = with_catalog(run)
+    rows = [
+        (f"{scope} {measure}", _shown(getattr(getattr(held, scope), measure)))
+        for scope in ("key", "tenant")
+        for measure in Measure
+    ]
+    echo_table([("LIMIT", "PER SECOND"), *rows])
+
+
+def _shown(rate: float | None) -> str:
+    if rate is None:
+        return "as set for all"
+    return f"{rate:g}" if rate else "none"
 
 
 async def _organization_id(catalog: "Catalog", name: str) -> str:
