@@ -10,13 +10,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import insert, inspect, select, text
+from sqlalchemy import delete, insert, inspect, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runstore.catalog import agent_tables, dataset_tables, management_tables  # noqa: F401 - of `metadata`
 from runstore.catalog.database import Database, open_database
 from runstore.catalog.migrations import migrate
-from runstore.catalog.tables import metadata
+from runstore.catalog.tables import metadata, stores
 from runstore.storage.sqlite_copy import copy_sqlite, settle_sqlite
 
 _SQLITE: Final = "sqlite:///"
@@ -45,6 +45,9 @@ async def copy_in(file: Path, url: str) -> None:
     """
     async with open_database(f"{_SQLITE}{file}") as source:
         await migrate(source)
+        async with source.write() as connection:
+            # Their logs are not in the copy, so nobody has to wait for them.
+            await connection.execute(delete(stores))
         if not url.startswith(_SQLITE):
             async with open_database(url) as target:
                 await migrate(target)

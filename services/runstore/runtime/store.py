@@ -124,7 +124,7 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
         webhooks = read_webhook_policy(settings)
         agents = Agents(catalog, clock, webhooks, run_timeout_s=settings.agent_run_timeout_s)
         store_id = hashlib.sha256(await catalog.secret("store")).hexdigest()
-        sources = Sources(store.copies, blobs, unused, visibility, flusher.pause, store_id)
+        sources = Sources(store.copies, blobs, unused, visibility, peers, flusher.pause, store_id)
         backups = Backups(settings, sources, clock)
         serve = partial(_server, agents=agents.servicers, peers=peers, backups=backups)
         server = await serve(

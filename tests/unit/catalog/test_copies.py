@@ -28,6 +28,7 @@ async def test_catalog_comes_back(urls: tuple[str, str], tmp_path: Path) -> None
         project = await catalog.projects.resolve(DEFAULT_TENANT_ID, "ünïcode \U0001f600")
         secret = await catalog.secret("page_tokens")
         _, key = await catalog.keys.create_key(DEFAULT_TENANT_ID, "name")
+        await catalog.stores.register("of a data directory", 1)
         await copies.copy_out(source, file)
         await catalog.projects.resolve(DEFAULT_TENANT_ID, "too late")
     assert {path.name for path in tmp_path.iterdir()} <= {"copy.sqlite", "a"}  # noqa: ASYNC240 - a test
@@ -39,6 +40,7 @@ async def test_catalog_comes_back(urls: tuple[str, str], tmp_path: Path) -> None
         assert await catalog.projects.get(DEFAULT_TENANT_ID, project.id) == project
         assert await catalog.secret("page_tokens") == secret
         assert await catalog.keys.authenticate(key)
+        assert await catalog.stores.positions() == {}
     await copies.remove(target)
     assert await copies.is_empty(target)
 

@@ -55,6 +55,10 @@ async def restore_backup(settings: Settings, folder: Path, show: Show) -> Manife
     """
     with failures_named("the restore"):
         manifest = _manifest(folder)
+        if settings.clickhouse_cluster:
+            raise RunstoreError(
+                ErrorReason.UNIMPLEMENTED, "runstore does not restore into the tables of clickhouse_cluster"
+            )
         _check_schemas(manifest)
         _check_checkpoints(settings, manifest)
         mark = settings.data_dir / RESTORE_MARK

@@ -20,6 +20,8 @@ import structlog
 from runstore.catalog.copies import copy_out, schema_version
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.ingest.flush_pause import FlushPause
+from runstore.ingest.peers import Peers
+from runstore.ingest.sequence import sequence_at
 from runstore.ingest.unused_blobs import UnusedBlobs
 from runstore.ingest.visibility import Visibility
 from runstore.rpc.mapping import set_time
@@ -48,6 +50,7 @@ from runstore.v1 import admin_service_pb2 as pb
 
 _LOOK_INTERVAL_S: Final = 0.25
 _EVERYTHING: Final = 2**64
+_PEERS_PATIENCE_S: Final = 30.0
 _SPARE_BYTES: Final = 256 * 1024 * 1024
 _ID_FORMAT: Final = "%Y%m%dT%H%M%S.%fZ"
 
@@ -62,6 +65,7 @@ class Sources:
     blobs: BlobStore
     unused: UnusedBlobs
     visibility: Visibility
+    peers: Peers
     pause: FlushPause
     store_id: str
 
@@ -186,6 +190,12 @@ class _Backup:
 
     def _engine_place(self) -> str:
         """Where the engine is to write."""
+        if self._settings.clickhouse_cluster:
+            raise RunstoreError(
+                ErrorReason.UNIMPLEMENTED,
+                "runstore does not back up the tables of clickhouse_cluster: use BACKUP DATABASE … ON "
+                "CLUSTER (docs/operations.md#backups)",
+            )
         if not self._settings.clickhouse_dsn:
             return str(self._folder / "engine.tar")
         if not self._settings.clickhouse_backup:
@@ -210,6 +220,18 @@ class _Backup:
         if self._sources.visibility.is_engine_away:
             raise StoreUnavailable(self._sources.visibility.last_error)
         await self._sources.visibility.see_sequence(_EVERYTHING)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PEERS_PATIENCE_S):
+                begin = sequence_at(self._now_us)
+                # The catalog does not tell.
+                while await self._sources.peers.stored_everywhere() < begin:  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_INTERVAL_S)
+                return
+        raise RunstoreError(
+            ErrorReason.UNAVAILABLE,
+            "another store has acknowledged operations that only its log has: wait until it has caught up, "
+            "start it, or forget it if it never comes back (runstore stores)",
+        )
 
     @asynccontextmanager
     async def _engine_copy(self) -> AsyncIterator[tuple[str, int]]:
