@@ -268,3 +268,13 @@ async def test_checkpoints_go_back_where_they_come_from(
     settings = load_settings(data_dir=tmp_path / "data", agent_checkpoint_url=url)
     with pytest.raises(RunstoreError, match=named):
         await restore_backup(settings, tmp_path, show)
+
+
+async def test_clusters_are_refused(whole: Path, tmp_path: Path) -> None:
+    """Rather than restored into the tables of one node."""
+    settings = load_settings(
+        data_dir=tmp_path / "data", clickhouse_dsn="http://127.0.0.1:1", clickhouse_cluster="c"
+    )
+    with pytest.raises(RunstoreError, match="clickhouse_cluster") as refused:
+        await restore_backup(settings, whole, show)
+    assert refused.value.reason is ErrorReason.UNIMPLEMENTED
