@@ -8,6 +8,7 @@ import msgspec
 
 from runstore.domain.deletions import RunDeletion
 from runstore.domain.prices import PriceBook
+from runstore.domain.retention import TraceKeep
 from runstore.domain.runs import RunField, RunMove, RunPatch, RunQuery, RunRow, StoredRun
 from runstore.ingest.flusher import Flusher, FlushReport
 from runstore.ingest.offload import Offload
@@ -38,6 +39,7 @@ DERIVED_ELSEWHERE = frozenset(
         RunField.IS_IN_DATASET,
         RunField.LAST_QUEUED_AT,
         RunField.SHARE_URL,
+        RunField.TRACE_TIER,
     }
 )
 """Fields that nothing fills yet: they need datasets, queues and shares."""
@@ -132,6 +134,12 @@ class Pipeline:
         self._next += 1
         await (await self._open_flusher()).delete(deletion)
         return deletion
+
+    async def keep(self, tenant_id: str, **what: Any) -> None:
+        """Accept and carry out that traces are kept."""
+        keep = TraceKeep(tenant_id, self._next, **what)
+        self._next += 1
+        await (await self._open_flusher()).keep(keep)
 
     async def purge(self) -> None:
         """Remove deleted runs from all tables."""

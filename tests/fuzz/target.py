@@ -27,6 +27,7 @@ from runstore.domain.deletions import PendingDeletions, RunDeletion
 from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.prices import PriceBook
 from runstore.domain.rate_limits import RateLimiter, TenantLimits
+from runstore.domain.retention import TraceKeep
 from runstore.domain.runs import RunMove, RunPatch, RunPlace, RunRow
 from runstore.gateway.app import create_app
 from runstore.gateway.bodies import BodyLimits
@@ -247,6 +248,8 @@ class _Engine:
 
     async def delete(self, deletion: RunDeletion, /) -> list[str]:
         return []
+
+    async def keep(self, keep: TraceKeep, /) -> None: ...
 
     async def pending_deletions(self, tenant_id: str, run_ids: Collection[str], /) -> PendingDeletions:
         return PendingDeletions(are_any=False, sequences={})

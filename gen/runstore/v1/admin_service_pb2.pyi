@@ -123,6 +123,7 @@ class GetStatusResponse(_message.Message):
     PARKED_OPERATIONS_FIELD_NUMBER: _builtins.int
     BLOB_STORE_FIELD_NUMBER: _builtins.int
     DELETED_RUNS_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of runstore."""
     data_dir: _builtins.str
@@ -163,6 +164,10 @@ class GetStatusResponse(_message.Message):
     def last_flush(self) -> Global___FlushStatus:
         """The flush that ended last; absent when there was none since the store started."""
 
+    @_builtins.property
+    def retention(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantRetention]:
+        """How long traces are kept, for each tenant that has a rule or was ever swept; at most 1,000."""
+
     def __init__(
         self,
         *,
@@ -180,14 +185,69 @@ class GetStatusResponse(_message.Message):
         parked_operations: _builtins.int = ...,
         blob_store: _builtins.str = ...,
         deleted_runs: _builtins.int = ...,
+        retention: _abc.Iterable[Global___TenantRetention] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "ingest", b"ingest", "last_flush", b"last_flush"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "auth", b"auth", "blob_store", b"blob_store", "data_dir", b"data_dir", "dead_letters", b"dead_letters", "deleted_runs", b"deleted_runs", "disk_free_bytes", b"disk_free_bytes", "engine", b"engine", "ingest", b"ingest", "last_flush", b"last_flush", "parked_operations", b"parked_operations", "problems", b"problems", "processes", b"processes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "auth", b"auth", "blob_store", b"blob_store", "data_dir", b"data_dir", "dead_letters", b"dead_letters", "deleted_runs", b"deleted_runs", "disk_free_bytes", b"disk_free_bytes", "engine", b"engine", "ingest", b"ingest", "last_flush", b"last_flush", "parked_operations", b"parked_operations", "problems", b"problems", "processes", b"processes", "retention", b"retention", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class TenantRetention(_message.Message):
+    """How long the traces of a tenant are kept, and what was deleted of them therefore."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    KEPT_DAYS_FIELD_NUMBER: _builtins.int
+    PROJECT_RULES_FIELD_NUMBER: _builtins.int
+    OLDEST_TIME_FIELD_NUMBER: _builtins.int
+    SWEEP_TIME_FIELD_NUMBER: _builtins.int
+    FREED_ROWS_FIELD_NUMBER: _builtins.int
+    FREED_BYTES_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Id of the tenant."""
+    days: _builtins.int
+    """Days that traces are kept that nothing keeps longer; 0 for ever."""
+    kept_days: _builtins.int
+    """Days that kept traces are kept; 0 for ever."""
+    project_rules: _builtins.int
+    """Projects that have rules of their own."""
+    freed_rows: _builtins.int
+    """Rows of runs that were deleted since ever."""
+    freed_bytes: _builtins.int
+    """What they took on disk, estimated."""
+    @_builtins.property
+    def oldest_time(self) -> _timestamp_pb2.Timestamp:
+        """Start of the oldest trace that the last sweep left; absent when there is none, or was no sweep."""
+
+    @_builtins.property
+    def sweep_time(self) -> _timestamp_pb2.Timestamp:
+        """When the last sweep ended; absent when there was none."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        days: _builtins.int = ...,
+        kept_days: _builtins.int = ...,
+        project_rules: _builtins.int = ...,
+        oldest_time: _timestamp_pb2.Timestamp | None = ...,
+        sweep_time: _timestamp_pb2.Timestamp | None = ...,
+        freed_rows: _builtins.int = ...,
+        freed_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_time", b"oldest_time", "sweep_time", b"sweep_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "freed_bytes", b"freed_bytes", "freed_rows", b"freed_rows", "kept_days", b"kept_days", "oldest_time", b"oldest_time", "project_rules", b"project_rules", "sweep_time", b"sweep_time", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TenantRetention: _TypeAlias = TenantRetention  # noqa: Y015
 
 @_typing.final
 class Process(_message.Message):

@@ -655,8 +655,11 @@ class AddQueueItemsRequest(_message.Message):
 
     QUEUE_ID_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
+    KEEPS_TRACES_FIELD_NUMBER: _builtins.int
     queue_id: _builtins.str
     """Id of the queue."""
+    keeps_traces: _builtins.bool
+    """Whether the traces of the runs are kept for the long period; true when absent. See `RetentionService`."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueItemKey]:
         """Runs and threads, at most 10,000."""
@@ -666,12 +669,15 @@ class AddQueueItemsRequest(_message.Message):
         *,
         queue_id: _builtins.str = ...,
         items: _abc.Iterable[Global___QueueItemKey] | None = ...,
+        keeps_traces: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_keeps_traces", b"_keeps_traces", "keeps_traces", b"keeps_traces"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "queue_id", b"queue_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_keeps_traces", b"_keeps_traces", "items", b"items", "keeps_traces", b"keeps_traces", "queue_id", b"queue_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__keeps_traces: _TypeAlias = _typing.Literal["keeps_traces"]  # noqa: Y015
+    _WhichOneofArgType__keeps_traces: _TypeAlias = _typing.Literal["_keeps_traces", b"_keeps_traces"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keeps_traces) -> _WhichOneofReturnType__keeps_traces | None: ...
 
 Global___AddQueueItemsRequest: _TypeAlias = AddQueueItemsRequest  # noqa: Y015
 

@@ -27,7 +27,7 @@ from runstore.v1 import run_pb2 as runstore_dot_v1_dot_run__pb2
 from runstore.v1 import run_ingest_service_pb2 as runstore_dot_v1_dot_run__ingest__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"runstore/v1/feedback_service.proto\x12\x0brunstore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15runstore/v1/run.proto\x1a$runstore/v1/run_ingest_service.proto\"\xad\x05\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x06run_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08trace_id\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x17\n\nproject_id\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x0b\n\x03key\x18\x05 \x01(\t\x12\x12\n\x05score\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x12\n\x05value\x18\x07 \x01(\x0cH\x04\x88\x01\x01\x12\x14\n\x07\x63omment\x18\x08 \x01(\tH\x05\x88\x01\x01\x12\x17\n\ncorrection\x18\t \x01(\x0cH\x06\x88\x01\x01\x12\r\n\x05\x65rror\x18\n \x01(\x08\x12+\n\x06source\x18\x0b \x01(\x0b\x32\x1b.runstore.v1.FeedbackSource\x12\x12\n\x05\x65xtra\x18\x0c \x01(\x0cH\x07\x88\x01\x01\x12&\n\x19\x63omparative_experiment_id\x18\r \x01(\tH\x08\x88\x01\x01\x12\x1e\n\x11\x66\x65\x65\x64\x62\x61\x63k_group_id\x18\x0e \x01(\tH\t\x88\x01\x01\x12\x32\n\x0erun_start_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x0cproject_name\x18\x12 \x01(\tH\n\x88\x01\x01\x42\t\n\x07_run_idB\x0b\n\t_trace_idB\r\n\x0b_project_idB\x08\n\x06_scoreB\x08\n\x06_valueB\n\n\x08_commentB\r\n\x0b_correctionB\x08\n\x06_extraB\x1c\n\x1a_comparative_experiment_idB\x14\n\x12_feedback_group_idB\x0f\n\r_project_name\"\x8a\x01\n\x0e\x46\x65\x65\x64\x62\x61\x63kSource\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x14\n\x07user_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tuser_name\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x15\n\x08metadata\x18\x04 \x01(\x0cH\x02\x88\x01\x01\x42\n\n\x08_user_idB\x0c\n\n_user_nameB\x0b\n\t_metadata\"?\n\x14WriteFeedbackRequest\x12\'\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x03(\x0b\x32\x15.runstore.v1.Feedback\"Y\n\x15WriteFeedbackResponse\x12+\n\x06\x65rrors\x18\x01 \x03(\x0b\x32\x1b.runstore.v1.OperationError\x12\x13\n\x0bwrite_token\x18\x02 \x01(\t\"\xa9\x01\n\x15UpdateFeedbackRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\x05score\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05value\x18\x03 \x01(\x0cH\x01\x88\x01\x01\x12\x14\n\x07\x63omment\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x17\n\ncorrection\x18\x05 \x01(\x0cH\x03\x88\x01\x01\x42\x08\n\x06_scoreB\x08\n\x06_valueB\n\n\x08_commentB\r\n\x0b_correction\"A\n\x16UpdateFeedbackResponse\x12\'\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x01(\x0b\x32\x15.runstore.v1.Feedback\" \n\x12GetFeedbackRequest\x12\n\n\x02id\x18\x01 \x01(\t\">\n\x13GetFeedbackResponse\x12\'\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x01(\x0b\x32\x15.runstore.v1.Feedback\"\x95\x03\n\x11\x46\x65\x65\x64\x62\x61\x63kCondition\x12\x0f\n\x07run_ids\x18\x01 \x03(\t\x12\x13\n\x0bproject_ids\x18\x02 \x03(\t\x12\x0c\n\x04keys\x18\x03 \x03(\t\x12\x14\n\x0csource_types\x18\x04 \x03(\t\x12\x10\n\x08user_ids\x18\x05 \x03(\t\x12\x16\n\thas_score\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12\x18\n\x0bhas_comment\x18\x07 \x01(\x08H\x01\x88\x01\x01\x12\x16\n\tis_on_run\x18\x08 \x01(\x08H\x02\x88\x01\x01\x12\x33\n\x0fmin_create_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fmax_create_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x19\x63omparative_experiment_id\x18\x0b \x01(\tH\x03\x88\x01\x01\x42\x0c\n\n_has_scoreB\x0e\n\x0c_has_commentB\x0c\n\n_is_on_runB\x1c\n\x1a_comparative_experiment_id\"k\n\x13ListFeedbackRequest\x12\x31\n\tcondition\x18\x01 \x01(\x0b\x32\x1e.runstore.v1.FeedbackCondition\x12\x0e\n\x06offset\x18\x02 \x01(\x05\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"?\n\x14ListFeedbackResponse\x12\'\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x03(\x0b\x32\x15.runstore.v1.Feedback\"L\n\x17GetFeedbackStatsRequest\x12\x31\n\tcondition\x18\x01 \x01(\x0b\x32\x1e.runstore.v1.FeedbackCondition\"\xa5\x01\n\x18GetFeedbackStatsResponse\x12?\n\x05stats\x18\x01 \x03(\x0b\x32\x30.runstore.v1.GetFeedbackStatsResponse.StatsEntry\x1aH\n\nStatsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.runstore.v1.FeedbackStats:\x02\x38\x01\"#\n\x15\x44\x65leteFeedbackRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteFeedbackResponse2\xa7\x04\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12V\n\rWriteFeedback\x12!.runstore.v1.WriteFeedbackRequest\x1a\".runstore.v1.WriteFeedbackResponse\x12Y\n\x0eUpdateFeedback\x12\".runstore.v1.UpdateFeedbackRequest\x1a#.runstore.v1.UpdateFeedbackResponse\x12P\n\x0bGetFeedback\x12\x1f.runstore.v1.GetFeedbackRequest\x1a .runstore.v1.GetFeedbackResponse\x12S\n\x0cListFeedback\x12 .runstore.v1.ListFeedbackRequest\x1a!.runstore.v1.ListFeedbackResponse\x12_\n\x10GetFeedbackStats\x12$.runstore.v1.GetFeedbackStatsRequest\x1a%.runstore.v1.GetFeedbackStatsResponse\x12Y\n\x0e\x44\x65leteFeedback\x12\".runstore.v1.DeleteFeedbackRequest\x1a#.runstore.v1.DeleteFeedbackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"runstore/v1/feedback_service.proto\x12\x0brunstore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15runstore/v1/run.proto\x1a$runstore/v1/run_ingest_service.proto\"\xd7\x05\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x06run_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08trace_id\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x17\n\nproject_id\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x0b\n\x03key\x18\x05 \x01(\t\x12\x12\n\x05score\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x12\n\x05value\x18\x07 \x01(\x0cH\x04\x88\x01\x01\x12\x14\n\x07\x63omment\x18\x08 \x01(\tH\x05\x88\x01\x01\x12\x17\n\ncorrection\x18\t \x01(\x0cH\x06\x88\x01\x01\x12\r\n\x05\x65rror\x18\n \x01(\x08\x12+\n\x06source\x18\x0b \x01(\x0b\x32\x1b.runstore.v1.FeedbackSource\x12\x12\n\x05\x65xtra\x18\x0c \x01(\x0cH\x07\x88\x01\x01\x12&\n\x19\x63omparative_experiment_id\x18\r \x01(\tH\x08\x88\x01\x01\x12\x1e\n\x11\x66\x65\x65\x64\x62\x61\x63k_group_id\x18\x0e \x01(\tH\t\x88\x01\x01\x12\x32\n\x0erun_start_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x0cproject_name\x18\x12 \x01(\tH\n\x88\x01\x01\x12\x18\n\x0bkeeps_trace\x18\x13 \x01(\x08H\x0b\x88\x01\x01\x42\t\n\x07_run_idB\x0b\n\t_trace_idB\r\n\x0b_project_idB\x08\n\x06_scoreB\x08\n\x06_valueB\n\n\x08_commentB\r\n\x0b_correctionB\x08\n\x06_extraB\x1c\n\x1a_comparative_experiment_idB\x14\n\x12_feedback_group_idB\x0f\n\r_project_nameB\x0e\n\x0c_keeps_trace\"\x8a\x01\n\x0e\x46\x65\x65\x64\x62\x61\x63kSource\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x14\n\x07user_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tuser_name\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x15\n\x08metadata\x18\x04 \x01(\x0cH\x02\x88\x01\x01\x42\n\n\x08_user_idB\x0c\n\n_user_nameB\x0b\n\t_metadata\"?\n\x14WriteFeedbackRequest\x12\'\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x03(\x0b\x32\x15.runstore.v1.Feedback\"Y\n\x15WriteFeedbackResponse\x12+\n\x06\x65rrors\x18\x01 \x03(\x0b\x32\x1b.runstore.v1.OperationError\x12\x13\n\x0bwrite_token\x18\x02 \x01(\t\"\xa9\x01\n\x15UpdateFeedbackRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\x05score\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05value\x18\x03 \x01(\x0cH\x01\x88\x01\x01\x12\x14\n\x07\x63omment\x18\x04 \x01(\tH\x02\x88\x01\x01\x12\x17\n\ncorrection\x18\x05 \x01(\x0cH\x03\x88\x01\x01\x42\x08\n\x06_scoreB\x08\n\x06_valueB\n\n\x08_commentB\r\n\x0b_correction\"A\n\x16UpdateFeedbackResponse\x12\'\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x01(\x0b\x32\x15.runstore.v1.Feedback\" \n\x12GetFeedbackRequest\x12\n\n\x02id\x18\x01 \x01(\t\">\n\x13GetFeedbackResponse\x12\'\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x01(\x0b\x32\x15.runstore.v1.Feedback\"\x95\x03\n\x11\x46\x65\x65\x64\x62\x61\x63kCondition\x12\x0f\n\x07run_ids\x18\x01 \x03(\t\x12\x13\n\x0bproject_ids\x18\x02 \x03(\t\x12\x0c\n\x04keys\x18\x03 \x03(\t\x12\x14\n\x0csource_types\x18\x04 \x03(\t\x12\x10\n\x08user_ids\x18\x05 \x03(\t\x12\x16\n\thas_score\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12\x18\n\x0bhas_comment\x18\x07 \x01(\x08H\x01\x88\x01\x01\x12\x16\n\tis_on_run\x18\x08 \x01(\x08H\x02\x88\x01\x01\x12\x33\n\x0fmin_create_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fmax_create_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x19\x63omparative_experiment_id\x18\x0b \x01(\tH\x03\x88\x01\x01\x42\x0c\n\n_has_scoreB\x0e\n\x0c_has_commentB\x0c\n\n_is_on_runB\x1c\n\x1a_comparative_experiment_id\"k\n\x13ListFeedbackRequest\x12\x31\n\tcondition\x18\x01 \x01(\x0b\x32\x1e.runstore.v1.FeedbackCondition\x12\x0e\n\x06offset\x18\x02 \x01(\x05\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"?\n\x14ListFeedbackResponse\x12\'\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x03(\x0b\x32\x15.runstore.v1.Feedback\"L\n\x17GetFeedbackStatsRequest\x12\x31\n\tcondition\x18\x01 \x01(\x0b\x32\x1e.runstore.v1.FeedbackCondition\"\xa5\x01\n\x18GetFeedbackStatsResponse\x12?\n\x05stats\x18\x01 \x03(\x0b\x32\x30.runstore.v1.GetFeedbackStatsResponse.StatsEntry\x1aH\n\nStatsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.runstore.v1.FeedbackStats:\x02\x38\x01\"#\n\x15\x44\x65leteFeedbackRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteFeedbackResponse2\xa7\x04\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12V\n\rWriteFeedback\x12!.runstore.v1.WriteFeedbackRequest\x1a\".runstore.v1.WriteFeedbackResponse\x12Y\n\x0eUpdateFeedback\x12\".runstore.v1.UpdateFeedbackRequest\x1a#.runstore.v1.UpdateFeedbackResponse\x12P\n\x0bGetFeedback\x12\x1f.runstore.v1.GetFeedbackRequest\x1a .runstore.v1.GetFeedbackResponse\x12S\n\x0cListFeedback\x12 .runstore.v1.ListFeedbackRequest\x1a!.runstore.v1.ListFeedbackResponse\x12_\n\x10GetFeedbackStats\x12$.runstore.v1.GetFeedbackStatsRequest\x1a%.runstore.v1.GetFeedbackStatsResponse\x12Y\n\x0e\x44\x65leteFeedback\x12\".runstore.v1.DeleteFeedbackRequest\x1a#.runstore.v1.DeleteFeedbackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,37 +37,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETFEEDBACKSTATSRESPONSE_STATSENTRY']._loaded_options = None
   _globals['_GETFEEDBACKSTATSRESPONSE_STATSENTRY']._serialized_options = b'8\001'
   _globals['_FEEDBACK']._serialized_start=146
-  _globals['_FEEDBACK']._serialized_end=831
-  _globals['_FEEDBACKSOURCE']._serialized_start=834
-  _globals['_FEEDBACKSOURCE']._serialized_end=972
-  _globals['_WRITEFEEDBACKREQUEST']._serialized_start=974
-  _globals['_WRITEFEEDBACKREQUEST']._serialized_end=1037
-  _globals['_WRITEFEEDBACKRESPONSE']._serialized_start=1039
-  _globals['_WRITEFEEDBACKRESPONSE']._serialized_end=1128
-  _globals['_UPDATEFEEDBACKREQUEST']._serialized_start=1131
-  _globals['_UPDATEFEEDBACKREQUEST']._serialized_end=1300
-  _globals['_UPDATEFEEDBACKRESPONSE']._serialized_start=1302
-  _globals['_UPDATEFEEDBACKRESPONSE']._serialized_end=1367
-  _globals['_GETFEEDBACKREQUEST']._serialized_start=1369
-  _globals['_GETFEEDBACKREQUEST']._serialized_end=1401
-  _globals['_GETFEEDBACKRESPONSE']._serialized_start=1403
-  _globals['_GETFEEDBACKRESPONSE']._serialized_end=1465
-  _globals['_FEEDBACKCONDITION']._serialized_start=1468
-  _globals['_FEEDBACKCONDITION']._serialized_end=1873
-  _globals['_LISTFEEDBACKREQUEST']._serialized_start=1875
-  _globals['_LISTFEEDBACKREQUEST']._serialized_end=1982
-  _globals['_LISTFEEDBACKRESPONSE']._serialized_start=1984
-  _globals['_LISTFEEDBACKRESPONSE']._serialized_end=2047
-  _globals['_GETFEEDBACKSTATSREQUEST']._serialized_start=2049
-  _globals['_GETFEEDBACKSTATSREQUEST']._serialized_end=2125
-  _globals['_GETFEEDBACKSTATSRESPONSE']._serialized_start=2128
-  _globals['_GETFEEDBACKSTATSRESPONSE']._serialized_end=2293
-  _globals['_GETFEEDBACKSTATSRESPONSE_STATSENTRY']._serialized_start=2221
-  _globals['_GETFEEDBACKSTATSRESPONSE_STATSENTRY']._serialized_end=2293
-  _globals['_DELETEFEEDBACKREQUEST']._serialized_start=2295
-  _globals['_DELETEFEEDBACKREQUEST']._serialized_end=2330
-  _globals['_DELETEFEEDBACKRESPONSE']._serialized_start=2332
-  _globals['_DELETEFEEDBACKRESPONSE']._serialized_end=2356
-  _globals['_FEEDBACKSERVICE']._serialized_start=2359
-  _globals['_FEEDBACKSERVICE']._serialized_end=2910
+  _globals['_FEEDBACK']._serialized_end=873
+  _globals['_FEEDBACKSOURCE']._serialized_start=876
+  _globals['_FEEDBACKSOURCE']._serialized_end=1014
+  _globals['_WRITEFEEDBACKREQUEST']._serialized_start=1016
+  _globals['_WRITEFEEDBACKREQUEST']._serialized_end=1079
+  _globals['_WRITEFEEDBACKRESPONSE']._serialized_start=1081
+  _globals['_WRITEFEEDBACKRESPONSE']._serialized_end=1170
+  _globals['_UPDATEFEEDBACKREQUEST']._serialized_start=1173
+  _globals['_UPDATEFEEDBACKREQUEST']._serialized_end=1342
+  _globals['_UPDATEFEEDBACKRESPONSE']._serialized_start=1344
+  _globals['_UPDATEFEEDBACKRESPONSE']._serialized_end=1409
+  _globals['_GETFEEDBACKREQUEST']._serialized_start=1411
+  _globals['_GETFEEDBACKREQUEST']._serialized_end=1443
+  _globals['_GETFEEDBACKRESPONSE']._serialized_start=1445
+  _globals['_GETFEEDBACKRESPONSE']._serialized_end=1507
+  _globals['_FEEDBACKCONDITION']._serialized_start=1510
+  _globals['_FEEDBACKCONDITION']._serialized_end=1915
+  _globals['_LISTFEEDBACKREQUEST']._serialized_start=1917
+  _globals['_LISTFEEDBACKREQUEST']._serialized_end=2024
+  _globals['_LISTFEEDBACKRESPONSE']._serialized_start=2026
+  _globals['_LISTFEEDBACKRESPONSE']._serialized_end=2089
+  _globals['_GETFEEDBACKSTATSREQUEST']._serialized_start=2091
+  _globals['_GETFEEDBACKSTATSREQUEST']._serialized_end=2167
+  _globals['_GETFEEDBACKSTATSRESPONSE']._serialized_start=2170
+  _globals['_GETFEEDBACKSTATSRESPONSE']._serialized_end=2335
+  _globals['_GETFEEDBACKSTATSRESPONSE_STATSENTRY']._serialized_start=2263
+  _globals['_GETFEEDBACKSTATSRESPONSE_STATSENTRY']._serialized_end=2335
+  _globals['_DELETEFEEDBACKREQUEST']._serialized_start=2337
+  _globals['_DELETEFEEDBACKREQUEST']._serialized_end=2372
+  _globals['_DELETEFEEDBACKRESPONSE']._serialized_start=2374
+  _globals['_DELETEFEEDBACKRESPONSE']._serialized_end=2398
+  _globals['_FEEDBACKSERVICE']._serialized_start=2401
+  _globals['_FEEDBACKSERVICE']._serialized_end=2952
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,7 @@ class Feedback(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     PROJECT_NAME_FIELD_NUMBER: _builtins.int
+    KEEPS_TRACE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id: a UUID in text, 36 characters with dashes, as every id below."""
     run_id: _builtins.str
@@ -73,6 +74,8 @@ class Feedback(_message.Message):
     """Groups the records of one comparison."""
     project_name: _builtins.str
     """In writes, names the project where `project_id` is absent; it has to exist."""
+    keeps_trace: _builtins.bool
+    """In writes, whether the run's trace is kept for the long period; true when absent. See `RetentionService`."""
     @_builtins.property
     def source(self) -> Global___FeedbackSource:
         """Where it comes from; `api` when absent."""
@@ -110,10 +113,11 @@ class Feedback(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         project_name: _builtins.str | None = ...,
+        keeps_trace: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_comment", b"_comment", "_comparative_experiment_id", b"_comparative_experiment_id", "_correction", b"_correction", "_extra", b"_extra", "_feedback_group_id", b"_feedback_group_id", "_project_id", b"_project_id", "_project_name", b"_project_name", "_run_id", b"_run_id", "_score", b"_score", "_trace_id", b"_trace_id", "_value", b"_value", "comment", b"comment", "comparative_experiment_id", b"comparative_experiment_id", "correction", b"correction", "create_time", b"create_time", "extra", b"extra", "feedback_group_id", b"feedback_group_id", "project_id", b"project_id", "project_name", b"project_name", "run_id", b"run_id", "run_start_time", b"run_start_time", "score", b"score", "source", b"source", "trace_id", b"trace_id", "update_time", b"update_time", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_comment", b"_comment", "_comparative_experiment_id", b"_comparative_experiment_id", "_correction", b"_correction", "_extra", b"_extra", "_feedback_group_id", b"_feedback_group_id", "_keeps_trace", b"_keeps_trace", "_project_id", b"_project_id", "_project_name", b"_project_name", "_run_id", b"_run_id", "_score", b"_score", "_trace_id", b"_trace_id", "_value", b"_value", "comment", b"comment", "comparative_experiment_id", b"comparative_experiment_id", "correction", b"correction", "create_time", b"create_time", "extra", b"extra", "feedback_group_id", b"feedback_group_id", "keeps_trace", b"keeps_trace", "project_id", b"project_id", "project_name", b"project_name", "run_id", b"run_id", "run_start_time", b"run_start_time", "score", b"score", "source", b"source", "trace_id", b"trace_id", "update_time", b"update_time", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_comment", b"_comment", "_comparative_experiment_id", b"_comparative_experiment_id", "_correction", b"_correction", "_extra", b"_extra", "_feedback_group_id", b"_feedback_group_id", "_project_id", b"_project_id", "_project_name", b"_project_name", "_run_id", b"_run_id", "_score", b"_score", "_trace_id", b"_trace_id", "_value", b"_value", "comment", b"comment", "comparative_experiment_id", b"comparative_experiment_id", "correction", b"correction", "create_time", b"create_time", "error", b"error", "extra", b"extra", "feedback_group_id", b"feedback_group_id", "id", b"id", "key", b"key", "project_id", b"project_id", "project_name", b"project_name", "run_id", b"run_id", "run_start_time", b"run_start_time", "score", b"score", "source", b"source", "trace_id", b"trace_id", "update_time", b"update_time", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_comment", b"_comment", "_comparative_experiment_id", b"_comparative_experiment_id", "_correction", b"_correction", "_extra", b"_extra", "_feedback_group_id", b"_feedback_group_id", "_keeps_trace", b"_keeps_trace", "_project_id", b"_project_id", "_project_name", b"_project_name", "_run_id", b"_run_id", "_score", b"_score", "_trace_id", b"_trace_id", "_value", b"_value", "comment", b"comment", "comparative_experiment_id", b"comparative_experiment_id", "correction", b"correction", "create_time", b"create_time", "error", b"error", "extra", b"extra", "feedback_group_id", b"feedback_group_id", "id", b"id", "keeps_trace", b"keeps_trace", "key", b"key", "project_id", b"project_id", "project_name", b"project_name", "run_id", b"run_id", "run_start_time", b"run_start_time", "score", b"score", "source", b"source", "trace_id", b"trace_id", "update_time", b"update_time", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__comment: _TypeAlias = _typing.Literal["comment"]  # noqa: Y015
     _WhichOneofArgType__comment: _TypeAlias = _typing.Literal["_comment", b"_comment"]  # noqa: Y015
@@ -125,6 +129,8 @@ class Feedback(_message.Message):
     _WhichOneofArgType__extra: _TypeAlias = _typing.Literal["_extra", b"_extra"]  # noqa: Y015
     _WhichOneofReturnType__feedback_group_id: _TypeAlias = _typing.Literal["feedback_group_id"]  # noqa: Y015
     _WhichOneofArgType__feedback_group_id: _TypeAlias = _typing.Literal["_feedback_group_id", b"_feedback_group_id"]  # noqa: Y015
+    _WhichOneofReturnType__keeps_trace: _TypeAlias = _typing.Literal["keeps_trace"]  # noqa: Y015
+    _WhichOneofArgType__keeps_trace: _TypeAlias = _typing.Literal["_keeps_trace", b"_keeps_trace"]  # noqa: Y015
     _WhichOneofReturnType__project_id: _TypeAlias = _typing.Literal["project_id"]  # noqa: Y015
     _WhichOneofArgType__project_id: _TypeAlias = _typing.Literal["_project_id", b"_project_id"]  # noqa: Y015
     _WhichOneofReturnType__project_name: _TypeAlias = _typing.Literal["project_name"]  # noqa: Y015
@@ -147,6 +153,8 @@ class Feedback(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__extra) -> _WhichOneofReturnType__extra | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__feedback_group_id) -> _WhichOneofReturnType__feedback_group_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keeps_trace) -> _WhichOneofReturnType__keeps_trace | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__project_id) -> _WhichOneofReturnType__project_id | None: ...
     @_typing.overload

@@ -23,39 +23,40 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from runstore.v1 import run_pb2 as runstore_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!runstore/v1/project_service.proto\x12\x0brunstore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x02\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05\x65xtra\x18\x05 \x01(\x0c\x12!\n\x14reference_dataset_id\x18\x06 \x01(\tH\x01\x88\x01\x01\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_descriptionB\x17\n\x15_reference_dataset_id\"\x97\x02\n\x14\x43reateProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x02id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05\x65xtra\x18\x04 \x01(\x0cH\x02\x88\x01\x01\x12!\n\x14reference_dataset_id\x18\x05 \x01(\tH\x03\x88\x01\x01\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06upsert\x18\x07 \x01(\x08\x12\x15\n\rtag_value_ids\x18\x08 \x03(\tB\x05\n\x03_idB\x0e\n\x0c_descriptionB\x08\n\x06_extraB\x17\n\x15_reference_dataset_id\">\n\x15\x43reateProjectResponse\x12%\n\x07project\x18\x01 \x01(\x0b\x32\x14.runstore.v1.Project\"\x1f\n\x11GetProjectRequest\x12\n\n\x02id\x18\x01 \x01(\t\";\n\x12GetProjectResponse\x12%\n\x07project\x18\x01 \x01(\x0b\x32\x14.runstore.v1.Project\"\x8b\x03\n\x13ListProjectsRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rname_contains\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x1d\n\x15reference_dataset_ids\x18\x04 \x03(\t\x12\x1b\n\x0ereference_free\x18\x05 \x01(\x08H\x02\x88\x01\x01\x12\x15\n\x08metadata\x18\x06 \x01(\x0cH\x03\x88\x01\x01\x12\x14\n\x0coldest_first\x18\x07 \x01(\x08\x12\x0e\n\x06offset\x18\x08 \x01(\x05\x12\x11\n\tpage_size\x18\t \x01(\x05\x12(\n\x05order\x18\n \x01(\x0e\x32\x19.runstore.v1.ProjectOrder\x12\x1c\n\x0f\x64\x61taset_version\x18\x0b \x01(\tH\x04\x88\x01\x01\x12\x15\n\rtag_value_ids\x18\x0c \x03(\tB\x07\n\x05_nameB\x10\n\x0e_name_containsB\x11\n\x0f_reference_freeB\x0b\n\t_metadataB\x12\n\x10_dataset_version\">\n\x14ListProjectsResponse\x12&\n\x08projects\x18\x01 \x03(\x0b\x32\x14.runstore.v1.Project\"\xf0\x01\n\x14UpdateProjectRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05\x65xtra\x18\x04 \x01(\x0cH\x02\x88\x01\x01\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x14reference_dataset_id\x18\x06 \x01(\tH\x03\x88\x01\x01\x42\x07\n\x05_nameB\x0e\n\x0c_descriptionB\x08\n\x06_extraB\x17\n\x15_reference_dataset_id\">\n\x15UpdateProjectResponse\x12%\n\x07project\x18\x01 \x01(\x0b\x32\x14.runstore.v1.Project\"\"\n\x14\x44\x65leteProjectRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteProjectResponse*c\n\x0cProjectOrder\x12\x1d\n\x19PROJECT_ORDER_UNSPECIFIED\x10\x00\x12\x1c\n\x18PROJECT_ORDER_START_TIME\x10\x01\x12\x16\n\x12PROJECT_ORDER_NAME\x10\x02\x32\xbc\x03\n\x0eProjectService\x12V\n\rCreateProject\x12!.runstore.v1.CreateProjectRequest\x1a\".runstore.v1.CreateProjectResponse\x12M\n\nGetProject\x12\x1e.runstore.v1.GetProjectRequest\x1a\x1f.runstore.v1.GetProjectResponse\x12S\n\x0cListProjects\x12 .runstore.v1.ListProjectsRequest\x1a!.runstore.v1.ListProjectsResponse\x12V\n\rUpdateProject\x12!.runstore.v1.UpdateProjectRequest\x1a\".runstore.v1.UpdateProjectResponse\x12V\n\rDeleteProject\x12!.runstore.v1.DeleteProjectRequest\x1a\".runstore.v1.DeleteProjectResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!runstore/v1/project_service.proto\x12\x0brunstore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15runstore/v1/run.proto\"\xb5\x02\n\x07Project\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05\x65xtra\x18\x05 \x01(\x0c\x12!\n\x14reference_dataset_id\x18\x06 \x01(\tH\x01\x88\x01\x01\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\ntrace_tier\x18\t \x01(\x0e\x32\x16.runstore.v1.TraceTierB\x0e\n\x0c_descriptionB\x17\n\x15_reference_dataset_id\"\xc3\x02\n\x14\x43reateProjectRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x02id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05\x65xtra\x18\x04 \x01(\x0cH\x02\x88\x01\x01\x12!\n\x14reference_dataset_id\x18\x05 \x01(\tH\x03\x88\x01\x01\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06upsert\x18\x07 \x01(\x08\x12\x15\n\rtag_value_ids\x18\x08 \x03(\t\x12*\n\ntrace_tier\x18\t \x01(\x0e\x32\x16.runstore.v1.TraceTierB\x05\n\x03_idB\x0e\n\x0c_descriptionB\x08\n\x06_extraB\x17\n\x15_reference_dataset_id\">\n\x15\x43reateProjectResponse\x12%\n\x07project\x18\x01 \x01(\x0b\x32\x14.runstore.v1.Project\"\x1f\n\x11GetProjectRequest\x12\n\n\x02id\x18\x01 \x01(\t\";\n\x12GetProjectResponse\x12%\n\x07project\x18\x01 \x01(\x0b\x32\x14.runstore.v1.Project\"\x8b\x03\n\x13ListProjectsRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rname_contains\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x1d\n\x15reference_dataset_ids\x18\x04 \x03(\t\x12\x1b\n\x0ereference_free\x18\x05 \x01(\x08H\x02\x88\x01\x01\x12\x15\n\x08metadata\x18\x06 \x01(\x0cH\x03\x88\x01\x01\x12\x14\n\x0coldest_first\x18\x07 \x01(\x08\x12\x0e\n\x06offset\x18\x08 \x01(\x05\x12\x11\n\tpage_size\x18\t \x01(\x05\x12(\n\x05order\x18\n \x01(\x0e\x32\x19.runstore.v1.ProjectOrder\x12\x1c\n\x0f\x64\x61taset_version\x18\x0b \x01(\tH\x04\x88\x01\x01\x12\x15\n\rtag_value_ids\x18\x0c \x03(\tB\x07\n\x05_nameB\x10\n\x0e_name_containsB\x11\n\x0f_reference_freeB\x0b\n\t_metadataB\x12\n\x10_dataset_version\">\n\x14ListProjectsResponse\x12&\n\x08projects\x18\x01 \x03(\x0b\x32\x14.runstore.v1.Project\"\x9c\x02\n\x14UpdateProjectRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05\x65xtra\x18\x04 \x01(\x0cH\x02\x88\x01\x01\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x14reference_dataset_id\x18\x06 \x01(\tH\x03\x88\x01\x01\x12*\n\ntrace_tier\x18\x07 \x01(\x0e\x32\x16.runstore.v1.TraceTierB\x07\n\x05_nameB\x0e\n\x0c_descriptionB\x08\n\x06_extraB\x17\n\x15_reference_dataset_id\">\n\x15UpdateProjectResponse\x12%\n\x07project\x18\x01 \x01(\x0b\x32\x14.runstore.v1.Project\"\"\n\x14\x44\x65leteProjectRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteProjectResponse*c\n\x0cProjectOrder\x12\x1d\n\x19PROJECT_ORDER_UNSPECIFIED\x10\x00\x12\x1c\n\x18PROJECT_ORDER_START_TIME\x10\x01\x12\x16\n\x12PROJECT_ORDER_NAME\x10\x02\x32\xbc\x03\n\x0eProjectService\x12V\n\rCreateProject\x12!.runstore.v1.CreateProjectRequest\x1a\".runstore.v1.CreateProjectResponse\x12M\n\nGetProject\x12\x1e.runstore.v1.GetProjectRequest\x1a\x1f.runstore.v1.GetProjectResponse\x12S\n\x0cListProjects\x12 .runstore.v1.ListProjectsRequest\x1a!.runstore.v1.ListProjectsResponse\x12V\n\rUpdateProject\x12!.runstore.v1.UpdateProjectRequest\x1a\".runstore.v1.UpdateProjectResponse\x12V\n\rDeleteProject\x12!.runstore.v1.DeleteProjectRequest\x1a\".runstore.v1.DeleteProjectResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runstore.v1.project_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROJECTORDER']._serialized_start=1621
-  _globals['_PROJECTORDER']._serialized_end=1720
-  _globals['_PROJECT']._serialized_start=84
-  _globals['_PROJECT']._serialized_end=349
-  _globals['_CREATEPROJECTREQUEST']._serialized_start=352
-  _globals['_CREATEPROJECTREQUEST']._serialized_end=631
-  _globals['_CREATEPROJECTRESPONSE']._serialized_start=633
-  _globals['_CREATEPROJECTRESPONSE']._serialized_end=695
-  _globals['_GETPROJECTREQUEST']._serialized_start=697
-  _globals['_GETPROJECTREQUEST']._serialized_end=728
-  _globals['_GETPROJECTRESPONSE']._serialized_start=730
-  _globals['_GETPROJECTRESPONSE']._serialized_end=789
-  _globals['_LISTPROJECTSREQUEST']._serialized_start=792
-  _globals['_LISTPROJECTSREQUEST']._serialized_end=1187
-  _globals['_LISTPROJECTSRESPONSE']._serialized_start=1189
-  _globals['_LISTPROJECTSRESPONSE']._serialized_end=1251
-  _globals['_UPDATEPROJECTREQUEST']._serialized_start=1254
-  _globals['_UPDATEPROJECTREQUEST']._serialized_end=1494
-  _globals['_UPDATEPROJECTRESPONSE']._serialized_start=1496
-  _globals['_UPDATEPROJECTRESPONSE']._serialized_end=1558
-  _globals['_DELETEPROJECTREQUEST']._serialized_start=1560
-  _globals['_DELETEPROJECTREQUEST']._serialized_end=1594
-  _globals['_DELETEPROJECTRESPONSE']._serialized_start=1596
-  _globals['_DELETEPROJECTRESPONSE']._serialized_end=1619
-  _globals['_PROJECTSERVICE']._serialized_start=1723
-  _globals['_PROJECTSERVICE']._serialized_end=2167
+  _globals['_PROJECTORDER']._serialized_start=1776
+  _globals['_PROJECTORDER']._serialized_end=1875
+  _globals['_PROJECT']._serialized_start=107
+  _globals['_PROJECT']._serialized_end=416
+  _globals['_CREATEPROJECTREQUEST']._serialized_start=419
+  _globals['_CREATEPROJECTREQUEST']._serialized_end=742
+  _globals['_CREATEPROJECTRESPONSE']._serialized_start=744
+  _globals['_CREATEPROJECTRESPONSE']._serialized_end=806
+  _globals['_GETPROJECTREQUEST']._serialized_start=808
+  _globals['_GETPROJECTREQUEST']._serialized_end=839
+  _globals['_GETPROJECTRESPONSE']._serialized_start=841
+  _globals['_GETPROJECTRESPONSE']._serialized_end=900
+  _globals['_LISTPROJECTSREQUEST']._serialized_start=903
+  _globals['_LISTPROJECTSREQUEST']._serialized_end=1298
+  _globals['_LISTPROJECTSRESPONSE']._serialized_start=1300
+  _globals['_LISTPROJECTSRESPONSE']._serialized_end=1362
+  _globals['_UPDATEPROJECTREQUEST']._serialized_start=1365
+  _globals['_UPDATEPROJECTREQUEST']._serialized_end=1649
+  _globals['_UPDATEPROJECTRESPONSE']._serialized_start=1651
+  _globals['_UPDATEPROJECTRESPONSE']._serialized_end=1713
+  _globals['_DELETEPROJECTREQUEST']._serialized_start=1715
+  _globals['_DELETEPROJECTREQUEST']._serialized_end=1749
+  _globals['_DELETEPROJECTRESPONSE']._serialized_start=1751
+  _globals['_DELETEPROJECTRESPONSE']._serialized_end=1774
+  _globals['_PROJECTSERVICE']._serialized_start=1878
+  _globals['_PROJECTSERVICE']._serialized_end=2322
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from runstore.v1 import run_pb2 as _run_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -58,6 +59,7 @@ class Project(_message.Message):
     REFERENCE_DATASET_ID_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    TRACE_TIER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id: a UUID in lower-case text with dashes."""
     tenant_id: _builtins.str
@@ -70,6 +72,8 @@ class Project(_message.Message):
     """JSON object; `metadata` inside it is the project's metadata."""
     reference_dataset_id: _builtins.str
     """Dataset that the project is an experiment on."""
+    trace_tier: _run_pb2.TraceTier.ValueType
+    """Tier of its traces, as far as nothing keeps them; see `RetentionService`."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
@@ -89,10 +93,11 @@ class Project(_message.Message):
         reference_dataset_id: _builtins.str | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        trace_tier: _run_pb2.TraceTier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_reference_dataset_id", b"_reference_dataset_id", "description", b"description", "end_time", b"end_time", "reference_dataset_id", b"reference_dataset_id", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_reference_dataset_id", b"_reference_dataset_id", "description", b"description", "end_time", b"end_time", "extra", b"extra", "id", b"id", "name", b"name", "reference_dataset_id", b"reference_dataset_id", "start_time", b"start_time", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_reference_dataset_id", b"_reference_dataset_id", "description", b"description", "end_time", b"end_time", "extra", b"extra", "id", b"id", "name", b"name", "reference_dataset_id", b"reference_dataset_id", "start_time", b"start_time", "tenant_id", b"tenant_id", "trace_tier", b"trace_tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
@@ -119,6 +124,7 @@ class CreateProjectRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     UPSERT_FIELD_NUMBER: _builtins.int
     TAG_VALUE_IDS_FIELD_NUMBER: _builtins.int
+    TRACE_TIER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, 1 to 512 characters."""
     id: _builtins.str
@@ -131,6 +137,8 @@ class CreateProjectRequest(_message.Message):
     """Dataset that the project is an experiment on."""
     upsert: _builtins.bool
     """Return the project of that name when there is one."""
+    trace_tier: _run_pb2.TraceTier.ValueType
+    """Tier of its traces; as the tenant says when not given."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it began; now when absent."""
@@ -150,10 +158,11 @@ class CreateProjectRequest(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         upsert: _builtins.bool = ...,
         tag_value_ids: _abc.Iterable[_builtins.str] | None = ...,
+        trace_tier: _run_pb2.TraceTier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_extra", b"_extra", "_id", b"_id", "_reference_dataset_id", b"_reference_dataset_id", "description", b"description", "extra", b"extra", "id", b"id", "reference_dataset_id", b"reference_dataset_id", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_extra", b"_extra", "_id", b"_id", "_reference_dataset_id", b"_reference_dataset_id", "description", b"description", "extra", b"extra", "id", b"id", "name", b"name", "reference_dataset_id", b"reference_dataset_id", "start_time", b"start_time", "tag_value_ids", b"tag_value_ids", "upsert", b"upsert"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_extra", b"_extra", "_id", b"_id", "_reference_dataset_id", b"_reference_dataset_id", "description", b"description", "extra", b"extra", "id", b"id", "name", b"name", "reference_dataset_id", b"reference_dataset_id", "start_time", b"start_time", "tag_value_ids", b"tag_value_ids", "trace_tier", b"trace_tier", "upsert", b"upsert"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
@@ -373,6 +382,7 @@ class UpdateProjectRequest(_message.Message):
     EXTRA_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     REFERENCE_DATASET_ID_FIELD_NUMBER: _builtins.int
+    TRACE_TIER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the project."""
     name: _builtins.str
@@ -383,6 +393,8 @@ class UpdateProjectRequest(_message.Message):
     """New JSON object, whole."""
     reference_dataset_id: _builtins.str
     """Dataset that the project is an experiment on."""
+    trace_tier: _run_pb2.TraceTier.ValueType
+    """Tier of its traces."""
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
@@ -396,10 +408,11 @@ class UpdateProjectRequest(_message.Message):
         extra: _builtins.bytes | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         reference_dataset_id: _builtins.str | None = ...,
+        trace_tier: _run_pb2.TraceTier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_extra", b"_extra", "_name", b"_name", "_reference_dataset_id", b"_reference_dataset_id", "description", b"description", "end_time", b"end_time", "extra", b"extra", "name", b"name", "reference_dataset_id", b"reference_dataset_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_extra", b"_extra", "_name", b"_name", "_reference_dataset_id", b"_reference_dataset_id", "description", b"description", "end_time", b"end_time", "extra", b"extra", "id", b"id", "name", b"name", "reference_dataset_id", b"reference_dataset_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_extra", b"_extra", "_name", b"_name", "_reference_dataset_id", b"_reference_dataset_id", "description", b"description", "end_time", b"end_time", "extra", b"extra", "id", b"id", "name", b"name", "reference_dataset_id", b"reference_dataset_id", "trace_tier", b"trace_tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015

@@ -216,6 +216,8 @@ class _RunFieldEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunField.Val
     """Selects `feedback_stats`."""
     RUN_FIELD_LS_USER_ID: _RunField.ValueType  # 46
     """Selects `ls_user_id`."""
+    RUN_FIELD_TRACE_TIER: _RunField.ValueType  # 47
+    """Selects `trace_tier`, `ttl_seconds` and `is_trace_kept`."""
 
 class RunField(_RunField, metaclass=_RunFieldEnumTypeWrapper):
     """The fields of a run that a reader can select. Each names the field of `Run` of the same name."""
@@ -314,7 +316,33 @@ RUN_FIELD_FEEDBACK_STATS: RunField.ValueType  # 45
 """Selects `feedback_stats`."""
 RUN_FIELD_LS_USER_ID: RunField.ValueType  # 46
 """Selects `ls_user_id`."""
+RUN_FIELD_TRACE_TIER: RunField.ValueType  # 47
+"""Selects `trace_tier`, `ttl_seconds` and `is_trace_kept`."""
 Global___RunField: _TypeAlias = RunField  # noqa: Y015
+
+class _TraceTier:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TraceTierEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TraceTier.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRACE_TIER_UNSPECIFIED: _TraceTier.ValueType  # 0
+    """Not given."""
+    TRACE_TIER_SHORTLIVED: _TraceTier.ValueType  # 1
+    """For the short one."""
+    TRACE_TIER_LONGLIVED: _TraceTier.ValueType  # 2
+    """For the long one."""
+
+class TraceTier(_TraceTier, metaclass=_TraceTierEnumTypeWrapper):
+    """How long a trace is kept: for one of two periods that its project has."""
+
+TRACE_TIER_UNSPECIFIED: TraceTier.ValueType  # 0
+"""Not given."""
+TRACE_TIER_SHORTLIVED: TraceTier.ValueType  # 1
+"""For the short one."""
+TRACE_TIER_LONGLIVED: TraceTier.ValueType  # 2
+"""For the long one."""
+Global___TraceTier: _TypeAlias = TraceTier  # noqa: Y015
 
 @_typing.final
 class Run(_message.Message):
@@ -512,6 +540,9 @@ class Run(_message.Message):
     FEEDBACK_STATS_FIELD_NUMBER: _builtins.int
     LS_USER_ID_FIELD_NUMBER: _builtins.int
     LARGE_PAYLOADS_FIELD_NUMBER: _builtins.int
+    TRACE_TIER_FIELD_NUMBER: _builtins.int
+    TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    IS_TRACE_KEPT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id of the run: a UUID in lower-case text with dashes, as every id below."""
     name: _builtins.str
@@ -578,6 +609,14 @@ class Run(_message.Message):
     """Public path of the run on whatever serves it, `/public/<token>/r`; absent unless shared."""
     ls_user_id: _builtins.str
     """User that the run was traced by."""
+    trace_tier: Global___TraceTier.ValueType
+    """Tier that the run's trace is in."""
+    ttl_seconds: _builtins.int
+    """Seconds that the trace is kept after its last run has started; absent for ever."""
+    is_trace_kept: _builtins.bool
+    """Whether the trace is kept for the long period: because of feedback, an annotation queue, an example, or
+    because somebody said so.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the work began; microseconds."""
@@ -686,10 +725,13 @@ class Run(_message.Message):
         feedback_stats: _abc.Mapping[_builtins.str, Global___FeedbackStats] | None = ...,
         ls_user_id: _builtins.str | None = ...,
         large_payloads: _abc.Mapping[_builtins.str, Global___LargePayload] | None = ...,
+        trace_tier: Global___TraceTier.ValueType = ...,
+        ttl_seconds: _builtins.int | None = ...,
+        is_trace_kept: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_app_path", b"_app_path", "_completion_cost", b"_completion_cost", "_completion_tokens", b"_completion_tokens", "_error", b"_error", "_error_preview", b"_error_preview", "_events", b"_events", "_extra", b"_extra", "_inputs", b"_inputs", "_inputs_preview", b"_inputs_preview", "_is_in_dataset", b"_is_in_dataset", "_is_root", b"_is_root", "_latency_seconds", b"_latency_seconds", "_ls_user_id", b"_ls_user_id", "_manifest", b"_manifest", "_metadata", b"_metadata", "_name", b"_name", "_outputs", b"_outputs", "_outputs_preview", b"_outputs_preview", "_price_model_id", b"_price_model_id", "_prompt_cost", b"_prompt_cost", "_prompt_tokens", b"_prompt_tokens", "_reference_dataset_id", b"_reference_dataset_id", "_reference_example_id", b"_reference_example_id", "_share_url", b"_share_url", "_thread_id", b"_thread_id", "_total_cost", b"_total_cost", "_total_tokens", b"_total_tokens", "app_path", b"app_path", "completion_cost", b"completion_cost", "completion_tokens", b"completion_tokens", "end_time", b"end_time", "error", b"error", "error_preview", b"error_preview", "events", b"events", "extra", b"extra", "first_token_time", b"first_token_time", "inputs", b"inputs", "inputs_preview", b"inputs_preview", "is_in_dataset", b"is_in_dataset", "is_root", b"is_root", "last_queued_at", b"last_queued_at", "latency_seconds", b"latency_seconds", "ls_user_id", b"ls_user_id", "manifest", b"manifest", "metadata", b"metadata", "name", b"name", "outputs", b"outputs", "outputs_preview", b"outputs_preview", "price_model_id", b"price_model_id", "prompt_cost", b"prompt_cost", "prompt_tokens", b"prompt_tokens", "reference_dataset_id", b"reference_dataset_id", "reference_example_id", b"reference_example_id", "share_url", b"share_url", "start_time", b"start_time", "thread_evaluation_time", b"thread_evaluation_time", "thread_id", b"thread_id", "total_cost", b"total_cost", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_app_path", b"_app_path", "_completion_cost", b"_completion_cost", "_completion_tokens", b"_completion_tokens", "_error", b"_error", "_error_preview", b"_error_preview", "_events", b"_events", "_extra", b"_extra", "_inputs", b"_inputs", "_inputs_preview", b"_inputs_preview", "_is_in_dataset", b"_is_in_dataset", "_is_root", b"_is_root", "_is_trace_kept", b"_is_trace_kept", "_latency_seconds", b"_latency_seconds", "_ls_user_id", b"_ls_user_id", "_manifest", b"_manifest", "_metadata", b"_metadata", "_name", b"_name", "_outputs", b"_outputs", "_outputs_preview", b"_outputs_preview", "_price_model_id", b"_price_model_id", "_prompt_cost", b"_prompt_cost", "_prompt_tokens", b"_prompt_tokens", "_reference_dataset_id", b"_reference_dataset_id", "_reference_example_id", b"_reference_example_id", "_share_url", b"_share_url", "_thread_id", b"_thread_id", "_total_cost", b"_total_cost", "_total_tokens", b"_total_tokens", "_ttl_seconds", b"_ttl_seconds", "app_path", b"app_path", "completion_cost", b"completion_cost", "completion_tokens", b"completion_tokens", "end_time", b"end_time", "error", b"error", "error_preview", b"error_preview", "events", b"events", "extra", b"extra", "first_token_time", b"first_token_time", "inputs", b"inputs", "inputs_preview", b"inputs_preview", "is_in_dataset", b"is_in_dataset", "is_root", b"is_root", "is_trace_kept", b"is_trace_kept", "last_queued_at", b"last_queued_at", "latency_seconds", b"latency_seconds", "ls_user_id", b"ls_user_id", "manifest", b"manifest", "metadata", b"metadata", "name", b"name", "outputs", b"outputs", "outputs_preview", b"outputs_preview", "price_model_id", b"price_model_id", "prompt_cost", b"prompt_cost", "prompt_tokens", b"prompt_tokens", "reference_dataset_id", b"reference_dataset_id", "reference_example_id", b"reference_example_id", "share_url", b"share_url", "start_time", b"start_time", "thread_evaluation_time", b"thread_evaluation_time", "thread_id", b"thread_id", "total_cost", b"total_cost", "total_tokens", b"total_tokens", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_app_path", b"_app_path", "_completion_cost", b"_completion_cost", "_completion_tokens", b"_completion_tokens", "_error", b"_error", "_error_preview", b"_error_preview", "_events", b"_events", "_extra", b"_extra", "_inputs", b"_inputs", "_inputs_preview", b"_inputs_preview", "_is_in_dataset", b"_is_in_dataset", "_is_root", b"_is_root", "_latency_seconds", b"_latency_seconds", "_ls_user_id", b"_ls_user_id", "_manifest", b"_manifest", "_metadata", b"_metadata", "_name", b"_name", "_outputs", b"_outputs", "_outputs_preview", b"_outputs_preview", "_price_model_id", b"_price_model_id", "_prompt_cost", b"_prompt_cost", "_prompt_tokens", b"_prompt_tokens", "_reference_dataset_id", b"_reference_dataset_id", "_reference_example_id", b"_reference_example_id", "_share_url", b"_share_url", "_thread_id", b"_thread_id", "_total_cost", b"_total_cost", "_total_tokens", b"_total_tokens", "app_path", b"app_path", "attachments", b"attachments", "completion_cost", b"completion_cost", "completion_cost_details", b"completion_cost_details", "completion_token_details", b"completion_token_details", "completion_tokens", b"completion_tokens", "dotted_order", b"dotted_order", "end_time", b"end_time", "error", b"error", "error_preview", b"error_preview", "events", b"events", "extra", b"extra", "feedback_stats", b"feedback_stats", "first_token_time", b"first_token_time", "id", b"id", "inputs", b"inputs", "inputs_preview", b"inputs_preview", "is_in_dataset", b"is_in_dataset", "is_root", b"is_root", "large_payloads", b"large_payloads", "last_queued_at", b"last_queued_at", "latency_seconds", b"latency_seconds", "ls_user_id", b"ls_user_id", "manifest", b"manifest", "metadata", b"metadata", "name", b"name", "outputs", b"outputs", "outputs_preview", b"outputs_preview", "parent_run_ids", b"parent_run_ids", "price_model_id", b"price_model_id", "project_id", b"project_id", "prompt_cost", b"prompt_cost", "prompt_cost_details", b"prompt_cost_details", "prompt_token_details", b"prompt_token_details", "prompt_tokens", b"prompt_tokens", "reference_dataset_id", b"reference_dataset_id", "reference_example_id", b"reference_example_id", "run_type", b"run_type", "share_url", b"share_url", "start_time", b"start_time", "status", b"status", "tags", b"tags", "thread_evaluation_time", b"thread_evaluation_time", "thread_id", b"thread_id", "total_cost", b"total_cost", "total_tokens", b"total_tokens", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_app_path", b"_app_path", "_completion_cost", b"_completion_cost", "_completion_tokens", b"_completion_tokens", "_error", b"_error", "_error_preview", b"_error_preview", "_events", b"_events", "_extra", b"_extra", "_inputs", b"_inputs", "_inputs_preview", b"_inputs_preview", "_is_in_dataset", b"_is_in_dataset", "_is_root", b"_is_root", "_is_trace_kept", b"_is_trace_kept", "_latency_seconds", b"_latency_seconds", "_ls_user_id", b"_ls_user_id", "_manifest", b"_manifest", "_metadata", b"_metadata", "_name", b"_name", "_outputs", b"_outputs", "_outputs_preview", b"_outputs_preview", "_price_model_id", b"_price_model_id", "_prompt_cost", b"_prompt_cost", "_prompt_tokens", b"_prompt_tokens", "_reference_dataset_id", b"_reference_dataset_id", "_reference_example_id", b"_reference_example_id", "_share_url", b"_share_url", "_thread_id", b"_thread_id", "_total_cost", b"_total_cost", "_total_tokens", b"_total_tokens", "_ttl_seconds", b"_ttl_seconds", "app_path", b"app_path", "attachments", b"attachments", "completion_cost", b"completion_cost", "completion_cost_details", b"completion_cost_details", "completion_token_details", b"completion_token_details", "completion_tokens", b"completion_tokens", "dotted_order", b"dotted_order", "end_time", b"end_time", "error", b"error", "error_preview", b"error_preview", "events", b"events", "extra", b"extra", "feedback_stats", b"feedback_stats", "first_token_time", b"first_token_time", "id", b"id", "inputs", b"inputs", "inputs_preview", b"inputs_preview", "is_in_dataset", b"is_in_dataset", "is_root", b"is_root", "is_trace_kept", b"is_trace_kept", "large_payloads", b"large_payloads", "last_queued_at", b"last_queued_at", "latency_seconds", b"latency_seconds", "ls_user_id", b"ls_user_id", "manifest", b"manifest", "metadata", b"metadata", "name", b"name", "outputs", b"outputs", "outputs_preview", b"outputs_preview", "parent_run_ids", b"parent_run_ids", "price_model_id", b"price_model_id", "project_id", b"project_id", "prompt_cost", b"prompt_cost", "prompt_cost_details", b"prompt_cost_details", "prompt_token_details", b"prompt_token_details", "prompt_tokens", b"prompt_tokens", "reference_dataset_id", b"reference_dataset_id", "reference_example_id", b"reference_example_id", "run_type", b"run_type", "share_url", b"share_url", "start_time", b"start_time", "status", b"status", "tags", b"tags", "thread_evaluation_time", b"thread_evaluation_time", "thread_id", b"thread_id", "total_cost", b"total_cost", "total_tokens", b"total_tokens", "trace_id", b"trace_id", "trace_tier", b"trace_tier", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__app_path: _TypeAlias = _typing.Literal["app_path"]  # noqa: Y015
     _WhichOneofArgType__app_path: _TypeAlias = _typing.Literal["_app_path", b"_app_path"]  # noqa: Y015
@@ -713,6 +755,8 @@ class Run(_message.Message):
     _WhichOneofArgType__is_in_dataset: _TypeAlias = _typing.Literal["_is_in_dataset", b"_is_in_dataset"]  # noqa: Y015
     _WhichOneofReturnType__is_root: _TypeAlias = _typing.Literal["is_root"]  # noqa: Y015
     _WhichOneofArgType__is_root: _TypeAlias = _typing.Literal["_is_root", b"_is_root"]  # noqa: Y015
+    _WhichOneofReturnType__is_trace_kept: _TypeAlias = _typing.Literal["is_trace_kept"]  # noqa: Y015
+    _WhichOneofArgType__is_trace_kept: _TypeAlias = _typing.Literal["_is_trace_kept", b"_is_trace_kept"]  # noqa: Y015
     _WhichOneofReturnType__latency_seconds: _TypeAlias = _typing.Literal["latency_seconds"]  # noqa: Y015
     _WhichOneofArgType__latency_seconds: _TypeAlias = _typing.Literal["_latency_seconds", b"_latency_seconds"]  # noqa: Y015
     _WhichOneofReturnType__ls_user_id: _TypeAlias = _typing.Literal["ls_user_id"]  # noqa: Y015
@@ -745,6 +789,8 @@ class Run(_message.Message):
     _WhichOneofArgType__total_cost: _TypeAlias = _typing.Literal["_total_cost", b"_total_cost"]  # noqa: Y015
     _WhichOneofReturnType__total_tokens: _TypeAlias = _typing.Literal["total_tokens"]  # noqa: Y015
     _WhichOneofArgType__total_tokens: _TypeAlias = _typing.Literal["_total_tokens", b"_total_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__ttl_seconds: _TypeAlias = _typing.Literal["ttl_seconds"]  # noqa: Y015
+    _WhichOneofArgType__ttl_seconds: _TypeAlias = _typing.Literal["_ttl_seconds", b"_ttl_seconds"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__app_path) -> _WhichOneofReturnType__app_path | None: ...
     @_typing.overload
@@ -767,6 +813,8 @@ class Run(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_in_dataset) -> _WhichOneofReturnType__is_in_dataset | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__is_root) -> _WhichOneofReturnType__is_root | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_trace_kept) -> _WhichOneofReturnType__is_trace_kept | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_seconds) -> _WhichOneofReturnType__latency_seconds | None: ...
     @_typing.overload
@@ -799,6 +847,8 @@ class Run(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__total_cost) -> _WhichOneofReturnType__total_cost | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__total_tokens) -> _WhichOneofReturnType__total_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl_seconds) -> _WhichOneofReturnType__ttl_seconds | None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
 

@@ -26,12 +26,14 @@ from runstore.catalog.example_sources import ExampleSources
 from runstore.catalog.examples import ExampleCatalog
 from runstore.catalog.feedback_setup import FeedbackConfigCatalog, FeedbackTokenCatalog
 from runstore.catalog.keys import KeyCatalog
+from runstore.catalog.leases import LeaseCatalog
 from runstore.catalog.migrations import migrate
 from runstore.catalog.online_evaluators import OnlineEvaluatorCatalog
 from runstore.catalog.projects import ProjectCatalog
 from runstore.catalog.prompt_commits import PromptCommitCatalog
 from runstore.catalog.prompts import PromptCatalog
 from runstore.catalog.queue_items import QueueItemCatalog
+from runstore.catalog.retention import RetentionCatalog
 from runstore.catalog.shares import ShareCatalog
 from runstore.catalog.stores import StoreCatalog
 from runstore.catalog.tenant_handles import TenantHandles
@@ -78,6 +80,8 @@ class Catalog:
         self.prompt_commits = PromptCommitCatalog(database, clock)
         self.online_evaluators = OnlineEvaluatorCatalog(database, clock)
         self.agent_registry = AgentRegistry(database)
+        self.retention = RetentionCatalog(database, clock)
+        self.leases = LeaseCatalog(database, clock)
 
     async def secret(self, name: str) -> bytes:
         """32 random bytes that stay the same for this catalog for ever; made on first use, exactly once."""

@@ -88,6 +88,11 @@ _SERVICES: Final[Mapping[str, Mapping[Access, str]]] = {
         _READ: "GetProject ListProjects",
         _EDIT: "CreateProject UpdateProject DeleteProject",
     },
+    "runstore.v1.RetentionService": {
+        _READ: "GetRetention",
+        _EDIT: "KeepTraces",
+        Access.ADMIN: "SetRetention",
+    },
     "runstore.v1.AgentRegistryService": {
         _READ: "GetRegisteredAgent ListRegisteredAgents",
         _EDIT: "RegisterAgent UpdateRegisteredAgent DeleteRegisteredAgent",

@@ -15,6 +15,10 @@ class RunDeletion(msgspec.Struct, frozen=True, gc=False):
     trace_ids: tuple[str, ...] = ()
     project_id: str | None = None
     """Only what lies in this project, unless None."""
+    started_before_us: int | None = None
+    """Only of traces whose last run started before this time, unless None."""
+    spares_kept: bool = False
+    """Not of traces that are kept."""
 
 
 class PendingDeletions(msgspec.Struct, frozen=True):

@@ -52,6 +52,8 @@ class FeedbackPatch(msgspec.Struct, omit_defaults=True, gc=False):
     extra: bytes | None = None
     comparative_experiment_id: str | None = None
     feedback_group_id: str | None = None
+    keeps_trace: bool = True
+    """Of a creation: whether the trace of its run is kept from now on."""
 
     def size_bytes(self) -> int:
         """About how much memory and log the operation takes."""

@@ -31,7 +31,7 @@ class RunType(StrEnum):
 
 
 class RunField(StrEnum):
-    """The 46 fields that a reader can select; the values are the keys of the public contract, v2."""
+    """The fields that a reader can select; the values are the keys of the public contract, v2."""
 
     ID = "id"
     NAME = "name"
@@ -79,6 +79,8 @@ class RunField(StrEnum):
     SHARE_URL = "share_url"
     FEEDBACK_STATS = "feedback_stats"
     LS_USER_ID = "ls_user_id"
+    TRACE_TIER = "trace_tier"
+    """Of v1 alone, with all that is said of retention."""
 
 
 class Attachment(msgspec.Struct, frozen=True):

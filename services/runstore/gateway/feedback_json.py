@@ -44,6 +44,7 @@ class _FeedbackJson(msgspec.Struct):
     start_time: str | int | float | None = None
     created_at: str | int | float | None = None
     modified_at: str | int | float | None = None
+    extend_trace_retention: bool | None = None
 
 
 class _ChangesJson(msgspec.Struct):
@@ -75,6 +76,8 @@ def read_feedback(raw: bytes, feedback_id: str | None = None) -> pb.Feedback:
     for key, field in _IDS.items():
         if (text := getattr(given, key)) is not None:
             setattr(message, field, canonical_uuid(key, text))
+    if given.extend_trace_retention is not None:
+        message.keeps_trace = given.extend_trace_retention
     if given.address is not None:
         message.project_name = project_of_address("address", given.address)
     for key, field in _TIMES.items():

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from runstore.gateway import run_stats, run_v1, run_v2
 from runstore.gateway.time_fields import TimeUs
+from runstore.gateway.trace_tiers import TierName
 
 
 def _lower(value: Any) -> Any:
@@ -224,6 +225,7 @@ class ProjectCreate(BaseModel):
     reference_dataset_id: UUID | None = None
     start_time: TimeUs | None = None
     tag_value_ids: list[UUID] | None = Field(None, max_length=100, description="Values of tags.")
+    trace_tier: TierName | None = Field(None, description="How long traces are kept that nothing keeps.")
 
 
 class ProjectUpdate(BaseModel):
@@ -234,6 +236,7 @@ class ProjectUpdate(BaseModel):
     extra: dict[str, Any] | None = Field(None, description="Replaces the old one as a whole.")
     end_time: TimeUs | None = None
     reference_dataset_id: UUID | None = None
+    trace_tier: TierName | None = Field(None, description="How long traces are kept that nothing keeps.")
 
 
 # --- answers; for documentation only -------------------------------------------------------------------
@@ -250,6 +253,7 @@ class TracerSession(BaseModel):
     end_time: str | None
     extra: dict[str, Any]
     reference_dataset_id: UUID | None
+    trace_tier: TierName | None = None
     run_count: int | None = None
     latency_p50: float | None = None
     latency_p99: float | None = None

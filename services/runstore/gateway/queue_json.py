@@ -1,15 +1,20 @@
 """Annotation queues and their items between the JSON of the contract (resources, section 5) and protobuf."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
+from fastapi import Query
 from google.protobuf.message import Message
 from pydantic import BaseModel, Field
 
 from runstore.domain.times import format_time
 from runstore.gateway.time_fields import to_time_us, to_timestamp
 from runstore.v1 import annotation_queue_service_pb2 as pb
+
+KeepsTraces = Annotated[
+    bool, Query(description="Whether the traces of the runs are kept for the long period of their project.")
+]
 
 SECTIONS: Final = {
     "needs_my_review": pb.QUEUE_SECTION_NEEDS_MY_REVIEW,

@@ -16,6 +16,7 @@ from runstore.gateway.large_answers import filled, runs_response
 from runstore.gateway.models import Detail
 from runstore.gateway.queue_json import (
     SECTIONS,
+    KeepsTraces,
     QueueChange,
     QueueCreate,
     item_key,
@@ -172,7 +173,12 @@ def _add_run_routes(router: GuardedRouter, store: StoreClient) -> None:
 
     @router.post("/{queue_id}/runs/by-key", responses=_NOT_FOUND)
     @router.post("/{queue_id}/runs", responses=_NOT_FOUND)
-    async def add_runs(request: Request, queue_id: UUID, body: _RunKeys) -> Response:
+    async def add_runs(
+        request: Request,
+        queue_id: UUID,
+        body: _RunKeys,
+        extend_trace_retention: KeepsTraces = True,  # noqa: FBT002 - a query parameter
+    ) -> Response:
         """Adds runs, by their ids or their keys; what is in the queue already stays."""
         keys = [
             item_key(run_id=run.run_id, source_proposed_example_id=run.source_proposed_example_id)
@@ -180,7 +186,9 @@ def _add_run_routes(router: GuardedRouter, store: StoreClient) -> None:
             else item_key(run_id=run)
             for run in body
         ]
-        message = pb.AddQueueItemsRequest(queue_id=str(queue_id), items=keys)
+        message = pb.AddQueueItemsRequest(
+            queue_id=str(queue_id), items=keys, keeps_traces=extend_trace_retention
+        )
         answer = await store.ask(queues.AddQueueItems, message, credentials_of(request.headers))
         return json_response([show_item(item) for item in answer.items])
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from runstore.domain.errors import invalid
 from runstore.gateway.dialects import json_response
 from runstore.gateway.guarded_routes import GuardedRouter
-from runstore.gateway.queue_json import ITEM_TYPES, SECTIONS, item_key, show_item
+from runstore.gateway.queue_json import ITEM_TYPES, SECTIONS, KeepsTraces, item_key, show_item
 from runstore.gateway.routes_annotation_queues import REVIEW_STATUSES
 from runstore.gateway.store_client import StoreClient, credentials_of
 from runstore.gateway.time_fields import TimeUs, to_timestamp
@@ -91,10 +91,17 @@ def _add_item_routes(router: GuardedRouter, store: StoreClient) -> None:
     queues = store.annotation_queues
 
     @router.post("/{queue_id}/items")
-    async def add_items(request: Request, queue_id: UUID, body: _Items) -> Response:
+    async def add_items(
+        request: Request,
+        queue_id: UUID,
+        body: _Items,
+        extend_trace_retention: KeepsTraces = True,  # noqa: FBT002 - a query parameter
+    ) -> Response:
         """Adds runs and threads; what is in the queue already stays."""
         keys = [_key(index, item) for index, item in enumerate(body.items)]
-        message = pb.AddQueueItemsRequest(queue_id=str(queue_id), items=keys)
+        message = pb.AddQueueItemsRequest(
+            queue_id=str(queue_id), items=keys, keeps_traces=extend_trace_retention
+        )
         answer = await store.ask(queues.AddQueueItems, message, credentials_of(request.headers))
         return json_response({"items": [show_item(item) for item in answer.items]})
 

@@ -17,6 +17,7 @@ from runstore.gateway.models import Detail, ProjectCreate, ProjectUpdate, Tracer
 from runstore.gateway.run_stats import NO_SESSION_STATS, SessionStatsSelection, StatsName
 from runstore.gateway.store_client import Credentials, StoreClient, credentials_of
 from runstore.gateway.time_fields import TimeUs, to_time_us, to_timestamp
+from runstore.gateway.trace_tiers import TIER_NAMES, TIERS
 from runstore.v1 import project_service_pb2 as pb
 from runstore.v1 import run_stats_service_pb2 as stats_pb
 from runstore.v1.run_query_service_pb2 import ListRunsRequest
@@ -77,6 +78,7 @@ def session_routes(store: StoreClient) -> GuardedRouter:
             start_time=None if body.start_time is None else to_timestamp(body.start_time),
             upsert=upsert,
             tag_value_ids=map(str, body.tag_value_ids or ()),
+            trace_tier=TIERS[body.trace_tier],
         )
         answer = await store.create_project(message, credentials_of(request.headers))
         return json_response(show_session(answer.project))
@@ -110,6 +112,7 @@ def session_routes(store: StoreClient) -> GuardedRouter:
             extra=_json(body.extra),
             end_time=None if body.end_time is None else to_timestamp(body.end_time),
             reference_dataset_id=_text(body.reference_dataset_id),
+            trace_tier=TIERS[body.trace_tier],
         )
         answer = await store.update_project(message, credentials_of(request.headers))
         return json_response(show_session(answer.project))
@@ -186,6 +189,7 @@ def show_session(project: pb.Project) -> dict[str, Any]:
         "reference_dataset_id": (
             project.reference_dataset_id if project.HasField("reference_dataset_id") else None
         ),
+        "trace_tier": TIER_NAMES.get(project.trace_tier),
         **NO_SESSION_STATS,
     }
 

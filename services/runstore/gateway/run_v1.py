@@ -22,6 +22,7 @@ from runstore.gateway.run_values import (
     scalar,
     texts,
 )
+from runstore.gateway.trace_tiers import TIER_NAMES
 from runstore.v1 import run_pb2 as pb
 
 _RUN_TYPE_NAMES: Final = {number: name for name, number in RUN_TYPES.items()}
@@ -126,10 +127,10 @@ _KEYS: Final[dict[str, _Key]] = {
     "in_dataset": _Key(pb.RUN_FIELD_IS_IN_DATASET, lambda run: run.is_in_dataset),
     "app_path": _Key(pb.RUN_FIELD_APP_PATH, scalar("app_path")),
     "share_token": _Key(pb.RUN_FIELD_SHARE_URL, _share_token),
-    "trace_tier": _Key(None, _null),
+    "trace_tier": _Key(pb.RUN_FIELD_TRACE_TIER, lambda run: TIER_NAMES.get(run.trace_tier)),
     "trace_first_received_at": _Key(None, _null),
-    "ttl_seconds": _Key(None, _null),
-    "trace_upgrade": _Key(None, lambda _run: False),
+    "ttl_seconds": _Key(pb.RUN_FIELD_TRACE_TIER, scalar("ttl_seconds")),
+    "trace_upgrade": _Key(pb.RUN_FIELD_TRACE_TIER, lambda run: run.is_trace_kept),
     "thread_id": _Key(pb.RUN_FIELD_THREAD_ID, scalar("thread_id")),
     "trace_min_max_start_time": _Key(None, _null),
     "messages": _Key(None, _null),

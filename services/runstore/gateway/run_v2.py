@@ -108,7 +108,11 @@ _OLDER_NAMES: Final = {
     "share_token": "share_url",
 }
 
-SELECTABLE: Final = tuple(name.removeprefix("RUN_FIELD_") for name, number in pb.RunField.items() if number)
+_OF_V1: Final = frozenset({pb.RUN_FIELD_TRACE_TIER})
+
+SELECTABLE: Final = tuple(
+    name.removeprefix("RUN_FIELD_") for name, number in pb.RunField.items() if number and number not in _OF_V1
+)
 """The values of `selects`, as the contract writes them."""
 
 

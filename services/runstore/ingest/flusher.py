@@ -17,6 +17,7 @@ import tenacity
 from runstore.domain.deletions import RunDeletion
 from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.prices import PriceBook
+from runstore.domain.retention import TraceKeep
 from runstore.domain.runs import RunFacts, RunMove, RunPatch, RunPlace, RunRow
 from runstore.ingest.awaited import AwaitedRuns, RunRef
 from runstore.ingest.derive import NO_FACTS, derive
@@ -137,6 +138,10 @@ class Flusher:
         run_ids = await self._persistently(self._store.delete, deletion)
         self._placer.forget(deletion.tenant_id, run_ids)
         self._expects_deleted = True
+
+    async def keep(self, keep: TraceKeep) -> None:
+        """Carry out that traces are kept; everything before it has been inserted."""
+        await self._persistently(self._store.keep, keep)
 
     @property
     def awaited(self) -> frozenset[str] | None:

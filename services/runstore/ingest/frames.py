@@ -1,4 +1,4 @@
-"""What the body of a log's frame holds: one tenant's operations on runs or on feedback, or a deletion."""
+"""What a log's frame holds: one tenant's operations on runs or on feedback, or one that stands alone."""
 
 from collections.abc import Sequence
 from typing import Final, TypeAlias
@@ -7,7 +7,11 @@ import msgspec
 
 from runstore.domain.deletions import RunDeletion
 from runstore.domain.feedback import FeedbackPatch
+from runstore.domain.retention import TraceKeep
 from runstore.domain.runs import RunPatch
+
+Alone: TypeAlias = RunDeletion | TraceKeep
+"""An operation before which everything is to be stored, and nothing after it."""
 
 
 class _Other(msgspec.Struct, omit_defaults=True):
@@ -15,6 +19,7 @@ class _Other(msgspec.Struct, omit_defaults=True):
 
     feedback: list[FeedbackPatch] = []
     deletion: RunDeletion | None = None
+    keep: TraceKeep | None = None
 
 
 _Body: TypeAlias = list[RunPatch] | _Other
@@ -31,12 +36,16 @@ def encode_feedback(patches: Sequence[FeedbackPatch]) -> bytes:
     return msgspec.msgpack.encode(_Other(list(patches)))
 
 
-def encode_deletion(deletion: RunDeletion) -> bytes:
-    """The body for a deletion, which stands alone in its frame."""
-    return msgspec.msgpack.encode(_Other(deletion=deletion))
+def encode_alone(operation: Alone) -> bytes:
+    """The body for an operation that stands alone in its frame."""
+    if isinstance(operation, TraceKeep):
+        return msgspec.msgpack.encode(_Other(keep=operation))
+    return msgspec.msgpack.encode(_Other(deletion=operation))
 
 
-def decode(body: bytes) -> tuple[list[RunPatch], list[FeedbackPatch], RunDeletion | None]:
+def decode(body: bytes) -> tuple[list[RunPatch], list[FeedbackPatch], Alone | None]:
     """The operations of a frame, in order, which are all of one kind."""
     decoded = _DECODER.decode(body)
-    return ([], decoded.feedback, decoded.deletion) if isinstance(decoded, _Other) else (decoded, [], None)
+    if isinstance(decoded, _Other):
+        return [], decoded.feedback, decoded.deletion or decoded.keep
+    return decoded, [], None

@@ -9,6 +9,7 @@ from runstore.domain.deletions import RunDeletion
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.feedback import FeedbackPatch
 from runstore.domain.projects import DEFAULT_PROJECT_NAME, Project
+from runstore.domain.retention import TraceKeep
 from runstore.domain.runs import RunPatch
 from runstore.ingest import frames
 from runstore.ingest.log import Log
@@ -111,13 +112,39 @@ class IngestRuns:
         return await self._write(patches, frames.encode_feedback, has_room=False, keep_sequence=keep_sequence)
 
     async def write_deletion(
-        self, tenant_id: str, *, run_ids: Sequence[str], trace_ids: Sequence[str], project_id: str | None
+        self,
+        tenant_id: str,
+        *,
+        run_ids: Sequence[str],
+        trace_ids: Sequence[str],
+        project_id: str | None,
+        started_before_us: int | None = None,
+        spares_kept: bool = False,
     ) -> int:
         """As `write`, for a deletion. There is always room for one: it makes room itself."""
         [sequence] = self._sequence.take(1)
-        deletion = RunDeletion(tenant_id, sequence, tuple(run_ids), tuple(trace_ids), project_id)
-        await self._append(frames.encode_deletion(deletion), [deletion], sequence)
-        return sequence
+        return await self._write_alone(
+            RunDeletion(
+                tenant_id,
+                sequence,
+                tuple(run_ids),
+                tuple(trace_ids),
+                project_id,
+                started_before_us,
+                spares_kept,
+            )
+        )
+
+    async def write_keep(
+        self, tenant_id: str, *, run_ids: Sequence[str] = (), trace_ids: Sequence[str] = ()
+    ) -> int:
+        """As `write`, for keeping traces. It is small, and waits for no room."""
+        [sequence] = self._sequence.take(1)
+        return await self._write_alone(TraceKeep(tenant_id, sequence, tuple(run_ids), tuple(trace_ids)))
+
+    async def _write_alone(self, operation: frames.Alone) -> int:
+        await self._append(frames.encode_alone(operation), [operation], operation.sequence)
+        return operation.sequence
 
     async def _write(
         self,
@@ -140,7 +167,7 @@ class IngestRuns:
         return numbers[-1]
 
     async def _append(
-        self, body: bytes, operations: Sequence[RunPatch | FeedbackPatch | RunDeletion], last: int
+        self, body: bytes, operations: Sequence[RunPatch | FeedbackPatch | frames.Alone], last: int
     ) -> None:
         """Nothing may be awaited between taking sequence numbers and this: the log is in their order."""
         started_s = time.perf_counter()

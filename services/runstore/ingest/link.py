@@ -18,6 +18,7 @@ import structlog
 from runstore.domain.deletions import PendingDeletions, RunDeletion
 from runstore.domain.errors import RunstoreError
 from runstore.domain.feedback import FeedbackPatch
+from runstore.domain.retention import TraceKeep
 from runstore.domain.runs import RunMove, RunPatch, RunPlace, RunRow
 from runstore.ingest.flusher import FlushReport
 from runstore.ingest.log import LogPosition
@@ -134,7 +135,7 @@ _METHODS = {
     name: _Method(getattr(RunWriter, name))
     for name in (
         *("append", "places", "moved_runs", "park", "awaited_runs", "parked", "unpark", "bury"),
-        *("append_feedback", "bury_feedback", "delete", "pending_deletions"),
+        *("append_feedback", "bury_feedback", "delete", "pending_deletions", "keep"),
     )
 } | {"purge_deleted": _Method(Purge.purge_deleted)}
 
@@ -287,6 +288,9 @@ class FlusherEnd:
 
     async def delete(self, deletion: RunDeletion, /) -> list[str]:
         return await self._call("delete", deletion)  # type: ignore[no-any-return]
+
+    async def keep(self, keep: TraceKeep, /) -> None:
+        await self._call("keep", keep)
 
     async def pending_deletions(self, tenant_id: str, run_ids: Collection[str], /) -> PendingDeletions:
         return await self._call("pending_deletions", tenant_id, run_ids)  # type: ignore[no-any-return]

@@ -8,6 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.domain.retention import Freed
 from runstore.ingest.flusher import STAGES, FlushReport
 from runstore.ingest.log import Log
 from runstore.ingest.sequence import accepted_time_us
@@ -215,6 +216,39 @@ class IngestMetrics:
         }
         for name, (help_text, read) in gauges.items():
             Gauge(name, help_text, registry=self._registry).set_function(read)
+
+
+class RetentionMetrics:
+    """What retention has deleted."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._rows = Counter(
+            "runstore_retention_freed_rows", "Rows of runs that have expired, deleted.", registry=registry
+        )
+        self._bytes = Counter(
+            "runstore_retention_freed_bytes",
+            "Bytes on disk of what has expired, estimated by the number of rows.",
+            registry=registry,
+        )
+        self._sweeps = Counter(
+            "runstore_retention_sweeps", "Sweeps for what has expired.", ["outcome"], registry=registry
+        )
+        self._last_sweep = Gauge(
+            "runstore_retention_last_sweep_timestamp_seconds",
+            "When this process ended a sweep without a failure the last time; 0 when it never did.",
+            registry=registry,
+        )
+
+    def freed(self, freed: Freed) -> None:
+        """A step of a sweep has ended."""
+        self._rows.inc(freed.rows)
+        self._bytes.inc(freed.bytes)
+
+    def swept(self, outcome: str) -> None:
+        """A sweep has ended: `done`, `postponed` because something is away, or `failed`."""
+        self._sweeps.labels(outcome).inc()
+        if outcome == "done":
+            self._last_sweep.set_to_current_time()
 
 
 def lag_s(visibility: Visibility, clock: Clock) -> float:

@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 
-from runstore.domain.deletions import RunDeletion
 from runstore.domain.feedback import FeedbackPatch
+from runstore.domain.retention import TraceKeep
 from runstore.domain.runs import RunPatch
 from runstore.ingest import frames
 from runstore.ingest.flusher import Flusher, FlushReport, Prepared
@@ -80,18 +80,18 @@ class Tail:
         self._flusher = flusher
         self._limits = limits
         self._on_stored = on_stored
-        self._deletion: tuple[RunDeletion, int] | None = None
+        self._alone: tuple[frames.Alone, int] | None = None
         """Was read, with its bytes in the log, and is to be carried out next."""
 
     async def run(self) -> None:
         """Return once everything is stored after `Demand.drain`."""
         inserting: asyncio.Task[None] | None = None
         while True:
-            if self._deletion is not None:
+            if self._alone is not None:
                 if inserting is not None:
                     await inserting
                     inserting = None
-                await self._delete(*self._deletion)
+                await self._carry_out(*self._alone)
                 continue
             look_s = self._flusher.next_look_s
             if look_s is not None and look_s <= 0:
@@ -134,7 +134,7 @@ class Tail:
         return self._demand.is_draining or self._demand.wanted_sequence > self._reader.position.sequence
 
     async def _prepare(self) -> Prepared | None:
-        """The next batch, up to a deletion; None when that comes first."""
+        """The next batch, up to an operation that stands alone; None when that comes first."""
         started_s = time.perf_counter()
         patches: list[RunPatch] = []
         feedback: list[FeedbackPatch] = []
@@ -144,9 +144,9 @@ class Tail:
         for body in self._reader.frames(self._demand.end):
             if not size_bytes:
                 wait_s = max(0.0, time.time() - accepted_time_us(self._reader.position.sequence) / 1e6)
-            of_runs, of_feedback, deletion = frames.decode(body)
-            if deletion is not None:
-                self._deletion = (deletion, len(body))
+            of_runs, of_feedback, alone = frames.decode(body)
+            if alone is not None:
+                self._alone = (alone, len(body))
                 break
             last_sequence = self._reader.position.sequence
             patches += of_runs
@@ -168,13 +168,16 @@ class Tail:
         )
         return await self._flusher.prepare(patches, report, feedback)
 
-    async def _delete(self, deletion: RunDeletion, size_bytes: int) -> None:
+    async def _carry_out(self, operation: frames.Alone, size_bytes: int) -> None:
         """Between what was accepted before and after it: all of the former is stored, none of the latter."""
         started_s = time.perf_counter()
-        await self._flusher.delete(deletion)
-        self._deletion = None
+        if isinstance(operation, TraceKeep):
+            await self._flusher.keep(operation)
+        else:
+            await self._flusher.delete(operation)
+        self._alone = None
         report = FlushReport(
-            deletion.sequence, operations=1, size_bytes=size_bytes, awaited=self._flusher.awaited
+            operation.sequence, operations=1, size_bytes=size_bytes, awaited=self._flusher.awaited
         )
         report.insert_s = time.perf_counter() - started_s
         self._on_stored(report)

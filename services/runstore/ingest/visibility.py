@@ -13,9 +13,10 @@ from typing import cast
 
 from runstore.domain.deletions import RunDeletion
 from runstore.domain.feedback import FeedbackPatch
+from runstore.domain.retention import TraceKeep
 from runstore.domain.runs import RunPatch
 
-Operation = RunPatch | FeedbackPatch | RunDeletion
+Operation = RunPatch | FeedbackPatch | RunDeletion | TraceKeep
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +224,7 @@ def _batch(tenant_id: str, operations: Sequence[Operation], sequence: int, size_
         tenant_id,
         size_bytes,
         len(operations),
-        _unless_any(operation.project_id for operation in operations),
+        _unless_any(_project_id(operation) for operation in operations),
         _unless_any(_run_id(operation) for operation in operations),
         _unless_any(_trace_id(operation) for operation in operations),
     )
@@ -235,9 +236,14 @@ def _unless_any(values: Iterable[str | None]) -> frozenset[str] | None:
     return None if None in found else cast("frozenset[str]", found)
 
 
+def _project_id(operation: Operation) -> str | None:
+    """The project it is about; None for whichever."""
+    return None if isinstance(operation, TraceKeep) else operation.project_id
+
+
 def _run_id(operation: Operation) -> str | None:
     """The run it is about, "" for none; None for whichever."""
-    if isinstance(operation, RunDeletion):
+    if isinstance(operation, RunDeletion | TraceKeep):
         return None
     return operation.run_id or ""
 

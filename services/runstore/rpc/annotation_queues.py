@@ -1,6 +1,7 @@
 """Serves `AnnotationQueueService`."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
@@ -27,6 +28,7 @@ from runstore.query.cursors import PageTokens, query_hash
 from runstore.query.list_runs import ListRuns
 from runstore.rpc.authentication import current_principal
 from runstore.rpc.mapping import ids, optional_time_us, set_time
+from runstore.rpc.retention import Keeps
 from runstore.runtime.clock import Clock
 from runstore.v1 import annotation_queue_service_pb2 as pb
 from runstore.v1 import annotation_queue_service_pb2_grpc
@@ -60,11 +62,14 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class AnnotationQueueServicer(annotation_queue_service_pb2_grpc.AnnotationQueueServiceServicer):
     """Maps calls to the catalog; looks up the runs that are put into queues."""
 
-    def __init__(self, catalog: Catalog, runs: ListRuns, page_tokens: PageTokens, clock: Clock) -> None:
+    def __init__(
+        self, catalog: Catalog, runs: ListRuns, page_tokens: PageTokens, keeps: Keeps, clock: Clock
+    ) -> None:
         self._queues = catalog.annotation_queues
         self._items = catalog.queue_items
         self._projects = catalog.projects
         self._runs = runs
+        self._keeps = keeps
         self._page_tokens = page_tokens
         self._clock = clock
 
@@ -127,8 +132,16 @@ class AnnotationQueueServicer(annotation_queue_service_pb2_grpc.AnnotationQueueS
             raise invalid("items", f"more than {MAX_ITEMS}")
         queue_id = uuid_text("queue_id", request.queue_id)
         items = await self._new_items(request.items)
+        if request.keeps_traces or not request.HasField("keeps_traces"):
+            await self._keep(items)
         added = await self._items.add(_tenant_id(), queue_id, _reviewer(), items)
         return pb.AddQueueItemsResponse(items=[_item_message(item) for item in added])
+
+    async def _keep(self, items: Sequence[NewItem]) -> None:
+        """Keep the traces of the runs; before they are in the queue, so that no crash comes between."""
+        run_ids = [item.run_id for item in items if item.run_id is not None]
+        if run_ids:
+            await self._keeps.write_keep(_tenant_id(), run_ids=run_ids)
 
     async def _new_items(self, keys: Any) -> list[NewItem]:
         """The items to add: runs with what is stored of them. Raises NOT_FOUND for what is not there."""
@@ -199,6 +212,7 @@ class AnnotationQueueServicer(annotation_queue_service_pb2_grpc.AnnotationQueueS
                     )
                     for run in page.runs
                 ]
+                await self._keep(items)
                 count += len(await self._items.add(tenant_id, queue_id, _reviewer(), items))
                 token = page.next_page_token
                 is_last = not token

@@ -10,6 +10,7 @@ from runstore.rpc.annotation_queues import AnnotationQueueServicer
 from runstore.rpc.feedback_setup import FeedbackConfigServicer, FeedbackTokenServicer
 from runstore.rpc.online_evaluators import OnlineEvaluatorServicer
 from runstore.rpc.prompts import PromptServicer
+from runstore.rpc.retention import RetentionServicer
 from runstore.rpc.shares import SharedRunServicer, ShareServicer
 from runstore.rpc.tenants import TenantServicer
 from runstore.v1 import (
@@ -20,6 +21,7 @@ from runstore.v1 import (
     feedback_token_service_pb2_grpc,
     online_evaluator_service_pb2_grpc,
     prompt_service_pb2_grpc,
+    retention_service_pb2_grpc,
     share_service_pb2_grpc,
     tenant_service_pb2_grpc,
 )
@@ -35,12 +37,13 @@ NAMES = (
     "runstore.v1.FeedbackConfigService",
     "runstore.v1.OnlineEvaluatorService",
     "runstore.v1.AgentRegistryService",
+    "runstore.v1.RetentionService",
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogServicers:
-    """Annotation queues, prompts, shares, what is set up for feedback, evaluators, agents and their items."""
+    """Queues, prompts, shares, what is set up for feedback, evaluators, agents, their items, retention."""
 
     queues: AnnotationQueueServicer
     agent_items: AgentItemServicer
@@ -52,6 +55,7 @@ class CatalogServicers:
     feedback_configs: FeedbackConfigServicer
     online_evaluators: OnlineEvaluatorServicer
     agent_registry: AgentRegistryServicer
+    retention: RetentionServicer
 
     def register(self, server: grpc.aio.Server) -> None:
         """Has `server` serve all of them."""
@@ -73,3 +77,4 @@ class CatalogServicers:
         agent_registry_service_pb2_grpc.add_AgentRegistryServiceServicer_to_server(
             self.agent_registry, server
         )
+        retention_service_pb2_grpc.add_RetentionServiceServicer_to_server(self.retention, server)

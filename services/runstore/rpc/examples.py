@@ -29,6 +29,7 @@ from runstore.rpc.authentication import current_principal
 from runstore.rpc.dataset_messages import example_message, version_name
 from runstore.rpc.datasets import page
 from runstore.rpc.mapping import ids, optional_time_us, set_time
+from runstore.rpc.retention import Keeps
 from runstore.rpc.source_runs import SourceRuns
 from runstore.v1 import example_service_pb2 as pb
 from runstore.v1 import example_service_pb2_grpc
@@ -54,12 +55,14 @@ class ExampleServicer(example_service_pb2_grpc.ExampleServiceServicer):
         contents: ExampleContents,
         sources: SourceRuns,
         read_tokens: ReadTokens,
+        keeps: Keeps,
     ) -> None:
         self._datasets = datasets
         self._examples = examples
         self._contents = contents
         self._sources = sources
         self._read_tokens = read_tokens
+        self._keeps = keeps
 
     async def WriteExamples(
         self, request: pb.WriteExamplesRequest, context: _Context
@@ -71,6 +74,9 @@ class ExampleServicer(example_service_pb2_grpc.ExampleServiceServicer):
         changes = [await self._change(given, dataset) for given in request.changes]
         # After everything is checked: a refused request leaves nothing behind.
         await self._offload(tenant_id, request.changes, changes)
+        sources = {change.source_run_id for change in changes if change.source_run_id is not None}
+        if sources:
+            await self._keeps.write_keep(tenant_id, run_ids=sorted(sources))
         version_us = await self._examples.write(tenant_id, dataset.id, changes)
         response = pb.WriteExamplesResponse(example_ids=[change.id for change in changes])
         set_time(response.as_of, version_us)

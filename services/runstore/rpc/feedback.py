@@ -106,6 +106,7 @@ def _creation(tenant_id: str, message: pb.Feedback) -> FeedbackPatch:
         run_start_time_us=optional_time_us(message, "run_start_time"),
         key=message.key,
         error=message.error,
+        keeps_trace=message.keeps_trace or not message.HasField("keeps_trace"),
         source_type=source.type or _DEFAULT_SOURCE,
         **_given(message, *_OPTIONAL),
         **{f"source_{field}": value for field, value in _given(source, *_OPTIONAL_OF_SOURCE).items()},

@@ -138,6 +138,8 @@ def run_fields(numbers: Iterable[run_pb2.RunField.ValueType]) -> frozenset[RunFi
         fields.add(_RUN_FIELDS[number])
     if RunField.REFERENCE_DATASET_ID in fields:
         fields.add(RunField.REFERENCE_EXAMPLE_ID)  # by which it is looked up
+    if RunField.TRACE_TIER in fields:
+        fields |= {RunField.TRACE_ID, RunField.PROJECT_ID}  # likewise
     return frozenset(fields) or frozenset({RunField.ID})
 
 

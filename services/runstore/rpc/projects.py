@@ -9,10 +9,13 @@ import grpc
 from runstore.domain import json_text
 from runstore.domain.errors import invalid
 from runstore.domain.projects import MAX_PROJECT_PAGE, Project, ProjectFilter, ProjectPatch
+from runstore.domain.retention import TraceTier
 from runstore.ingest.delete_project import DeleteProject
 from runstore.ingest.validation import uuid_text
+from runstore.query.retention import ReadRetention
 from runstore.rpc.authentication import current_principal
 from runstore.rpc.mapping import ids, project_message, time_us
+from runstore.rpc.retention import TIERS, tier_of
 from runstore.runtime.clock import Clock
 from runstore.v1 import project_service_pb2 as pb
 from runstore.v1 import project_service_pb2_grpc
@@ -32,18 +35,33 @@ class Projects(Protocol):
     async def update(self, tenant_id: str, project_id: str, patch: ProjectPatch) -> Project: ...
 
 
+class Tiers(Protocol):
+    """What the service needs of the catalog's rules of retention."""
+
+    async def set_tier(self, tenant_id: str, project_id: str, tier: TraceTier) -> None: ...
+
+
 class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
     """Maps project calls to the catalog; deletes a project's runs and their blobs with it."""
 
-    def __init__(self, projects: Projects, deletion: DeleteProject, clock: Clock) -> None:
+    def __init__(
+        self,
+        projects: Projects,
+        deletion: DeleteProject,
+        tiers: Tiers,
+        retention: ReadRetention,
+        clock: Clock,
+    ) -> None:
         self._projects = projects
+        self._tiers = tiers
+        self._retention = retention
         self._deletion = deletion
         self._clock = clock
 
     async def CreateProject(
         self, request: pb.CreateProjectRequest, context: _Context
     ) -> pb.CreateProjectResponse:
-        now_us = self._clock.now_us()
+        now_us, tier = self._clock.now_us(), tier_of(request.trace_tier)
         project = Project(
             id=uuid_text("id", request.id) if request.HasField("id") else str(uuid.uuid4()),
             tenant_id=current_principal.get().tenant_id,
@@ -58,12 +76,14 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
         created = await self._projects.create(
             project, upsert=request.upsert, tag_value_ids=ids("tag_value_ids", request.tag_value_ids)
         )
-        return pb.CreateProjectResponse(project=project_message(created))
+        if tier is not None and created.id == project.id:
+            await self._tiers.set_tier(created.tenant_id, created.id, tier)
+        return pb.CreateProjectResponse(project=await self._message(created))
 
     async def GetProject(self, request: pb.GetProjectRequest, context: _Context) -> pb.GetProjectResponse:
         tenant_id = current_principal.get().tenant_id
         project = await self._projects.get(tenant_id, uuid_text("id", request.id))
-        return pb.GetProjectResponse(project=project_message(project))
+        return pb.GetProjectResponse(project=await self._message(project))
 
     async def ListProjects(
         self, request: pb.ListProjectsRequest, context: _Context
@@ -89,7 +109,7 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
             limit=min(request.page_size or _DEFAULT_PAGE_SIZE, MAX_PROJECT_PAGE),
         )
         projects = await self._projects.list(current_principal.get().tenant_id, condition)
-        return pb.ListProjectsResponse(projects=[project_message(project) for project in projects])
+        return pb.ListProjectsResponse(projects=[await self._message(project) for project in projects])
 
     async def UpdateProject(
         self, request: pb.UpdateProjectRequest, context: _Context
@@ -102,17 +122,26 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
             reference_dataset_id=_dataset(request),
         )
         tenant_id = current_principal.get().tenant_id
+        tier = tier_of(request.trace_tier)
         project = await self._projects.update(tenant_id, uuid_text("id", request.id), patch)
+        if tier is not None:
+            await self._tiers.set_tier(tenant_id, project.id, tier)
         if patch.name is not None:
             # Whoever writes to the old name from now on means another project.
             await self._deletion.forgotten()
-        return pb.UpdateProjectResponse(project=project_message(project))
+        return pb.UpdateProjectResponse(project=await self._message(project))
 
     async def DeleteProject(
         self, request: pb.DeleteProjectRequest, context: _Context
     ) -> pb.DeleteProjectResponse:
         await self._deletion.delete(current_principal.get().tenant_id, uuid_text("id", request.id))
         return pb.DeleteProjectResponse()
+
+    async def _message(self, project: Project) -> pb.Project:
+        message = project_message(project)
+        retention = await self._retention.of_project(project.tenant_id, project.id)
+        message.trace_tier = TIERS[retention.trace_tier]
+        return message
 
 
 def _extra(request: Any) -> bytes | None:

@@ -6,7 +6,9 @@ from typing import Protocol
 from runstore.domain.blob_refs import BlobRef
 from runstore.domain.runs import RunField, StoredRun
 from runstore.query.read_tokens import ReadTokens
+from runstore.query.retention import ReadRetention
 from runstore.rpc.mapping import run_message
+from runstore.rpc.retention import TIERS
 from runstore.v1 import run_pb2
 
 
@@ -26,8 +28,11 @@ class Examples(Protocol):
 class RunMessages:
     """Makes messages of runs."""
 
-    def __init__(self, read_tokens: ReadTokens, shares: Shares, examples: Examples) -> None:
+    def __init__(
+        self, read_tokens: ReadTokens, shares: Shares, examples: Examples, retention: ReadRetention
+    ) -> None:
         self._read_tokens = read_tokens
+        self._retention = retention
         self._shares = shares
         self._examples = examples
 
@@ -52,7 +57,19 @@ class RunMessages:
             sources = await self._examples.runs_in_datasets(tenant_id, run_ids)
             for run_id, message in zip(run_ids, messages, strict=True):
                 message.is_in_dataset = run_id in sources
+        if RunField.TRACE_TIER in fields:
+            await self._add_retention(tenant_id, messages)
         return messages
+
+    async def _add_retention(self, tenant_id: str, messages: Sequence[run_pb2.Run]) -> None:
+        project_of = {message.trace_id: message.project_id for message in messages}
+        found = await self._retention.of_traces(tenant_id, project_of)
+        for message in messages:
+            retention, is_kept = found[message.trace_id]
+            message.trace_tier = TIERS[retention.tier_of(is_kept=is_kept)]
+            if (ttl_seconds := retention.ttl_seconds(is_kept=is_kept)) is not None:
+                message.ttl_seconds = ttl_seconds
+            message.is_trace_kept = is_kept
 
     def _message(self, tenant_id: str, run: StoredRun, fields: frozenset[RunField]) -> run_pb2.Run:
         message = run_message(run, fields)

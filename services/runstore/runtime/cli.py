@@ -10,6 +10,7 @@ import typer
 from runstore.runtime.cli_backup import backup, restore
 from runstore.runtime.cli_dead_letters import app as dead_letters_app
 from runstore.runtime.cli_keys import app as keys_app
+from runstore.runtime.cli_retention import app as retention_app
 from runstore.runtime.cli_start import failures_as_sentences, start
 from runstore.runtime.cli_status import status
 from runstore.runtime.cli_stores import app as stores_app
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.add_typer(keys_app, name="keys", rich_help_panel="Administration")
 app.add_typer(stores_app, name="stores", rich_help_panel="Administration")
 app.add_typer(tenants_app, name="tenants", rich_help_panel="Administration")
+app.add_typer(retention_app, name="retention", rich_help_panel="Administration")
 app.add_typer(dead_letters_app, name="dead-letters", rich_help_panel="Administration")
 app.command(rich_help_panel="Administration")(status)
 app.command(rich_help_panel="Administration")(backup)

@@ -146,7 +146,32 @@ def _parts(
     yield ""
     yield _pairs(_ingest(found))
     yield ""
+    if found.retention:
+        yield _retention(found)
+        yield ""
     yield _engine(found)
+
+
+def _retention(found: "pb.GetStatusResponse") -> "Table":
+    from runstore.runtime import cli_output as output
+
+    table = _table("RETENTION OF", "TRACES", "KEPT", "RULES", "OLDEST", "SWEPT", "ROWS FREED", "BYTES FREED")
+    for each in found.retention:
+        table.add_row(
+            each.tenant_id,
+            _days_text(each.days),
+            _days_text(each.kept_days),
+            f"{each.project_rules:,}",
+            output.time_text(each.oldest_time)[:10] if each.HasField("oldest_time") else "",
+            output.age_text(each.sweep_time) if each.HasField("sweep_time") else "never",
+            f"{each.freed_rows:,}",
+            output.size_text(each.freed_bytes),
+        )
+    return table
+
+
+def _days_text(days: int) -> str:
+    return f"{days:,} d" if days else "for ever"
 
 
 def _ingest(found: "pb.GetStatusResponse") -> "Iterator[tuple[str, str]]":

@@ -111,6 +111,7 @@ class FlusherProcess:
             "append_feedback": store.append_feedback,
             "bury_feedback": store.bury_feedback,
             "delete": store.delete,
+            "keep": store.keep,
             "purge_deleted": purge.purge_deleted,
         }
         methods = reads | {name: self.pause.writing(write) for name, write in writes.items()}

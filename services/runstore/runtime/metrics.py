@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from runstore.ingest.metrics import IngestMetrics
+from runstore.ingest.metrics import IngestMetrics, RetentionMetrics
 from runstore.rpc.call_metrics import CallMetrics
 from runstore.runtime.backup.last import last_backup_s
 from runstore.runtime.settings import Settings
@@ -28,6 +28,7 @@ class StoreMetrics:
         self.registry = CollectorRegistry()
         self.ingest = IngestMetrics(self.registry)
         self.calls = CallMetrics(self.registry)
+        self.retention = RetentionMetrics(self.registry)
         ProcessCollector(registry=self.registry)
         build = Gauge(
             "runstore_build_info", "What runs here; always 1.", ["version", "python"], registry=self.registry

@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from runstore.domain.networks import Networks, parse_networks
 from runstore.domain.rate_limits import RateLimits, TenantLimits
+from runstore.domain.retention import RetentionRule
 from runstore.runtime.address import Address
 from runstore.runtime.failures import BadSettings
 from runstore.storage.clickhouse.hosts import hosts_of
@@ -266,6 +267,18 @@ class Settings(BaseSettings):
     query_memory_bytes: _Bytes = Field(
         ByteSize(1 * _GIB), description="Memory that one statement of a query may take in the engine."
     )
+    retention_short_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="Days that traces of the short tier are kept after their last run started; 0 for ever.",
+    )
+    retention_long_days: int = Field(
+        0, ge=0, le=36_500, description="As above, of the long tier and of kept traces; 0 for ever."
+    )
+    retention_interval_s: float = Field(
+        3_600.0, ge=1, le=86_400, description="Pause between two sweeps that delete what has expired."
+    )
     max_body_bytes: _Bytes = Field(ByteSize(2 * _GIB), description="Largest HTTP body as it travels.")
     max_decompressed_bytes: _Bytes = Field(ByteSize(2 * _GIB), description="Largest body once decompressed.")
     body_memory_bytes: _Bytes = Field(
@@ -451,6 +464,11 @@ class Settings(BaseSettings):
     def http_url(self) -> str:
         """The HTTP interface, as programs on this machine call it."""
         return f"{'https' if self.tls_certificate else 'http'}://{self.http.reachable}"
+
+    @property
+    def retention(self) -> RetentionRule:
+        """What holds for tenants that have no rule of their own."""
+        return RetentionRule(short_days=self.retention_short_days, long_days=self.retention_long_days)
 
     def environment(self) -> dict[str, str]:
         """A process environment from which `load_settings` makes these very settings again."""

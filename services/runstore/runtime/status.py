@@ -11,6 +11,9 @@ from importlib.metadata import version
 import structlog
 from prometheus_client import ProcessCollector
 
+from runstore.catalog.retention import RetentionCatalog
+from runstore.domain.errors import RunstoreError
+from runstore.domain.retention import RetentionProgress, RetentionRules
 from runstore.ingest.flusher import STAGES
 from runstore.ingest.log import Log
 from runstore.ingest.metrics import IngestMetrics, lag_s
@@ -26,6 +29,8 @@ from runstore.v1 import admin_service_pb2 as pb
 _SAMPLE_INTERVAL_S = 5.0
 _ENGINE_INTERVAL_SAMPLES = 3
 _ENGINE_PATIENCE_S = 2.0
+
+_MAX_TENANTS = 1_000
 
 # What an operator should not wait for any longer.
 _LONGEST_LAG_S = 60.0
@@ -96,8 +101,10 @@ class Status:
         metrics: IngestMetrics,
         observer: Observer,
         gateways: Callable[[], Sequence[tuple[str, int]]],
+        retention: RetentionCatalog,
     ) -> None:
         """`gateways`: names and pids of those on this machine."""
+        self._retention = retention
         self._settings = settings
         self._clock = clock
         self._log = log
@@ -130,6 +137,7 @@ class Status:
             status.dead_letters = figures.dead_letters
             status.parked_operations = figures.parked_operations
             status.deleted_runs = figures.deleted_runs
+        status.retention.extend(await self._retentions())
         status.problems.extend(problems(status))
         return status
 
@@ -180,6 +188,20 @@ class Status:
             )
         return status
 
+    async def _retentions(self) -> list[pb.TenantRetention]:
+        """Of every tenant that has a rule or was ever swept, as far as the catalog answers."""
+        try:
+            rules = await self._retention.rules(self._settings.retention)
+            progress = {each.tenant_id: each for each in await self._retention.progress()}
+        except RunstoreError as error:
+            logger.warning("retention_unknown", error=error.message)
+            return []
+        tenants = {*rules.tenants, *(tenant_id for tenant_id, _ in rules.projects), *progress}
+        return [
+            _tenant_retention(tenant_id, rules, progress.get(tenant_id))
+            for tenant_id in sorted(tenants)[:_MAX_TENANTS]
+        ]
+
     def _last_flush(self) -> pb.FlushStatus | None:
         report = self._flusher.last_report
         if report is None:
@@ -211,6 +233,25 @@ def problems(status: pb.GetStatusResponse) -> Iterator[str]:
         yield f"only {status.disk_free_bytes // 2**20} MiB are free on the disk of {status.data_dir}"
     if not any(process.name == "flusher" for process in status.processes):
         yield "the flusher process is not running"
+
+
+def _tenant_retention(
+    tenant_id: str, rules: RetentionRules, progress: RetentionProgress | None
+) -> pb.TenantRetention:
+    retention = rules.of(tenant_id, None)
+    message = pb.TenantRetention(
+        tenant_id=tenant_id,
+        days=retention.days,
+        kept_days=retention.kept_days,
+        project_rules=len(rules.projects_of(tenant_id)),
+    )
+    if progress is not None:
+        message.freed_rows, message.freed_bytes = progress.rows, progress.bytes
+        if progress.oldest_us is not None:
+            set_time(message.oldest_time, progress.oldest_us)
+        if progress.swept_at_us:
+            set_time(message.sweep_time, progress.swept_at_us)
+    return message
 
 
 def _process(name: str, pid: int) -> pb.Process:

@@ -24,6 +24,7 @@ from runstore.ingest.ingest_runs import IngestRuns
 from runstore.ingest.log import Log
 from runstore.ingest.peers import Peers
 from runstore.ingest.purge import Purge
+from runstore.ingest.retention import Retention
 from runstore.ingest.sequence import Sequence, sequence_at
 from runstore.ingest.unused_blobs import AllRows, UnusedBlobs
 from runstore.ingest.uploads import UploadLimits, Uploads
@@ -35,6 +36,7 @@ from runstore.query.list_traces import ListTraces
 from runstore.query.natural_language import NaturalLanguage
 from runstore.query.read_feedback import ReadFeedback
 from runstore.query.read_tokens import ReadTokens
+from runstore.query.retention import ReadRetention
 from runstore.query.run_stats import RunStatistics
 from runstore.query.shared_runs import SharedRuns
 from runstore.rpc.admin import AdminServicer
@@ -57,6 +59,7 @@ from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.online_evaluators import OnlineEvaluatorServicer
 from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.prompts import PromptServicer
+from runstore.rpc.retention import RetentionServicer
 from runstore.rpc.run_deletion import RunDeletionServicer
 from runstore.rpc.run_ingest import RunIngestServicer
 from runstore.rpc.run_messages import RunMessages
@@ -118,8 +121,9 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
         metrics.watch_flusher(lambda: flusher.pid)
         metrics.watch_engine(lambda: observer.figures)
         stack.enter_context(metrics_served(settings.metrics, _everything(settings, metrics)))
+        named = partial(_gateways, settings)
         status = Status(
-            settings, clock, log, visibility, flusher, metrics.ingest, observer, partial(_gateways, settings)
+            settings, clock, log, visibility, flusher, metrics.ingest, observer, named, catalog.retention
         )
         webhooks = read_webhook_policy(settings)
         agents = Agents(catalog, clock, webhooks, run_timeout_s=settings.agent_run_timeout_s)
@@ -132,7 +136,8 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
         )
         await server.start(_addresses(settings))
         spare_the_collector()
-        beside = (observer.run(), unused.run(), purge.run(), peers.run())
+        sweep = _retention(settings, clock, catalog, store, ingest, visibility, purge, unused, metrics)
+        beside = (observer.run(), unused.run(), purge.run(), peers.run(), sweep)
         tasks = [asyncio.create_task(each) for each in beside]
         agents.start()
         ready()
@@ -217,21 +222,14 @@ async def _server(
     traces = ListTraces(runs, store.traces, catalog.projects)
     threads = ListThreads(store.threads, runs, traces, catalog.projects, visibility, page_tokens)
     read_tokens = ReadTokens(await catalog.secret("read_tokens"), clock)
-    settings.spool_dir.mkdir(exist_ok=True)
-    uploads = Uploads(
-        blobs,
-        unused,
-        settings.spool_dir,
-        await catalog.secret("upload_tokens"),
-        clock,
-        UploadLimits(settings.max_payload_bytes, settings.max_attachment_bytes),
-    )
+    uploads = await _uploads(settings, clock, catalog, blobs, unused)
     dead_letters = DeadLetters(store.dead_letters, store, ingest, visibility)
-    messages = RunMessages(read_tokens, catalog.shares, catalog.example_sources)
+    retention = ReadRetention(catalog.retention, store.retention, settings.retention)
+    messages = RunMessages(read_tokens, catalog.shares, catalog.example_sources, retention)
     feedback = IngestFeedback(catalog.projects, ingest, store.feedback, visibility, clock)
     contents = ExampleContents(blobs, unused, uploads)
     sources = SourceRuns(runs, store, blobs, uploads)
-    examples = ExampleServicer(catalog.datasets, catalog.examples, contents, sources, read_tokens)
+    examples = ExampleServicer(catalog.datasets, catalog.examples, contents, sources, read_tokens, ingest)
     deletion = DeleteProject(catalog.projects, store, visibility, unused, peers)
     limiter = RateLimiter(settings.rate_limits, catalog.tenant_limits, clock, metrics.calls.rate_limited)
     return StoreServer(
@@ -247,8 +245,10 @@ async def _server(
         filters=FilterServicer(NaturalLanguage(_chat_model(settings), settings.ai_timeout_s, clock.now_us)),
         stats=RunStatsServicer(RunStatistics(store.stats, visibility)),
         deletion=RunDeletionServicer(DeleteRuns(ingest, visibility, store.deletions, peers)),
-        projects=ProjectServicer(catalog.projects, deletion, clock),
-        catalog=_catalog_servicers(catalog, runs, page_tokens, messages, feedback, deletion, clock),
+        projects=ProjectServicer(catalog.projects, deletion, catalog.retention, retention, clock),
+        catalog=_catalog_servicers(
+            catalog, runs, page_tokens, messages, feedback, deletion, clock, ingest, retention
+        ),
         agents=agents,
         admin=AdminServicer(dead_letters, catalog.keys, status, metrics.exposition, backups),
         blobs=BlobServicer(uploads, blobs, store, read_tokens),
@@ -279,6 +279,47 @@ async def _interceptor(
     )
 
 
+async def _uploads(
+    settings: Settings, clock: Clock, catalog: Catalog, blobs: BlobStore, unused: UnusedBlobs
+) -> Uploads:
+    settings.spool_dir.mkdir(exist_ok=True)
+    return Uploads(
+        blobs,
+        unused,
+        settings.spool_dir,
+        await catalog.secret("upload_tokens"),
+        clock,
+        UploadLimits(settings.max_payload_bytes, settings.max_attachment_bytes),
+    )
+
+
+async def _retention(
+    settings: Settings,
+    clock: Clock,
+    catalog: Catalog,
+    store: ClickHouseRunStore,
+    ingest: IngestRuns,
+    visibility: Visibility,
+    purge: Purge,
+    unused: UnusedBlobs,
+    metrics: StoreMetrics,
+) -> None:
+    """Delete what has expired, until cancelled."""
+    retention = Retention(
+        store.retention,
+        catalog.retention,
+        catalog.leases,
+        ingest,
+        visibility,
+        purge,
+        unused,
+        clock,
+        settings.retention,
+        observer=metrics.retention,
+    )
+    await retention.run(settings.retention_interval_s)
+
+
 async def _authenticator(settings: Settings, catalog: Catalog) -> Authenticator:
     if settings.auth is not AuthMode.KEYS:
         return NoAuthentication()
@@ -304,10 +345,12 @@ def _catalog_servicers(
     feedback: IngestFeedback,
     deletion: DeleteProject,
     clock: Clock,
+    ingest: IngestRuns,
+    retention: ReadRetention,
 ) -> CatalogServicers:
     shared = SharedRuns(runs, catalog.shares)
     return CatalogServicers(
-        queues=AnnotationQueueServicer(catalog, runs, page_tokens, clock),
+        queues=AnnotationQueueServicer(catalog, runs, page_tokens, ingest, clock),
         agent_items=AgentItemServicer(catalog.agent_items),
         prompts=PromptServicer(catalog.prompts, catalog.prompt_commits),
         shares=ShareServicer(catalog.shares, catalog.projects, shared),
@@ -317,6 +360,7 @@ def _catalog_servicers(
         tenants=TenantServicer(catalog.tenant_handles),
         online_evaluators=OnlineEvaluatorServicer(catalog.online_evaluators, clock),
         agent_registry=AgentRegistryServicer(catalog.agent_registry, catalog.projects, deletion, clock),
+        retention=RetentionServicer(catalog.retention, retention, catalog.projects, ingest),
     )
 
 

@@ -9,6 +9,7 @@ import msgspec
 from runstore.domain.dead_letters import DeadLetter
 from runstore.domain.deletions import PendingDeletions, PurgeStep, RunDeletion
 from runstore.domain.feedback import Feedback, FeedbackByKey, FeedbackPatch, FeedbackQuery
+from runstore.domain.retention import ExpiredTrace, ExpiryQuery, Freed, Month, TraceKeep
 from runstore.domain.run_stats import GroupStats, StatsQuery
 from runstore.domain.runs import (
     Attachment,
@@ -186,12 +187,19 @@ class RunWriter(Protocol):
         """
         ...
 
+    async def keep(self, keep: TraceKeep, /) -> None:
+        """Keep traces, of runs that are stored or not, for the long period of their projects."""
+        ...
+
     async def pending_deletions(self, tenant_id: str, run_ids: Collection[str], /) -> PendingDeletions:
         """Whether rows of deleted runs are still there, hidden, and of which of these."""
         ...
 
     async def append_feedback(self, patches: Sequence[FeedbackPatch], /) -> None:
-        """Insert operations on feedback, which may come in any order. Raises BlockRefused."""
+        """Insert operations on feedback, which may come in any order, and keep the traces that it judges.
+
+        Raises BlockRefused.
+        """
         ...
 
     async def bury_feedback(self, patches: Sequence[FeedbackPatch], reason: str, /) -> None:
@@ -217,6 +225,58 @@ class DeletionStore(Protocol):
 
     async def forget_deletions(self, step: PurgeStep, /) -> None:
         """Forget that the runs of a purged step are deleted: nothing older can come of them any more."""
+        ...
+
+
+class RetentionStore(Protocol):
+    """Finds and removes what has expired. Every method raises StoreUnavailable and is safe to repeat."""
+
+    async def tenants(self) -> Sequence[str]:
+        """Ids of all tenants that have, or had, runs."""
+        ...
+
+    async def expired(self, query: ExpiryQuery, /) -> Sequence[ExpiredTrace]:
+        """The oldest traces that have expired; when less than `query.limit`, all of them."""
+        ...
+
+    async def rows_of(self, query: ExpiryQuery, traces: Sequence[ExpiredTrace], /) -> Freed:
+        """What all traces hold that have expired and end no later than these, which `expired` has found."""
+        ...
+
+    async def forget(self, query: ExpiryQuery, traces: Sequence[ExpiredTrace], /) -> None:
+        """Remove the keys of all such traces that have no runs any more."""
+        ...
+
+    async def oldest_us(self, tenant_id: str, /) -> int | None:
+        """When the oldest trace of a tenant began; None when there is none."""
+        ...
+
+    async def months(self) -> Sequence[Month]:
+        """The partitions of the table of runs, the oldest first."""
+        ...
+
+    async def projects_of(self, month: Month, /) -> Sequence[tuple[str, str]]:
+        """The (tenant id, project id) whose runs, or marks of them, are in a partition."""
+        ...
+
+    async def has_living(self, month: Month, cutoff_us: int, kept_cutoff_us: int, /) -> bool:
+        """Whether a trace with runs in a partition has not expired, by these times for all its projects."""
+        ...
+
+    async def blobs_of(self, month: Month, after: str, limit: int, /) -> Sequence[tuple[str, str]]:
+        """(key, tenant id) of blobs that rows of a partition refer to, by key, those behind `after`."""
+        ...
+
+    async def drop(self, month: Month, /) -> Mapping[str, Freed]:
+        """Remove a partition with all that refers to its runs; what was freed, by tenant."""
+        ...
+
+    async def forget_parked(self, tenant_id: str, accepted_before_us: int, /) -> None:
+        """Give up operations that were accepted before a time and still wait for another run."""
+        ...
+
+    async def kept(self, tenant_id: str, trace_ids: Collection[str], /) -> set[str]:
+        """Those of the traces that are kept."""
         ...
 
 

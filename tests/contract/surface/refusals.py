@@ -54,7 +54,6 @@ class Parameter:
 
 
 _NO_MODEL: Final = "The server has been given no language model (`RUNSTORE_AI_URL`)."
-_NEVER_EXPIRES: Final = "Nothing expires."
 
 PARAMETERS: Final = (
     Parameter(
@@ -93,20 +92,6 @@ PARAMETERS: Final = (
         "num_examples, num_repetitions, evaluator_keys, default_dataset_id, kicked_off_by",
         ("POST", "/sessions?upsert=true", {"name": "default", "num_examples": 3, "evaluator_keys": ["k"]}),
         "Progress of experiments is counted from their runs.",
-        200,
-    ),
-    Parameter(
-        "`sessions.create`, `sessions.update`",
-        "trace_tier",
-        ("PATCH", "/sessions/{project}", {"trace_tier": "shortlived"}),
-        _NEVER_EXPIRES,
-        200,
-    ),
-    Parameter(
-        "`create_feedback`, methods of queues",
-        "extend_trace_retention",
-        ("POST", "/feedback", {"session_id": "{project}", "key": "k", "extend_trace_retention": True}),
-        _NEVER_EXPIRES,
         200,
     ),
     Parameter(

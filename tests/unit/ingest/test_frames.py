@@ -4,6 +4,7 @@ import msgspec
 
 from runstore.domain.deletions import RunDeletion
 from runstore.domain.feedback import FeedbackAction, FeedbackPatch
+from runstore.domain.retention import TraceKeep
 from runstore.domain.runs import RunPatch
 from runstore.ingest import frames
 
@@ -19,7 +20,9 @@ def test_what_is_encoded_is_decoded() -> None:
     assert frames.decode(frames.encode_runs(RUNS)) == (RUNS, [], None)
     assert frames.decode(frames.encode_feedback(FEEDBACK)) == ([], FEEDBACK, None)
     deletion = RunDeletion("t", 5, ("run 1",), ("trace",), "project")
-    assert frames.decode(frames.encode_deletion(deletion)) == ([], [], deletion)
+    assert frames.decode(frames.encode_alone(deletion)) == ([], [], deletion)
+    keep = TraceKeep("t", 6, ("run 1",), ("trace",))
+    assert frames.decode(frames.encode_alone(keep)) == ([], [], keep)
 
 
 def test_a_log_from_before_feedback_is_read() -> None:

@@ -172,7 +172,7 @@ class Bench:
         """A deletion; its sequence number."""
         self.sequence += 1
         deletion = RunDeletion(TENANT, self.sequence, run_ids)
-        await self.log.append(frames.encode_deletion(deletion), self.sequence, lambda: None)
+        await self.log.append(frames.encode_alone(deletion), self.sequence, lambda: None)
         return self.sequence
 
     async def stored(self, sequence: int) -> None:

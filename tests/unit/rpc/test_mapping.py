@@ -81,7 +81,7 @@ VALUES: dict[RunField, tuple[Any, Any]] = {
     ),
 }
 NOT_STORED_YET = {RunField.THREAD_EVALUATION_TIME, RunField.LAST_QUEUED_AT}
-BY_THE_SERVICER = {RunField.ATTACHMENTS}
+BY_THE_SERVICER = {RunField.ATTACHMENTS, RunField.TRACE_TIER}
 
 
 def test_every_field_is_tested_here() -> None:
@@ -109,7 +109,7 @@ def test_numbers_are_those_of_the_domain() -> None:
     assert types == {each.value for each in RunType}
     reasons = {mapping.error_reason(reason) for reason in ErrorReason}
     assert reasons == {number for number in error_pb2.ErrorReason.values() if number}
-    for number in (0, 47):
+    for number in (0, 48):
         with pytest.raises(RunstoreError) as refused:
             mapping.run_fields([number])  # type: ignore[list-item]  # as the wire may have it
         assert refused.value.field == "fields"

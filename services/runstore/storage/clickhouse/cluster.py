@@ -20,9 +20,10 @@ _SHARDING: Final[Mapping[str, str]] = {
     "parked_operations": "cityHash64(awaited_run_id)",
     "model_prices": "cityHash64(price_model_id)",
     "schema_migrations": "version",
+    # That a trace is kept is said in front; all else a view fills in on each node.
+    "trace_keys": "cityHash64(trace_id)",
     # Views fill these on each node, from what it has: nothing is inserted in front of them.
     "run_keys": "",
-    "trace_keys": "",
     "feedback_keys": "",
 }
 """By what rows of a table are spread over shards."""

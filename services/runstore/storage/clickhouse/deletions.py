@@ -8,9 +8,11 @@ what a crash has cut short is (docs/decisions/0010-deleting.md).
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import msgspec
+
 from runstore.domain.deletions import PendingDeletions, PurgeStep, RunDeletion
 from runstore.domain.runs import RunQuery
-from runstore.storage.clickhouse.columns import Present, sql_time
+from runstore.storage.clickhouse.columns import Present
 from runstore.storage.clickhouse.engine import Engine
 from runstore.storage.clickhouse.feedback_sql import FeedbackPresent
 from runstore.storage.clickhouse.list_sql import Statement
@@ -23,7 +25,8 @@ _KEY = "project_id, start_time, run_id"
 _IS_GONE = f"bitAnd(present, {Present.GONE.value}) != 0"
 _MARK = f"toUInt32({Present.GONE.value + Present.DELETED.value})"
 _MARKED = f"run_id IN (SELECT run_id FROM deleted_runs WHERE {_TENANT} AND seq = {{seq:UInt64}})"
-_TIME = "DateTime64(6, 'UTC')"
+# Not of type DateTime64: as parameters of mutations, times before 2001 are misread.
+_FIRST, _LAST = (f"fromUnixTimestamp64Micro({{{name}:Int64}}, 'UTC')" for name in ("first", "last"))
 
 # In this order: marks hide rows as long as there are any, keys lead to both, and `deleted_runs` to the keys.
 _PURGED = (
@@ -124,6 +127,7 @@ class ClickHouseDeletions:
 
 
 def _delete(client: Any, deletion: RunDeletion) -> list[str]:
+    deletion = msgspec.structs.replace(deletion, trace_ids=_expired(client, deletion))
     run_ids = _run_ids(client, deletion)
     # Whole traces, too: nothing else finds what another store has in its log of them, once it comes.
     traces = deletion.trace_ids if deletion.project_id is None else ()
@@ -178,6 +182,24 @@ def _run_ids(client: Any, deletion: RunDeletion) -> list[str]:
     return list(run_ids)
 
 
+def _expired(client: Any, deletion: RunDeletion) -> tuple[str, ...]:
+    """The traces of a deletion, but for those that have gone on, or were kept, since it was decided."""
+    if deletion.started_before_us is None or not deletion.trace_ids:
+        return deletion.trace_ids
+    text = (
+        f"SELECT toString(trace_id) FROM trace_keys WHERE {_TENANT} AND trace_id IN {{traces:Array(UUID)}} "
+        "GROUP BY trace_id HAVING max(last_start) < fromUnixTimestamp64Micro({before:Int64}, 'UTC') "
+        "AND NOT (max(kept) AND {spares:Bool})"
+    )
+    parameters = {
+        "tenant": deletion.tenant_id,
+        "traces": list(deletion.trace_ids),
+        "before": deletion.started_before_us,
+        "spares": deletion.spares_kept,
+    }
+    return tuple(trace_id for (trace_id,) in client.query(text, parameters=parameters).result_rows)
+
+
 def _runs_of_traces(
     client: Any, trace_ids: Sequence[str], in_project: str, parameters: dict[str, Any]
 ) -> list[str]:
@@ -191,8 +213,8 @@ def _runs_of_traces(
     if not places:
         return []
     where = (
-        f"{_TENANT} AND project_id IN {{projects:Array(UUID)}} AND start_time >= {{first:{_TIME}}} "
-        f"AND start_time <= {{last:{_TIME}}} AND NOT ({_IS_GONE})"
+        f"{_TENANT} AND project_id IN {{projects:Array(UUID)}} AND start_time >= {_FIRST} "
+        f"AND start_time <= {_LAST} AND NOT ({_IS_GONE})"
     )
     traces |= _bounds(places)
     position = f"(bitAnd(present, {Present.SETTLED.value}), seq)"
@@ -208,8 +230,8 @@ def _bounds(places: Sequence[Sequence[Any]]) -> dict[str, Any]:
     """Parameters of what lies in the places (project, first time, last time in microseconds)."""
     return {
         "projects": [project for project, _, _ in places],
-        "first": sql_time(min(first for _, first, _ in places)),
-        "last": sql_time(max(last for _, _, last in places)),
+        "first": min(first for _, first, _ in places),
+        "last": max(last for _, _, last in places),
     }
 
 
@@ -238,8 +260,7 @@ def _purge(client: Any, step: PurgeStep) -> None:
     if places:
         parameters |= _bounds(places)
         in_time = (
-            f"AND project_id IN {{projects:Array(UUID)}} AND start_time >= {{first:{_TIME}}} "
-            f"AND start_time <= {{last:{_TIME}}}"
+            f"AND project_id IN {{projects:Array(UUID)}} AND start_time >= {_FIRST} AND start_time <= {_LAST}"
         )
     for table, condition in _PURGED:
         where = f"{_TENANT} {in_time if table in _IN_TIME else ''} AND ({victims})"

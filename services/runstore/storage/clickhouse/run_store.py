@@ -14,6 +14,7 @@ import structlog
 from runstore.domain.blob_refs import BlobRef
 from runstore.domain.deletions import PendingDeletions, RunDeletion
 from runstore.domain.feedback import FeedbackPatch
+from runstore.domain.retention import TraceKeep
 from runstore.domain.runs import (
     Attachment,
     AttachmentRef,
@@ -36,6 +37,7 @@ from runstore.storage.clickhouse.engine import Engine, ReadLimits
 from runstore.storage.clickhouse.feedback import ClickHouseFeedback
 from runstore.storage.clickhouse.figures import engine_figures
 from runstore.storage.clickhouse.list_sql import Statement, bind_keys
+from runstore.storage.clickhouse.retention import ClickHouseRetention
 from runstore.storage.clickhouse.run_finder import RunFinder
 from runstore.storage.clickhouse.run_reader import RunReader
 from runstore.storage.clickhouse.run_stats import ClickHouseRunStats
@@ -111,6 +113,7 @@ class ClickHouseRunStore:
         self._finder = RunFinder(self._rows, self, self._reader)
         self.deletions = ClickHouseDeletions(engine, self)
         self.copies = EngineCopies(engine)
+        self.retention = ClickHouseRetention(engine, self)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -144,12 +147,16 @@ class ClickHouseRunStore:
 
     async def append_feedback(self, patches: Sequence[FeedbackPatch], /) -> None:
         await self.feedback.append(patches)
+        await self.retention.keep_judged(patches)
 
     async def bury_feedback(self, patches: Sequence[FeedbackPatch], reason: str, /) -> None:
         await self.dead_letters.bury(patches, reason)
 
     async def delete(self, deletion: RunDeletion, /) -> list[str]:
         return await self.deletions.delete(deletion)
+
+    async def keep(self, keep: TraceKeep, /) -> None:
+        await self.retention.keep(keep)
 
     async def pending_deletions(self, tenant_id: str, run_ids: Collection[str], /) -> PendingDeletions:
         return await self.deletions.pending_deletions(tenant_id, run_ids)

@@ -262,6 +262,12 @@ def _trace_index() -> list[str]:
     return _add_indexes("runs", {"by_trace": "trace_id TYPE bloom_filter(0.01) GRANULARITY 1"})
 
 
+def _kept_traces() -> list[str]:
+    return [
+        "ALTER TABLE trace_keys ADD COLUMN IF NOT EXISTS kept SimpleAggregateFunction(max, UInt8)",
+    ]
+
+
 MIGRATIONS = (
     Migration(1, "first tables", _first_tables),
     Migration(2, "burials", _burials),
@@ -270,6 +276,7 @@ MIGRATIONS = (
     Migration(5, "indexes for filters", _filter_indexes),
     Migration(6, "deletions", _deletions),
     Migration(7, "index on traces", _trace_index),
+    Migration(8, "kept traces", _kept_traces),
 )
 
 SCHEMA_VERSION = MIGRATIONS[-1].version
