@@ -82,9 +82,9 @@ class Backups:
     async def create(self, folder: str) -> AsyncGenerator[pb.CreateBackupResponse, None]:
         """Bring the backup in a folder up to date; the last message has the backup.
 
-        Raises RunstoreError: INVALID_ARGUMENT or INCONSISTENT for a folder that cannot be used, CONFLICT while
-        another backup is made, UNIMPLEMENTED on a cluster, UNAVAILABLE when a part of the store, or a disk,
-        does not do its part.
+        Raises RunstoreError: INVALID_ARGUMENT or INCONSISTENT for a folder that cannot be used, CONFLICT
+        while another backup is made, UNIMPLEMENTED on a cluster, UNAVAILABLE when a part of the store, or a
+        disk, does not do its part.
         """
         if self._settings.clickhouse_cluster:
             raise RunstoreError(
