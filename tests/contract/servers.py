@@ -83,9 +83,10 @@ class Server:
         """Runs `runstore …` with the same settings as the server."""
         return run_command(*arguments, environment=self.environment)
 
-    def create_key(self, tenant: str) -> str:
+    def create_key(self, tenant: str, role: str = "editor") -> str:
         """The secret of a new API key."""
-        return self.command("keys", "create", "--name", "test", "--tenant", tenant).stdout.strip()
+        made = self.command("keys", "create", "--name", "test", "--tenant", tenant, "--role", role)
+        return made.stdout.strip()
 
     def stop(self, number: int = signal.SIGINT) -> int:
         """Interrupts it, as Ctrl-C does, and waits: the exit status."""

@@ -264,14 +264,14 @@ def test_handle_of_a_workspace_is_changed(guarded: Server, name: str) -> None:
     """A workspace has a handle from the start; one that another has is a conflict."""
     handle = name[:40]
     with httpx.Client(
-        headers={"x-api-key": guarded.create_key(f"Team {name}")}, base_url=guarded.url
+        headers={"x-api-key": guarded.create_key(f"Team {name}", "admin")}, base_url=guarded.url
     ) as http:
         settings = http.get("/settings").json()
         assert settings["display_name"] == f"Team {name}"
         assert settings["tenant_handle"] == f"team-{name}"
         assert http.post("/settings/handle", json={"tenant_handle": handle}).json()["tenant_handle"] == handle
         assert http.get("/settings").json()["tenant_handle"] == handle
-    other = {"x-api-key": guarded.create_key(f"Other {name}")}
+    other = {"x-api-key": guarded.create_key(f"Other {name}", "admin")}
     taken = httpx.post(f"{guarded.url}/settings/handle", json={"tenant_handle": handle}, headers=other)
     assert taken.status_code == 409
 
