@@ -190,12 +190,6 @@ class _Backup:
 
     def _engine_place(self) -> str:
         """Where the engine is to write."""
-        if self._settings.clickhouse_cluster:
-            raise RunstoreError(
-                ErrorReason.UNIMPLEMENTED,
-                "runstore does not back up the tables of clickhouse_cluster: use BACKUP DATABASE … ON "
-                "CLUSTER (docs/operations.md#backups)",
-            )
         if not self._settings.clickhouse_dsn:
             return str(self._folder / "engine.tar")
         if not self._settings.clickhouse_backup:
