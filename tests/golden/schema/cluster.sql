@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS run_keys_local ON CLUSTER runs (tenant_id UUID, run_i
 CREATE TABLE IF NOT EXISTS run_keys ON CLUSTER runs AS run_keys_local ENGINE = Distributed('runs', currentDatabase(), 'run_keys_local');
 CREATE MATERIALIZED VIEW IF NOT EXISTS run_keys_feed ON CLUSTER runs TO run_keys_local AS SELECT tenant_id, run_id, project_id, start_time, seq, bitAnd(present, 2147483648) != 0 AS gone FROM runs_local;
 CREATE TABLE IF NOT EXISTS trace_keys_local ON CLUSTER runs (tenant_id UUID, trace_id UUID, project_id UUID, first_start SimpleAggregateFunction(min, DateTime64(6, 'UTC')), last_start SimpleAggregateFunction(max, DateTime64(6, 'UTC'))) ENGINE = ReplicatedAggregatingMergeTree('/clickhouse/tables/{shard}/{database}/trace_keys_local', '{replica}') ORDER BY (tenant_id, trace_id, project_id) SETTINGS index_granularity = 512, fsync_after_insert = 1, fsync_part_directory = 1;
-CREATE TABLE IF NOT EXISTS trace_keys ON CLUSTER runs AS trace_keys_local ENGINE = Distributed('runs', currentDatabase(), 'trace_keys_local');
+CREATE TABLE IF NOT EXISTS trace_keys ON CLUSTER runs AS trace_keys_local ENGINE = Distributed('runs', currentDatabase(), 'trace_keys_local', cityHash64(trace_id));
 CREATE MATERIALIZED VIEW IF NOT EXISTS trace_keys_feed ON CLUSTER runs TO trace_keys_local AS SELECT tenant_id, trace_id, project_id, min(start_time) AS first_start, max(start_time) AS last_start FROM runs_local GROUP BY tenant_id, trace_id, project_id;
 CREATE TABLE IF NOT EXISTS model_prices_local ON CLUSTER runs (price_model_id UUID, prompt_prices Map(String, Decimal(38, 18)), completion_prices Map(String, Decimal(38, 18))) ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/model_prices_local', '{replica}') ORDER BY price_model_id SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 CREATE TABLE IF NOT EXISTS model_prices ON CLUSTER runs AS model_prices_local ENGINE = Distributed('runs', currentDatabase(), 'model_prices_local', cityHash64(price_model_id));
@@ -49,3 +49,6 @@ CREATE TABLE IF NOT EXISTS deleted_runs ON CLUSTER runs AS deleted_runs_local EN
 -- 7 index on traces
 ALTER TABLE runs_local ON CLUSTER runs ADD INDEX IF NOT EXISTS by_trace trace_id TYPE bloom_filter(0.01) GRANULARITY 1;
 ALTER TABLE runs_local ON CLUSTER runs MATERIALIZE INDEX by_trace;
+-- 8 kept traces
+ALTER TABLE trace_keys_local ON CLUSTER runs ADD COLUMN IF NOT EXISTS kept SimpleAggregateFunction(max, UInt8);
+ALTER TABLE trace_keys ON CLUSTER runs ADD COLUMN IF NOT EXISTS kept SimpleAggregateFunction(max, UInt8);

@@ -86,10 +86,6 @@ class Backups:
         while another backup is made, UNIMPLEMENTED on a cluster, UNAVAILABLE when a part of the store, or a
         disk, does not do its part.
         """
-        if self._settings.clickhouse_cluster:
-            raise RunstoreError(
-                ErrorReason.UNIMPLEMENTED, "a cluster's tables are copied by its own BACKUP … ON CLUSTER"
-            )
         if self._is_busy:
             raise RunstoreError(ErrorReason.CONFLICT, "another backup is being made")
         self._is_busy = True
