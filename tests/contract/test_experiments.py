@@ -210,6 +210,20 @@ def test_comparisons(client: Client, dataset: Dataset, server: Server) -> None:
         client.create_comparative_experiment(
             name="foreign", experiments=[uuid.uuid4()], reference_dataset=dataset.id
         )
+    for path, key in (
+        ("/datasets/{}/runs", "session_ids"),
+        ("/api/v2/datasets/{}/experiment-runs", "experiment_ids"),
+    ):
+        url = server.url + path.format(dataset.id)
+        statuses = [
+            httpx.post(url, json={key: [str(each.id)], "comparative_experiment_id": comparison}).status_code
+            for each, comparison in (
+                (first, listed["id"]),
+                (dataset, listed["id"]),
+                (first, str(uuid.uuid4())),
+            )
+        ]
+        assert statuses == [200, 422, 404]
     gone = f"{server.url}/datasets/comparative/{listed['id']}"
     assert [httpx.delete(gone).status_code for _ in range(2)] == [200, 404]
     assert client.has_project(first.name)

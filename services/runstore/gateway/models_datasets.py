@@ -107,7 +107,7 @@ class ExperimentRunsQuery(BaseModel):
     offset: int = Field(0, ge=0, le=2**31 - 1)
     limit: int = Field(100, ge=1, le=100)
     preview: bool = Field(default=False, description="Beginnings of inputs and outputs instead.")
-    comparative_experiment_id: UUID | None = Field(None, description="Without effect.")
+    comparative_experiment_id: UUID | None = Field(None, description="Must compare these experiments.")
     filters: dict[UUID, list[str]] | None = Field(None, description="Conditions on runs, by experiment.")
 
 
@@ -124,7 +124,7 @@ class ExperimentRunsQueryV2(BaseModel):
     experiment_ids: list[UUID] = Field(min_length=1)
     example_ids: list[UUID] | None = Field(None, max_length=1000)
     filters: dict[UUID, list[str]] | None = Field(None, description="Conditions on runs, by experiment.")
-    comparative_experiment_id: UUID | None = Field(None, description="Without effect.")
+    comparative_experiment_id: UUID | None = Field(None, description="Must compare these experiments.")
     selects: list[SelectV2] | None = Field(None, description="Keys of runs; only `id` when absent.")
     sort: ExperimentSort | None = Field(None, description="With one experiment alone.")
     page_size: int = Field(20, ge=1, le=100)

@@ -1,6 +1,7 @@
 """The routes about experiments on a dataset: their runs beside its examples, and comparisons of them."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, NamedTuple
 from uuid import UUID
 
@@ -65,6 +66,9 @@ def experiment_routes(store: StoreClient) -> GuardedRouter:
     ) -> Response:
         """Lists the examples of a dataset, each with the runs of experiments on it."""
         credentials = credentials_of(request.headers)
+        await _check_comparison(
+            store, dataset_id, body.comparative_experiment_id, body.session_ids, credentials
+        )
         message = pb.ListExamplesRequest(dataset_id=str(dataset_id), offset=body.offset, page_size=body.limit)
         answer = await store.ask(store.examples.ListExamples, message, credentials)
         selection = _PREVIEW if body.preview else run_v1.DEFAULT_SELECTION
@@ -92,6 +96,9 @@ def experiment_routes(store: StoreClient) -> GuardedRouter:
     ) -> Response:
         """Lists the examples of a dataset, each with the selected keys of the runs of experiments on it."""
         credentials = credentials_of(request.headers)
+        await _check_comparison(
+            store, dataset_id, body.comparative_experiment_id, body.experiment_ids, credentials
+        )
         reader = ExperimentRuns(store, credentials, body.experiment_ids, body.filters)
         position = await _position(store, str(dataset_id), body.cursor, credentials)
         examples, is_last = await _examples(store, reader, str(dataset_id), body, position, credentials)
@@ -109,6 +116,28 @@ def experiment_routes(store: StoreClient) -> GuardedRouter:
 
     _add_comparisons(router, store)
     return router
+
+
+async def _check_comparison(
+    store: StoreClient,
+    dataset_id: UUID,
+    comparison_id: UUID | None,
+    experiment_ids: Sequence[UUID],
+    credentials: Credentials,
+) -> None:
+    """Raises NOT_FOUND unless the dataset has it, INVALID_ARGUMENT when it is of other experiments."""
+    if comparison_id is None:
+        return
+    request = comparisons_pb.ListComparativeExperimentsRequest(
+        reference_dataset_id=str(dataset_id), ids=[str(comparison_id)]
+    )
+    answer = await store.ask(store.comparative_experiments.ListComparativeExperiments, request, credentials)
+    if not answer.comparative_experiments:
+        raise RunstoreError(
+            ErrorReason.NOT_FOUND, "the dataset has no such comparison", field="comparative_experiment_id"
+        )
+    if not {str(each) for each in experiment_ids} <= set(answer.comparative_experiments[0].experiment_ids):
+        raise invalid("comparative_experiment_id", "not a comparison of these experiments")
 
 
 async def _position(

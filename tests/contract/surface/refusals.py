@@ -105,7 +105,7 @@ PARAMETERS: Final = (
         "`get_experiment_results`, `datasets.experiment_runs.query`",
         "comparative_experiment_id",
         ("GET", "/feedback", {"comparative_experiment_id": "{project}"}),
-        "Runs are shown with all their feedback; `list_feedback` can be asked for that of a comparison.",
+        "Must compare them, else 404 or 422. All feedback is shown; `list_feedback` knows comparisons.",
         200,
     ),
 )
