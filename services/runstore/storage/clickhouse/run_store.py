@@ -26,6 +26,7 @@ from runstore.domain.runs import (
     RunPlace,
     RunQuery,
     RunRow,
+    StoredRun,
 )
 from runstore.storage.clickhouse import schema
 from runstore.storage.clickhouse.backups import EngineCopies
@@ -276,6 +277,10 @@ class ClickHouseRunStore:
             # Runs can be deleted meanwhile, but a page that is empty is the last one.
             if runs or not has_more:
                 return RunPage(runs, has_more)
+
+    async def read(self, query: RunQuery, keys: Sequence[RunKey], /) -> Sequence[StoredRun]:
+        """The fields of the query of the runs with these keys, without those that exist no more."""
+        return await self._reader.read(query, keys, None)
 
     async def matching(self, query: RunQuery, expressions: Iterable[str], /) -> Statement:
         """SQL of the runs that a query means, whatever its page; see `merged_sql.matching_runs`."""

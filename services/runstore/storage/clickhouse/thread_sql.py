@@ -109,11 +109,14 @@ _KEY = ("project_id", "start_time", "run_id")
 ROOT_COLUMNS = ("thread_id", "has_error", "end_time", "latency")
 """Merged columns of the root runs that statistics need."""
 
-# Of one thread: its last, its first and its last failing trace.
+# Of one thread: ids of its last, its first and its last failing trace, and their start times.
 _LANDMARKS = (
     f"toString(argMax(root.run_id, {_NEWEST})), "
     f"toString(argMin(root.run_id, {_NEWEST})), "
-    f"if(countIf(root.has_error) > 0, toString(argMaxIf(root.run_id, {_NEWEST}, root.has_error)), '')"
+    f"if(countIf(root.has_error) > 0, toString(argMaxIf(root.run_id, {_NEWEST}, root.has_error)), ''), "
+    "toUnixTimestamp64Micro(max(root.start_time)), "
+    "toUnixTimestamp64Micro(min(root.start_time)), "
+    "toUnixTimestamp64Micro(maxIf(root.start_time, root.has_error))"
 )
 
 
@@ -284,8 +287,8 @@ class ThreadStatsSql:
         return Statement(f"SELECT {', '.join(columns)} FROM {self._traces(columns)}", self._parameters)
 
     def by_thread(self, stats: Collection[ThreadStat]) -> Statement:
-        """A row for each thread: its id, ids of its last trace, its first and its last that failed ("" when
-        none did), then the traces summed up."""
+        """A row for each thread: its id; ids of its last trace, its first and its last that failed ("" when
+        none did); when these started, in microseconds; then the traces summed up."""
         columns = [_STATS[stat] for stat in computed(stats)]
         text = (
             f"SELECT assumeNotNull(root.thread_id), {_LANDMARKS}, {', '.join(columns)} "

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from runstore.domain.conditions import AllOf, Condition
 from runstore.domain.feedback import FeedbackByKey, FeedbackStats
-from runstore.domain.runs import Position, RunField, RunPage, RunQuery
+from runstore.domain.runs import Position, RunField, RunKey, RunQuery, StoredRun
 from runstore.domain.threads import (
     LISTED_STATS,
     Thread,
@@ -40,7 +40,9 @@ _PREVIEWS = frozenset({RunField.INPUTS_PREVIEW, RunField.OUTPUTS_PREVIEW, RunFie
 class Runs(Protocol):
     """What threads need of the store of runs."""
 
-    async def list_runs(self, query: RunQuery, /) -> RunPage: ...
+    async def read(self, query: RunQuery, keys: Sequence[RunKey], /) -> Sequence[StoredRun]:
+        """The fields of the query of the runs with these keys, without those that exist no more."""
+        ...
 
     async def matching(self, query: RunQuery, expressions: Iterable[str], /) -> Statement:
         """SQL of the runs, one row each, in no order: key, and the merged columns that expressions name."""
@@ -157,13 +159,18 @@ class ClickHouseThreads:
             self._rows(sql.by_thread(LISTED_STATS)), self._feedback(sql, by_thread=True)
         )
         rows = {thread_id: values for thread_id, *values in summaries}
-        landmarks = {run_id for values in rows.values() for run_id in values[:3]}
-        previews = await self._previews(query, landmarks - {""})
+        landmarks = {
+            RunKey(query.project_id, start_us, run_id)
+            for values in rows.values()
+            for run_id, start_us in zip(values[:3], values[3:6], strict=True)
+            if run_id
+        }
+        previews = await self._previews(query, list(landmarks))
         threads = []
         for thread_id, position in positions.items():
             if thread_id not in rows:
                 continue
-            last, first, failed, *values = rows[thread_id]
+            last, first, failed, _, _, _, *values = rows[thread_id]
             threads.append(
                 Thread(
                     thread_id,
@@ -190,19 +197,11 @@ class ClickHouseThreads:
             found.setdefault(thread_id, {})[key] = stats_of(columns)
         return dict(found)
 
-    async def _previews(self, query: ThreadQuery, run_ids: set[str]) -> Mapping[str, Mapping[RunField, Any]]:
-        if not run_ids:
-            return {}
-        page = await self._runs.list_runs(
-            RunQuery(
-                query.tenant_id,
-                _PREVIEWS,
-                project_ids=(query.project_id,),
-                run_ids=tuple(run_ids),
-                limit=len(run_ids),
-            )
-        )
-        return {run.position.run_id: run.values for run in page.runs}
+    async def _previews(
+        self, query: ThreadQuery, keys: Sequence[RunKey]
+    ) -> Mapping[str, Mapping[RunField, Any]]:
+        runs = await self._runs.read(RunQuery(query.tenant_id, _PREVIEWS), keys)
+        return {run.position.run_id: run.values for run in runs}
 
     async def _stats_sql(self, query: ThreadQuery, roots: RunQuery) -> ThreadStatsSql:
         """Statements about the traces below these roots."""
