@@ -60,7 +60,7 @@ class HonestClient:
         times = phases.current
         started_s = time.perf_counter()
         try:
-            status = await asyncio.wait_for(self._exchange(request), _PATIENCE_S)
+            status = await asyncio.wait_for(self._exchange_patiently(request), _PATIENCE_S)
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             self.close()
             times.failures.append(type(error).__name__)
@@ -71,6 +71,14 @@ class HonestClient:
         # A call belongs to the phase in which it began, and only if that has not ended meanwhile.
         elif times is phases.current:
             (times.questions if is_question else times.writes).append(elapsed_ms)
+
+    async def _exchange_patiently(self, request: bytes) -> int:
+        """As SDKs do: the server may just have closed a connection that was idle for long."""
+        try:
+            return await self._exchange(request)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            self.close()
+            return await self._exchange(request)
 
     async def _exchange(self, request: bytes) -> int:
         if self._streams is None or self._streams[1].is_closing():
