@@ -279,6 +279,9 @@ class Settings(BaseSettings):
     retention_interval_s: float = Field(
         3_600.0, ge=1, le=86_400, description="Pause between two sweeps that delete what has expired."
     )
+    slow_query_s: float = Field(
+        1.0, gt=0, le=3_600, description="Time above which a list of runs is logged, by its shape."
+    )
     max_body_bytes: _Bytes = Field(ByteSize(2 * _GIB), description="Largest HTTP body as it travels.")
     max_decompressed_bytes: _Bytes = Field(ByteSize(2 * _GIB), description="Largest body once decompressed.")
     body_memory_bytes: _Bytes = Field(

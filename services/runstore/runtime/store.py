@@ -105,6 +105,7 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
                 cluster=settings.clickhouse_cluster,
                 limits=ReadLimits(settings.query_timeout_s, settings.query_memory_bytes),
                 may_be_away=True,
+                slow_query_s=settings.slow_query_s,
             )
         )
         metrics = StoreMetrics(settings)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from runstore.storage.clickhouse.cluster import SETTINGS as CLUSTER_SETTINGS
 from runstore.storage.clickhouse.cluster import ClusterClient, ClusterDDL
 from runstore.storage.clickhouse.fair_threads import FairThreads
 from runstore.storage.clickhouse.hosts import Host, Hosts, hosts_of
+from runstore.storage.clickhouse.slow_queries import Statements, current_statements
 from runstore.storage.run_store import BlockRefused, QueryTooLarge, QueryTooLong, StoreUnavailable
 
 logger = structlog.get_logger()
@@ -140,7 +142,8 @@ class Engine:
         # By this name statements are found in `system.processes`; chDB chooses their ids itself.
         name = uuid4().hex
         settings = {"log_comment": name, **(self._limits if is_limited else _NO_LIMITS)}
-        running = self._readers.submit(current_tenant_id.get(), partial(self._call, call, settings))
+        run = partial(self._timed, call, settings, time.perf_counter(), current_statements.get())
+        running = self._readers.submit(current_tenant_id.get(), run)
         try:
             return await asyncio.wrap_future(running)
         except asyncio.CancelledError:
@@ -169,6 +172,20 @@ class Engine:
         self._writer.shutdown()
         for client in self._clients:
             client.close()
+
+    def _timed(
+        self,
+        call: Callable[[Any], T],
+        settings: Mapping[str, Any],
+        asked_s: float,
+        statements: Statements | None,
+    ) -> T:
+        started_s = time.perf_counter()
+        try:
+            return self._call(call, settings)
+        finally:
+            if statements is not None:
+                statements.append((started_s - asked_s, time.perf_counter() - started_s))
 
     def _stop(self, name: str, running: Future[Any]) -> None:
         """Kill statements of this name until their reader is free: the next one may just be on its way."""

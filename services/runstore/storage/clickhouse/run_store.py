@@ -1,5 +1,6 @@
 """Runs in ClickHouse: the one implementation of `RunStore`."""
 
+import math
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -42,6 +43,7 @@ from runstore.storage.clickhouse.retention import ClickHouseRetention
 from runstore.storage.clickhouse.run_finder import RunFinder
 from runstore.storage.clickhouse.run_reader import RunReader
 from runstore.storage.clickhouse.run_stats import ClickHouseRunStats
+from runstore.storage.clickhouse.slow_queries import SlowQueries
 from runstore.storage.clickhouse.threads import ClickHouseThreads
 from runstore.storage.clickhouse.traces import ClickHouseTraces
 from runstore.storage.run_store import Block, BlockRefused, EngineFigures, StoreUnavailable
@@ -66,6 +68,7 @@ async def open_run_store(
     cluster: str = "",
     limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
     may_be_away: bool = False,
+    slow_query_s: float = math.inf,
 ) -> AsyncIterator["ClickHouseRunStore"]:
     """Connect to `chdb://…` or `http(s)://…` and bring its schema up to date.
 
@@ -86,7 +89,9 @@ async def open_run_store(
                 if not may_be_away or engine.is_embedded:
                     raise
                 logger.warning("engine_unavailable", error=str(error))
-            yield ClickHouseRunStore(engine, BlockBuilder(block_folder or Path(temporary)))
+            yield ClickHouseRunStore(
+                engine, BlockBuilder(block_folder or Path(temporary)), SlowQueries(slow_query_s)
+            )
         finally:
             engine.close()
 
@@ -102,7 +107,13 @@ def _migrate(client: Any) -> None:
 class ClickHouseRunStore:
     """`RunStore` on an engine whose schema is up to date."""
 
-    def __init__(self, engine: Engine, blocks: BlockBuilder) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        blocks: BlockBuilder,
+        slow: SlowQueries = SlowQueries(math.inf),  # noqa: B008 - holds no state
+    ) -> None:
+        self._slow = slow
         self._engine = engine
         self._blocks = blocks
         self.dead_letters = ClickHouseDeadLetters(engine)
@@ -267,6 +278,10 @@ class ClickHouseRunStore:
     # -- reading ---------------------------------------------------------------------------------
 
     async def list_runs(self, query: RunQuery, /) -> RunPage:
+        with self._slow.watch("list", query):
+            return await self._list_runs(query)
+
+    async def _list_runs(self, query: RunQuery) -> RunPage:
         if query.with_subtree_usage:
             query = replace(query, fields=query.fields | {RunField.TRACE_ID})
         while True:
