@@ -155,13 +155,11 @@ def _parts(
 def _retention(found: "pb.GetStatusResponse") -> "Table":
     from runstore.runtime import cli_output as output
 
-    table = _table("RETENTION OF", "TRACES", "KEPT", "RULES", "OLDEST", "SWEPT", "ROWS FREED", "BYTES FREED")
+    table = _table("RETENTION OF", "DAYS, KEPT", "OLDEST", "SWEPT", "ROWS FREED", "SIZE")
     for each in found.retention:
         table.add_row(
             each.tenant_id,
-            _days_text(each.days),
-            _days_text(each.kept_days),
-            f"{each.project_rules:,}",
+            f"{_days_text(each.days)}, {_days_text(each.kept_days)}",
             output.time_text(each.oldest_time)[:10] if each.HasField("oldest_time") else "",
             output.age_text(each.sweep_time) if each.HasField("sweep_time") else "never",
             f"{each.freed_rows:,}",
@@ -171,7 +169,7 @@ def _retention(found: "pb.GetStatusResponse") -> "Table":
 
 
 def _days_text(days: int) -> str:
-    return f"{days:,} d" if days else "for ever"
+    return f"{days:,}" if days else "ever"
 
 
 def _ingest(found: "pb.GetStatusResponse") -> "Iterator[tuple[str, str]]":
