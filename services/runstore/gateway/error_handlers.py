@@ -11,7 +11,15 @@ from starlette.responses import Response
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.gateway.call_log import CLIENT_GONE
-from runstore.gateway.dialects import Dialect, dialect_of, error_response, json_response, problem_response
+from runstore.gateway.dialects import (
+    OTLP_PATHS,
+    Dialect,
+    dialect_of,
+    error_response,
+    json_response,
+    problem_response,
+)
+from runstore.gateway.routes_otlp import otlp_refusal
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -26,6 +34,8 @@ def install_error_handlers(app: FastAPI) -> None:
 async def _on_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, RunstoreError)  # noqa: S101 - what the handler is registered for
     path = request.url.path
+    if path in OTLP_PATHS and error.reason is not ErrorReason.WORKSPACE_REQUIRED:
+        return otlp_refusal(request, error)
     return error_response(dialect_of(request.method, path), path, error)
 
 

@@ -39,10 +39,7 @@ def otlp_routes(store: StoreClient, bodies: BodyReader) -> GuardedRouter:
         The header `Langsmith-Project` names the project of spans that name none.
         """
         encoding = _encoding(request)
-        try:
-            export = await _store(request, store, bodies, encoding)
-        except RunstoreError as error:
-            return _error_answer(error, encoding)
+        export = await _store(request, store, bodies, encoding)
         response = export.response()
         content = print_response(response) if encoding == _JSON else response.SerializeToString()
         return Response(content, 200, media_type=encoding)
@@ -85,8 +82,9 @@ def _parse_protobuf(body: bytes) -> ExportTraceServiceRequest:
         ) from error
 
 
-def _error_answer(error: RunstoreError, encoding: str) -> Response:
+def otlp_refusal(request: Request, error: RunstoreError) -> Response:
     """A `google.rpc.Status`. Exporters send again after 429 and 503, and drop what has any other status."""
+    encoding = _encoding(request)
     code: int = grpc.StatusCode[error.reason.grpc_code].value[0]
     message = INTERNAL_TEXT if error.reason is ErrorReason.INTERNAL else error.message
     status = Status(code=code, message=f"{error.field}: {message}" if error.field else message)
