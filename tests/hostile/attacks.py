@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import random
 import ssl
 import zlib
@@ -63,14 +64,12 @@ async def slow_body(target: Target, _chance: random.Random) -> None:
 
 async def zstd_bomb(target: Target, _chance: random.Random) -> None:
     """A gigabyte in a few kilobytes."""
-    compressor = zstandard.ZstdCompressor().compressobj()
-    await _bomb(target, "zstd", _compressed(compressor.compress, compressor.flush))
+    await _bomb(target, "zstd", bombs()[0])
 
 
 async def gzip_bomb(target: Target, _chance: random.Random) -> None:
     """A gigabyte in a megabyte."""
-    compressor = zlib.compressobj(wbits=31)
-    await _bomb(target, "gzip", _compressed(compressor.compress, compressor.flush))
+    await _bomb(target, "gzip", bombs()[1])
 
 
 async def flood(target: Target, chance: random.Random) -> None:
@@ -135,6 +134,13 @@ async def attack(target: Target, number: int, seed: int, kind: str | None) -> No
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             await make(target, chance)
         await asyncio.sleep(0.01)
+
+
+@functools.cache
+def bombs() -> tuple[bytes, bytes]:
+    """Of zstd and gzip; to be made before the clock runs, because that takes seconds."""
+    zstd, gzip = zstandard.ZstdCompressor().compressobj(), zlib.compressobj(wbits=31)
+    return _compressed(zstd.compress, zstd.flush), _compressed(gzip.compress, gzip.flush)
 
 
 def _compressed(compress: Callable[[bytes], bytes], flush: Callable[[], bytes]) -> bytes:

@@ -68,8 +68,7 @@ class HonestClient:
         elapsed_ms = (time.perf_counter() - started_s) * 1e3
         if status not in (200, 202):
             times.failures.append(str(status))
-        # A call belongs to the phase in which it began, and only if that has not ended meanwhile.
-        elif times is phases.current:
+        else:  # A call belongs to the phase in which it began, however long it takes.
             (times.questions if is_question else times.writes).append(elapsed_ms)
 
     async def _exchange_patiently(self, request: bytes) -> int:

@@ -15,7 +15,7 @@ from typing import Final
 
 import trustme
 from tests.contract.servers import Server, serving
-from tests.hostile.attacks import Target, attack
+from tests.hostile.attacks import Target, attack, bombs
 from tests.hostile.honest import HonestClient, Phases, Times
 
 MOST_TIMES: Final = 2.0
@@ -24,6 +24,7 @@ _MAX_FAILURES: Final = 0.001
 _SETTLE_S: Final = 1.0
 _CONNECTING_AT_ONCE: Final = 20
 _NICE: Final = 10
+_LONGEST_START_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,8 @@ async def _load(plan: Plan, server: Server, keys: list[str], hostile_key: str) -
         await asyncio.sleep(plan.phase_s / 2)  # What is cold gets warm.
         for _ in range(plan.rounds):
             await _measure(phases, calm, plan.phase_s)
-            with _hostile_clients(plan, (port, grpc_port), hostile_key):
+            with _hostile_clients(plan, (port, grpc_port), hostile_key) as began:
+                assert await asyncio.to_thread(began.wait, _LONGEST_START_S), "nobody attacks"
                 await asyncio.sleep(_SETTLE_S)
                 await _measure(phases, beside, plan.phase_s)
             await asyncio.sleep(_SETTLE_S)
@@ -156,15 +158,15 @@ async def _measure(phases: Phases, times: Times, seconds: float) -> None:
 
 
 @contextmanager
-def _hostile_clients(plan: Plan, ports: tuple[int, int], key: str) -> Iterator[None]:
-    """In a process of their own, so that they take nothing of the honest clients' time."""
+def _hostile_clients(plan: Plan, ports: tuple[int, int], key: str) -> Iterator[Event]:
+    """In a process of their own, which takes nothing of the honest clients' time; and when they begin."""
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    arguments = (plan.seed, plan.hostile, plan.attack, ports, key, str(plan.folder / "ca.pem"), stop)
+    stop, began = context.Event(), context.Event()
+    arguments = (plan.seed, plan.hostile, plan.attack, ports, key, str(plan.folder / "ca.pem"), began, stop)
     process = context.Process(target=_attack, args=arguments, daemon=True)
     process.start()
     try:
-        yield
+        yield began
     finally:
         stop.set()
         process.join(10)
@@ -173,13 +175,22 @@ def _hostile_clients(plan: Plan, ports: tuple[int, int], key: str) -> Iterator[N
 
 
 def _attack(
-    seed: int, count: int, kind: str | None, ports: tuple[int, int], key: str, ca: str, stop: Event
+    seed: int,
+    count: int,
+    kind: str | None,
+    ports: tuple[int, int],
+    key: str,
+    ca: str,
+    began: Event,
+    stop: Event,
 ) -> None:
     os.nice(_NICE)  # Strangers bring machines of their own.
+    bombs()
     target = Target(*ports, key, ssl.create_default_context(cafile=ca))
 
     async def run() -> None:
         tasks = [asyncio.create_task(attack(target, number, seed, kind)) for number in range(count)]
+        began.set()
         await asyncio.to_thread(stop.wait)
         for task in tasks:
             task.cancel()
