@@ -56,7 +56,9 @@ class Guard:
         if not secret:
             if access is Access.PUBLISHED:
                 return None
-            raise RunstoreError(ErrorReason.UNAUTHENTICATED, "a credential is needed, such as x-api-key")
+            raise RunstoreError(
+                ErrorReason.UNAUTHENTICATED, "a credential is needed, such as an API key: x-api-key"
+            )
         if _is_forged(request, headers):
             raise RunstoreError(ErrorReason.PERMISSION_DENIED, "a session does not act for other sites")
         key = _digest(secret, headers)

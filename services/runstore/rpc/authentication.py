@@ -53,7 +53,9 @@ class KeyAuthentication:
     async def principal(self, metadata: Mapping[str, str], /) -> Principal:
         secret = credential(metadata)
         if not secret:
-            raise RunstoreError(ErrorReason.UNAUTHENTICATED, "a credential is needed, such as x-api-key")
+            raise RunstoreError(
+                ErrorReason.UNAUTHENTICATED, "a credential is needed, such as an API key: x-api-key"
+            )
         if hmac.compare_digest(secret.encode(), self._operator_key):
             return Principal("", None, is_operator=True)
         grant = await self._grant(secret)
