@@ -94,11 +94,13 @@ async def open_database(url: str) -> AsyncIterator[Database]:
     the SQLite file cannot be opened.
     """
     parsed = _with_async_driver(url)
-    engine = _create_engine(parsed)
-    if engine.dialect.name == "sqlite":
+    is_sqlite = parsed.get_backend_name() == "sqlite"
+    if is_sqlite:
         if not parsed.database:
             raise _bad_url("names no file")
         _check_opens(Path(parsed.database))
+    engine = _create_engine(parsed)
+    if is_sqlite:
         _configure_sqlite(engine)
     try:
         yield Database(engine)
