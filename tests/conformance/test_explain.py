@@ -33,6 +33,7 @@ class Spy:
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
+        self.cluster: str = engine.cluster
         self.statements: list[tuple[str, dict[str, Any]]] = []
 
     async def read(self, call: Callable[[Any], Any], *, is_limited: bool = True) -> Any:

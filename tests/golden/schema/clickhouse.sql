@@ -37,3 +37,5 @@ CREATE TABLE IF NOT EXISTS deleted_runs (tenant_id UUID, seq UInt64, run_id UUID
 -- 7: index on traces
 ALTER TABLE runs ADD INDEX IF NOT EXISTS by_trace trace_id TYPE bloom_filter(0.01) GRANULARITY 1
 ALTER TABLE runs MATERIALIZE INDEX by_trace
+-- 8: kept traces
+ALTER TABLE trace_keys ADD COLUMN IF NOT EXISTS kept SimpleAggregateFunction(max, UInt8)

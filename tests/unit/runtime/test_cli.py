@@ -83,7 +83,7 @@ def test_key_is_made_listed_and_revoked(run) -> None:
     secret = made.stdout.strip()
     assert re.fullmatch(r"rsk_[A-Za-z0-9_-]{43}", secret)
     listed = run("keys", "list").stdout
-    assert re.search(r"\bresearch +ci +rsk_[\w-]{4}.* expires ", listed)
+    assert re.search(r"\bresearch +ci +editor +rsk_[\w-]{4}.* expires ", listed)
     assert secret not in listed
     key_id = listed.splitlines()[1].split()[0]
     assert run("keys", "revoke", key_id).returncode == 0
