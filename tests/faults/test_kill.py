@@ -146,6 +146,7 @@ async def test_terminate_during_a_load(tmp_path: Path) -> None:
     """SIGTERM in the middle of flushes drains: the process ends well and its log has nothing to replay."""
     store, ledger = Store(tmp_path), Ledger()
     with store.running() as process:
+        await asyncio.to_thread(assert_kept, store.address, ledger)  # The tables are there.
         killer = threading.Timer(0.6, process.send_signal, [signal.SIGTERM])
         killer.start()
         replies = await load(store.address, ledger)
