@@ -376,7 +376,7 @@ async def test_blobs_follow(world: World, tenant_id: str) -> None:
 @pytest.mark.parametrize("call", ["purge_deleted", pytest.param("write_deletion", marks=pytest.mark.slow)])
 async def test_restart_in_the_middle_of_a_sweep(world: World, tenant_id: str, call: str) -> None:
     """The next sweep goes on; nothing is seen in part, and nothing stays behind."""
-    families = [world.family(tenant_id, number / 1_000) for number in range(5)]
+    families = [world.family(tenant_id, number / 1_000) for number in range(3)]
     for family in families:
         await world.store(*family)
     world.limit(tenant_id, short_days=7)
