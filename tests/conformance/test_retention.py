@@ -176,7 +176,9 @@ async def test_traces_go_when_their_time_is_over(world: World, tenant_id: str) -
     await world.sweep(days=9.1)
     assert await world.rows_left(tenant_id) == {}
     assert world.oldest_us[tenant_id] is None
-    assert world.counted == {tenant_id: 4}
+    # Others may be there: a sweep also finishes what earlier tests have left deleted.
+    assert world.counted[tenant_id] == 4
+    assert foreign[0].tenant_id not in world.counted
     assert await world.listed(*foreign) == [True, True]
 
 
