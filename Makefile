@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # Containers and CI often forbid compiled modules; without them every process compiles what it imports: seconds each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check check-deploy gen generate bench soak fuzz hostile install install-dev constraints clean
+.PHONY: run test check check-deploy gen generate bench soak fuzz oracle hostile install install-dev constraints clean
 
 ## Starts the server; ARGS="--http 127.0.0.1:8080" passes options.
 run: install
@@ -31,9 +31,9 @@ check: install-dev
 	$(BIN)/mypy
 	$(BIN)/pytest --quiet tests/tidy
 
-## Validates deploy/ with the field's tools; promtool (Debian: prometheus) and kubectl are the system's, if there.
+## Validates deploy/ with the field's tools; promtool and kubectl are the system's (Debian: prometheus, kubernetes-client).
 check-deploy: install-dev .venv/.installed-deploy-tools
-	PATH="$(CURDIR)/.venv/deploy-tools/bin:$$PATH" $(BIN)/pytest --quiet tests/deploy -m "slow or not slow"
+	PATH="$(CURDIR)/.venv/deploy-tools/bin:$$PATH" EVERY_VALIDATOR=1 $(BIN)/pytest --quiet tests/deploy -m "slow or not slow"
 
 ## Regenerates gen/ from proto/.
 gen: install-dev
@@ -56,6 +56,10 @@ soak: install-dev
 ## Sends broken requests by the hundred thousand; ARGS="--count 1000000" sends more.
 fuzz: install-dev
 	@exec $(BIN)/python tests/fuzz $(ARGS)
+
+## Asks random questions by the ten thousand and compares; ARGS="--cases 2000 --seed 7" asks fewer.
+oracle: install-dev
+	@exec $(BIN)/python tests/oracle $(ARGS)
 
 ## Serves a thousand connections, ten of them hostile: the others must not notice; ARGS="--seconds 20" is shorter.
 hostile: install-dev

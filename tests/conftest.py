@@ -4,6 +4,8 @@ Warnings and worse are logged as plain lines, to standard error: structlog's own
 with the variables of every frame, which takes seconds where a flush is in one of them.
 """
 
+import functools
+import gc
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from . import data_folder
 from .postgres import Postgres, running_postgres
 
 
@@ -24,6 +27,8 @@ def _worse_than_info(_logger: WrappedLogger, method: str, event: EventDict) -> E
     return event
 
 
+# Thousands of tests, and what they import, stay to the end: walking them time and again finds no garbage.
+gc.set_threshold(100_000, 20, 50)
 # A busy machine is no reason to fail.
 hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -31,6 +36,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("patient")
 # Nor is it for httpx, whose calls give up after five seconds unless told otherwise.
 httpx._config.DEFAULT_TIMEOUT_CONFIG.connect = httpx._config.DEFAULT_TIMEOUT_CONFIG.read = 60.0
+# Each of its clients, and each call without one, would read the certificates of all authorities anew: 30 ms.
+httpx._transports.default.create_ssl_context = functools.cache(  # type: ignore[attr-defined]  # imported there
+    httpx.create_ssl_context
+)
 
 structlog.configure(
     logger_factory=structlog.PrintLoggerFactory(sys.stderr),
@@ -42,11 +51,23 @@ structlog.configure(
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _prepared_data(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Servers copy the tables that the first one of them has made."""
+    data_folder.keep_in(pytestconfig, tmp_path_factory)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """One PostgreSQL for all tests of a process that ask for it."""
     with running_postgres() as server:
         yield server
+
+
+def pytest_collection_finish() -> None:
+    """See above."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

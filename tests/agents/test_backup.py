@@ -14,7 +14,8 @@ import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 from langsmith import Client
-from tests.contract.servers import LONGEST_WAIT_S, Server, run_command, serving, until
+from tests.contract.servers import Server, run_command, serving
+from tests.waiting import LONGEST_WAIT_S, until
 
 LARGE = "large " * 250_000
 PROMPT = {"lc": 1, "type": "constructor", "id": ["langchain", "PromptTemplate"], "kwargs": {"n": 1}}

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from tests.agents.conftest import GUIDE, blocks
-from tests.contract.servers import LONGEST_WAIT_S, Server, clean_environment
+from tests.contract.servers import Server, clean_environment
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.domain.webhooks import webhook_policy
 

@@ -54,6 +54,13 @@ async def test_run_outlives_its_worker(server: Server, tmp_path: Path) -> None:
     assert marks.read_text()[:4] == "abbc"
 
 
+def test_health_says_how_the_worker_is(server: Server) -> None:
+    """The command for containers of workers: status 0 while it has its store."""
+    said = server.command("health").stdout
+    assert "connected to its store" in said
+    assert "of 3 runs under way" in said
+
+
 async def test_slots_bound_what_runs_at_once(server: Server, tmp_path: Path) -> None:
     """H5: six runs on three slots all end, and no more than three run at once."""
     marks = tmp_path / "marks"

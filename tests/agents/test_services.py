@@ -13,7 +13,8 @@ import httpx
 import pytest
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from tests.contract.servers import Server, serving, until
+from tests.contract.servers import Server, serving
+from tests.waiting import until
 
 from runstore.v1 import agent_item_service_pb2 as items
 from runstore.v1 import agent_item_service_pb2_grpc as items_grpc

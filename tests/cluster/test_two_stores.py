@@ -17,11 +17,12 @@ import grpc
 import httpx
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from moto.server import ThreadedMotoServer
-from tests.contract.servers import LONGEST_WAIT_S, clean_environment, free_port, until
+from tests.contract.servers import clean_environment, free_port
 from tests.engine_front.front import engine_front
 from tests.faults.store_process import Store
 from tests.postgres import Postgres
+from tests.s3 import BUCKET, s3_service
+from tests.waiting import LONGEST_WAIT_S, until
 
 from runstore.v1 import project_service_pb2 as projects
 from runstore.v1 import project_service_pb2_grpc as projects_grpc
@@ -35,7 +36,6 @@ from runstore.v1 import run_query_service_pb2_grpc as query_grpc
 
 pytestmark = pytest.mark.engine
 
-BUCKET = "runs"
 START = "2026-11-21T12:00:00Z"
 LARGE = "x" * 20_000
 VISIBLE = "x-runstore-visible"
@@ -53,13 +53,8 @@ class Stores:
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """Address of a service that speaks S3, with a bucket."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    httpx.put(f"{endpoint}/{BUCKET}").raise_for_status()
-    yield endpoint
-    server.stop()
+    with s3_service() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +71,10 @@ def stores(postgres: Postgres, s3: str, tmp_path_factory: pytest.TempPathFactory
             "inline_payload_bytes": "10000",
             "flush_interval_ms": "200",
         }
-        aws = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in aws.items():
-                patch.setenv(name, value)
-            both = []
-            for name in ("first", "second"):
-                (folder / name).mkdir()
-                both.append(Store(folder / name, **settings))
+        both = []
+        for name in ("first", "second"):
+            (folder / name).mkdir()
+            both.append(Store(folder / name, **settings))
         running = Stores(both[0], both[1])
         for store in both:
             running.processes.append(stack.enter_context(store.running()))

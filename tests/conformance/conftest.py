@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from tests.data_folder import copy_prepared
 from tests.engine_front.front import engine_front
 
 from runstore.storage.blobs import BlobStore, open_blob_store
@@ -32,7 +33,8 @@ def engine_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         with engine_front(folder, is_cluster=_KIND == "cluster") as front:
             yield front.dsn
     else:
-        yield f"chdb://{folder}"
+        copy_prepared(folder / "data")
+        yield f"chdb://{folder / 'data' / 'clickhouse'}"
 
 
 @pytest.fixture(scope="session")

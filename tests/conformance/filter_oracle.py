@@ -8,12 +8,14 @@ import json
 import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import UUID
 
+from runstore.domain.runs import RunQuery
+from runstore.domain.times import EPOCH, MICROSECOND
 from runstore.query.filters import (
     And,
     Boolean,
@@ -29,7 +31,6 @@ from runstore.query.filters import (
     Text,
 )
 
-MICROSECOND = timedelta(microseconds=1)
 NIL = UUID(int=0)
 START = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
 
@@ -44,6 +45,7 @@ class Feedback:
     comment: str | None = None
     source: str = "api"
     error: bool = False
+    modified_at: datetime = START
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,7 @@ def compares_positive(run: Run, test: Comparison, function: Function) -> bool:
         case _ if name.startswith("metadata."):
             return scalar_holds(function, metadata_at(run, name[len("metadata.") :]), value, is_json=True)
         case _:
-            return scalar_holds(function, SCALARS[name](run), value)
+            return scalar_holds(function, SCALARS.get(name, operator.attrgetter(name))(run), value)
 
 
 _PAYLOADS = {"input": "inputs", "inputs": "inputs", "output": "outputs", "outputs": "outputs"}
@@ -277,7 +279,6 @@ class Word(str):
 
 
 SCALARS: dict[str, Callable[[Run], object]] = {
-    **{name: operator.attrgetter(name) for name in (*Run.__dataclass_fields__, "is_root", "latency")},
     "id": operator.attrgetter("run_id"),
     "session_id": operator.attrgetter("project_id"),
     "parent_run_id": lambda run: run.parent_run_ids[-1] if run.parent_run_ids else None,
@@ -285,6 +286,7 @@ SCALARS: dict[str, Callable[[Run], object]] = {
     "status": lambda run: Word(run.status),
     "execution_order": lambda run: 1,
 }
+"""What is not just an attribute of the run."""
 
 
 def metadata_at(run: Run, path: str) -> object:
@@ -404,3 +406,34 @@ def selected(runs: Sequence[Run], asked: Asked) -> set[UUID]:
             continue
         found |= {run.run_id for run in trace if asked.filter is None or satisfies(run, asked.filter)}
     return found
+
+
+def is_between(time: datetime, first: datetime | None, before: datetime | None) -> bool:
+    """From `first` on, before `before`."""
+    return (first is None or time >= first) and (before is None or time < before)
+
+
+def with_feedback_of(runs: Sequence[Run], first: datetime | None, before: datetime | None) -> list[Run]:
+    """As if there were no other feedback than that modified in a time (runs-v2.md section 1)."""
+
+    def counts(record: Feedback) -> bool:
+        return is_between(record.modified_at, first, before)
+
+    return [replace(run, feedback=tuple(filter(counts, run.feedback))) for run in runs]
+
+
+def meets(run: Run, query: RunQuery) -> bool:
+    """Whether a run is what a question asks for beside its filters and its page (runs-v1.md section 6)."""
+    start_time_us = (run.start_time - EPOCH) // MICROSECOND
+    return (
+        (not query.project_ids or str(run.project_id) in query.project_ids)
+        and (not query.run_ids or str(run.run_id) in query.run_ids)
+        and (query.trace_id is None or str(run.trace_id) == query.trace_id)
+        and (query.parent_run_id is None or query.parent_run_id in map(str, run.parent_run_ids[-1:]))
+        and (not query.reference_example_ids or str(run.reference_example_id) in query.reference_example_ids)
+        and (query.run_type is None or run.run_type == query.run_type)
+        and (query.is_root is None or run.is_root == query.is_root)
+        and (query.has_error is None or (run.error is not None) == query.has_error)
+        and (query.min_start_time_us is None or start_time_us >= query.min_start_time_us)
+        and (query.max_start_time_us is None or start_time_us <= query.max_start_time_us)
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from runstore.domain.deletions import RunDeletion
+from runstore.domain.deletions import PurgeStep, RunDeletion
 from runstore.domain.prices import PriceBook
 from runstore.domain.retention import TraceKeep
 from runstore.domain.runs import RunField, RunMove, RunPatch, RunQuery, RunRow, StoredRun
@@ -16,7 +16,7 @@ from runstore.ingest.placement import Placer
 from runstore.ingest.validation import validate
 from runstore.storage.blobs import BlobStore
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore
-from runstore.storage.run_store import Block
+from runstore.storage.run_store import Block, DeletionStore
 
 PRICES = PriceBook()
 LARGEST_PAYLOAD, LARGEST_ATTACHMENT = 20_000, 1_000
@@ -74,6 +74,20 @@ class _Recorder:
         await self._store.append(block, moves)
 
 
+class _Deletions:
+    """Those of the tenants of one test: purging what others have left takes seconds."""
+
+    def __init__(self, store: DeletionStore, tenants: Collection[str]) -> None:
+        self._store = store
+        self._tenants = tenants
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def purge_steps(self) -> list[PurgeStep]:
+        return [step for step in await self._store.purge_steps() if step.tenant_id in self._tenants]
+
+
 class Pipeline:
     """Validation, sequence numbers, placement and flushing over one store."""
 
@@ -88,6 +102,9 @@ class Pipeline:
         self._recorder: Any = _Recorder(store, self.blocks)
         self._flusher: Flusher | None = None
         self._next = FIRST_SEQUENCE
+        self._tenants: set[str] = set()
+        self.deletions: Any = _Deletions(store.deletions, self._tenants)
+        """To purge: those of the tenants that have sent anything here."""
 
     async def flush(self, patches: Iterable[RunPatch]) -> None:
         """Accept the operations in this order and store them in one flush."""
@@ -101,6 +118,11 @@ class Pipeline:
         self.operations += [msgspec.structs.replace(patch) for patch in accepted]
         await self._store(accepted)
 
+    @property
+    def last_sequence(self) -> int:
+        """Of the last operation that was accepted."""
+        return self._next - 1
+
     async def replay(self, operations: Sequence[RunPatch], *, flush_size: int) -> None:
         """Store operations again as a restart does, in flushes of another size."""
         await self.restart()
@@ -112,6 +134,7 @@ class Pipeline:
     async def _store(self, patches: list[RunPatch]) -> None:
         if not patches:
             return
+        self._tenants.update(patch.tenant_id for patch in patches)
         flusher = await self._open_flusher()
         report = FlushReport(patches[-1].sequence, len(patches))
         await flusher.insert(await flusher.prepare(patches, report))
@@ -130,6 +153,7 @@ class Pipeline:
 
     async def delete(self, tenant_id: str, **what: Any) -> RunDeletion:
         """Accept and carry out a deletion."""
+        self._tenants.add(tenant_id)
         deletion = RunDeletion(tenant_id, self._next, **what)
         self._next += 1
         await (await self._open_flusher()).delete(deletion)
@@ -143,9 +167,9 @@ class Pipeline:
 
     async def purge(self) -> None:
         """Remove deleted runs from all tables."""
-        for step in await self.store.deletions.purge_steps():
-            await self.store.deletions.purge(step)
-            await self.store.deletions.forget_deletions(step)
+        for step in await self.deletions.purge_steps():
+            await self.deletions.purge(step)
+            await self.deletions.forget_deletions(step)
 
     async def restart(self) -> None:
         """Forget everything that is only in memory."""

@@ -21,6 +21,7 @@ from runstore.storage.clickhouse.engine import Engine
 from runstore.v1 import run_query_service_pb2 as pb
 from runstore.v1 import run_query_service_pb2_grpc as pb_grpc
 
+from .query_services import NO_REFERENCES
 from .test_paging import NobodyWrites
 from .test_read_limits import HOURS, engine, query, until
 
@@ -61,7 +62,7 @@ async def calls(engine_dsn: str, tmp_path: Path, request: pytest.FixtureRequest)
     async with engine(engine_dsn) as reader, engine(engine_dsn) as observer:
         store: Any = SlowStore(reader, statement)
         messages: Any = Mock()  # No run is ever found.
-        lists = ListRuns(store, NobodyWrites(), PageTokens(b"s" * 32))
+        lists = ListRuns(store, NobodyWrites(), PageTokens(b"s" * 32), NO_REFERENCES)
         interceptor = CallInterceptor(NoAuthentication(), CallMetrics(CollectorRegistry()))
         server = grpc.aio.server(interceptors=[interceptor])
         pb_grpc.add_RunQueryServiceServicer_to_server(RunQueryServicer(lists, messages), server)

@@ -4,6 +4,7 @@ The cluster has one shard, the engine itself. All tests: TESTS_ENGINE=cluster py
 """
 
 import asyncio
+import uuid
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.engine_front.front import engine_front
 
+from runstore.storage.clickhouse.columns import sql_time
 from runstore.storage.clickhouse.list_sql import Statement
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore, open_run_store
 from runstore.storage.clickhouse.schema import WrongTopology
@@ -18,8 +20,10 @@ from runstore.storage.clickhouse.schema import WrongTopology
 from .test_blobs import test_project_has_the_blobs_of_its_rows_alone  # noqa: F401 - is run here, too
 from .test_deletions import test_operations_from_before_never_come_back, test_whole_traces  # noqa: F401 - likewise
 from .test_operations import (  # noqa: F401 - likewise
+    T0_US,
     sender,
     test_child_before_its_parents,
+    test_many_bare_updates_at_once,
     test_update_before_create,
     test_update_from_another_project_moves_the_run,
 )
@@ -75,3 +79,21 @@ async def test_tables_of_a_cluster_are_not_taken_for_those_of_one_server(
     with pytest.raises(WrongTopology, match="RUNSTORE_CLICKHOUSE_CLUSTER"):
         async with open_run_store(cluster_dsn):
             pass
+
+
+@pytest.mark.parametrize("count", [3, 20_000])
+async def test_parameters_of_any_length(run_store: ClickHouseRunStore, count: int) -> None:
+    """A server takes 128 KiB for one: longer lists arrive all the same, and say what they are."""
+    texts = ["\\", "\\n", "'", "\n\t", "{ids:Array(UUID)}", *(f"é{number}" for number in range(count))]
+    ids = [str(uuid.UUID(int=number)) for number in range(count)]
+    at = sql_time(T0_US + 1)
+    keys = [(each, at, "") for each in ids]
+    sql = (
+        "SELECT toString(length({ids:Array(UUID)})), toString({ids:Array(UUID)}[-1]), "
+        "arrayStringConcat({texts:Array(String)}, '|'), toString(tuple({last:UUID}, "
+        "{at:DateTime64(6, 'UTC')}, '') IN "
+        "{keys:Array(Tuple(UUID, DateTime64(6, 'UTC'), String))})"
+    )
+    parameters = {"ids": ids, "texts": texts, "keys": keys, "last": ids[-1], "at": at}
+    [row] = await run_store._rows(Statement(sql, parameters))
+    assert tuple(row) == (str(count), ids[-1], "|".join(texts), "1")

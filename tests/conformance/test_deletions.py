@@ -8,8 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from runstore.domain.blob_refs import BlobRef
 from runstore.domain.deletions import RunDeletion
@@ -19,6 +17,7 @@ from runstore.domain.runs import Attachment, AttachmentRef, RunField, RunKey, Ru
 
 from .oracle import assert_same
 from .pipeline import LARGEST_PAYLOAD, Pipeline
+from .seeds import seeds
 from .test_operations import T0_US, Sender, new_id
 
 pytestmark = pytest.mark.engine
@@ -276,13 +275,7 @@ class Story:
         ]
 
 
-@settings(
-    max_examples=5,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(seed=st.integers(0, 2**32))
+@pytest.mark.parametrize("seed", seeds(3, 30))
 async def test_random_stories_with_replays(pipeline: Pipeline, seed: int) -> None:
     """In whatever order operations, deletions, purges, restarts and replays of the log come: the runs are
     what the operations after the last deletion make."""

@@ -65,7 +65,7 @@ class Explained:
 
     def rows_read(self, table: str, index: str) -> int:
         """Granules that the best read of the table through the index is left with."""
-        one = rf"ReadFromMergeTree \([\w.]*{table}\)(.*?)(?=ReadFrom|\Z)"
+        one = rf"ReadFromMergeTree \([\w.]*{table}(?:_local)?\)(.*?)(?=ReadFrom|\Z)"
         reads = [read for _, plan in self._plans for read in re.findall(one, plan, re.DOTALL)]
         figures = [re.findall(rf"Name: {index}\n.*?Granules: (\d+)/", read, re.DOTALL) for read in reads]
         return min(int(figure[-1]) for figure in figures if figure)
@@ -80,7 +80,7 @@ class Explained:
         plans = plans if statement is None else [plans[statement]]
         assert plans
         # The last figure of a read is what is left after every index.
-        one = rf"ReadFromMergeTree \([\w.]*{table}\)(.*?)(?=ReadFrom|\Z)"
+        one = rf"ReadFromMergeTree \([\w.]*{table}(?:_local)?\)(.*?)(?=ReadFrom|\Z)"
         reads = [re.findall(one, plan, re.DOTALL) for plan in plans]
         return max(int(re.findall(r"Granules: (\d+)/", read)[-1]) for plan in reads for read in plan)
 

@@ -14,6 +14,7 @@ from runstore.query.cursors import PageTokens
 from runstore.query.list_runs import EXPORT_PAGE_BYTES, ListRuns, Page
 
 from .pipeline import LARGEST_PAYLOAD, Pipeline
+from .query_services import NO_REFERENCES
 from .test_operations import T0_US, Sender
 from .test_paging import NobodyWrites, Writer, given_runs, ids_of, query_of
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture
 def lists(pipeline: Pipeline) -> ListRuns:
-    return ListRuns(pipeline.store, NobodyWrites(), PageTokens(b"s" * 32))
+    return ListRuns(pipeline.store, NobodyWrites(), PageTokens(b"s" * 32), NO_REFERENCES)
 
 
 async def exported(lists: ListRuns, query: RunQuery, page_size: int = 0, token: str = "") -> list[Page]:

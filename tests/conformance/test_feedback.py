@@ -9,14 +9,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from runstore.domain.feedback import Feedback, FeedbackAction, FeedbackPatch, FeedbackQuery, FeedbackStats
 from runstore.domain.runs import RunField, RunQuery
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore
 
 from .pipeline import FIRST_SEQUENCE, Pipeline
+from .seeds import seeds
 from .test_operations import Sender
 
 pytestmark = pytest.mark.engine
@@ -170,13 +169,7 @@ def some_creation(chance: random.Random) -> dict[str, Any]:
     }
 
 
-@given(seed=st.integers(0, 2**32))
-@settings(
-    max_examples=8,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@pytest.mark.parametrize("seed", seeds(4, 40))
 async def test_operations_in_any_order_make_the_same_records(
     run_store: ClickHouseRunStore, pipeline: Pipeline, seed: int
 ) -> None:

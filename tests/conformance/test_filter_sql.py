@@ -16,14 +16,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from runstore.domain.times import MICROSECOND
 from runstore.query.binding import parse_condition
 from runstore.query.filters import (
     parse,
 )
+from runstore.storage.clickhouse.cluster import SETTINGS as CLUSTER_SETTINGS
 from runstore.storage.clickhouse.filter_sql import render
+from runstore.storage.clickhouse.hosts import hosts_of
 from runstore.storage.clickhouse.merged_sql import SqlCondition
 
-from .filter_oracle import MICROSECOND, NIL, START, Run, compact, satisfies
+from .conftest import CLUSTER
+from .filter_oracle import NIL, START, Run, compact, satisfies
 
 pytestmark = pytest.mark.engine
 
@@ -276,7 +280,10 @@ class Engine:
 
 @pytest.fixture(scope="session")
 def engine(engine_dsn: str) -> Iterator[Engine]:
-    client = clickhouse_connect.get_client(dsn=engine_dsn)
+    [host] = hosts_of(engine_dsn)
+    client = clickhouse_connect.get_client(
+        dsn=host.dsn, settings={**(CLUSTER_SETTINGS if CLUSTER else {}), **host.settings}, **host.options
+    )
     yield Engine(client)
     client.close()
 
@@ -290,22 +297,40 @@ def _render(texts_of_filters: list[str]) -> list[SqlCondition]:
     return rendered
 
 
-@given(st.lists(runs, min_size=6, max_size=24), st.lists(filters, min_size=12, max_size=24))
-@settings(
-    max_examples=80,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[
+_UNHURRIED: Any = {
+    "deadline": None,
+    "derandomize": True,
+    "suppress_health_check": [
         HealthCheck.function_scoped_fixture,
         HealthCheck.too_slow,
         HealthCheck.data_too_large,
         HealthCheck.large_base_example,
     ],
-)
+}
+several_runs = st.lists(runs, min_size=6, max_size=24)
+several_filters = st.lists(filters, min_size=12, max_size=24)
+
+
+@given(several_runs, several_filters)
+@settings(max_examples=40, **_UNHURRIED)
 def test_the_engine_selects_what_the_contract_says(
     engine: Engine, stored: list[Run], asked: list[str]
 ) -> None:
     """Random filters over random runs: the engine and the oracle agree on every run."""
+    agree(engine, stored, asked)
+
+
+@pytest.mark.slow
+@given(several_runs, several_filters)
+@settings(max_examples=400, **_UNHURRIED)
+def test_the_engine_selects_what_the_contract_says_for_long(
+    engine: Engine, stored: list[Run], asked: list[str]
+) -> None:
+    """The same, ten times as often."""
+    agree(engine, stored, asked)
+
+
+def agree(engine: Engine, stored: list[Run], asked: list[str]) -> None:
     engine.store(stored)
     for text, selected in zip(asked, engine.select(_render(asked)), strict=True):
         tree = parse(text)

@@ -6,13 +6,12 @@ import uuid
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from runstore.domain.runs import Attachment, RunPatch, RunType
 
 from .oracle import assert_same
 from .pipeline import Pipeline
+from .seeds import seeds
 from .test_operations import T0_US, Sender
 
 pytestmark = pytest.mark.engine
@@ -99,37 +98,30 @@ def tree(chance: random.Random, tenant_id: str, projects: list[str]) -> list[Run
     return created + operations
 
 
-@given(seed=st.integers(0, 2**32))
-@settings(
-    max_examples=8,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@pytest.mark.parametrize("seed", seeds(4, 40))
 async def test_operations_in_any_order_make_the_same_runs(pipeline: Pipeline, seed: int) -> None:
     """However trees of runs are cut into operations and flushes, the runs are the oracle's; the same after
     a forced merge, after every block was appended again, and after a replay in other flushes."""
     chance = random.Random(seed)
     tenant_id = str(uuid.uuid4())
     projects = [str(uuid.UUID(int=chance.getrandbits(128))) for _ in range(2)]
-    fresh = Pipeline(pipeline.store, pipeline.blobs)
     operations: list[RunPatch] = []
     for _ in range(4):
         operations += tree(chance, tenant_id, projects)
     start = 0
     while start < len(operations):
         size = chance.choice([1, 3, 10, 100])
-        await fresh.flush(operations[start : start + size])
+        await pipeline.flush(operations[start : start + size])
         start += size
         if chance.random() < 0.3:
-            await fresh.restart()
-    assert_same(await fresh.runs(tenant_id, projects), fresh.operations)
-    await fresh.merge_parts()
-    assert_same(await fresh.runs(tenant_id, projects), fresh.operations)
-    await fresh.append_again()
-    assert_same(await fresh.runs(tenant_id, projects), fresh.operations)
-    checkpoint = chance.choice(fresh.flush_starts)
-    await fresh.replay(fresh.operations[checkpoint:], flush_size=chance.choice([2, 50]))
-    await fresh.merge_parts()
-    assert_same(await fresh.runs(tenant_id, projects), fresh.operations)
-    await fresh.restart()
+            await pipeline.restart()
+    assert_same(await pipeline.runs(tenant_id, projects), pipeline.operations)
+    await pipeline.merge_parts()
+    assert_same(await pipeline.runs(tenant_id, projects), pipeline.operations)
+    await pipeline.append_again()
+    assert_same(await pipeline.runs(tenant_id, projects), pipeline.operations)
+    checkpoint = chance.choice(pipeline.flush_starts)
+    await pipeline.replay(pipeline.operations[checkpoint:], flush_size=chance.choice([2, 50]))
+    await pipeline.merge_parts()
+    assert_same(await pipeline.runs(tenant_id, projects), pipeline.operations)
+    await pipeline.restart()

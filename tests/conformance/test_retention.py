@@ -144,7 +144,7 @@ class World:
 
     async def purge_deleted(self) -> None:
         self._may_die("purge_deleted")
-        await Purge(self.pipeline.store.deletions, self.unused(), self).purge_deleted()
+        await Purge(self.pipeline.deletions, self.unused(), self).purge_deleted()
 
     async def stored_everywhere(self) -> int:
         return 2**66
@@ -176,7 +176,6 @@ async def test_traces_go_when_their_time_is_over(world: World, tenant_id: str) -
     await world.sweep(days=9.1)
     assert await world.rows_left(tenant_id) == {}
     assert world.oldest_us[tenant_id] is None
-    # Others may be there: a sweep also finishes what earlier tests have left deleted.
     assert world.counted[tenant_id] == 4
     assert foreign[0].tenant_id not in world.counted
     assert await world.listed(*foreign) == [True, True]

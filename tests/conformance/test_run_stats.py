@@ -2,23 +2,16 @@
 
 import asyncio
 import json
-import math
 import random
-import statistics
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
 from runstore.domain.run_stats import (
-    Facet,
-    FacetField,
     GroupAttribute,
     Grouping,
-    GroupStats,
     StatsField,
     StatsQuery,
 )
@@ -29,12 +22,10 @@ from runstore.storage.clickhouse.run_store import ClickHouseRunStore
 
 from .oracle import expected_runs
 from .pipeline import Pipeline
+from .stats_oracle import NUMBERS, Run, assert_stats, grouped, metadata_text
 from .test_operations import T0_US, Sender
 
 pytestmark = pytest.mark.engine
-
-Run = Mapping[RunField, Any]
-_NUMBERS = frozenset(StatsField) - {StatsField.FEEDBACK_STATS, StatsField.SESSION_FEEDBACK_STATS}
 
 
 class Population:
@@ -101,7 +92,7 @@ class Population:
             usage["output_cost_details"] = {"reasoning": 0.25}
         return usage
 
-    def query(self, fields: Iterable[StatsField] = _NUMBERS, **parts: Any) -> StatsQuery:
+    def query(self, fields: Iterable[StatsField] = NUMBERS, **parts: Any) -> StatsQuery:
         grouping = parts.pop("grouping", None)
         runs = RunQuery(self.tenant_id, frozenset(), **{"project_ids": tuple(self.project_ids), **parts})
         return StatsQuery(runs, frozenset(fields), grouping)
@@ -116,118 +107,6 @@ def population(run_store: ClickHouseRunStore, blobs: BlobStore) -> Population:
     population = Population(str(uuid.uuid4()), seed=1)
     asyncio.run(population.settle(Pipeline(run_store, blobs), 200))
     return population
-
-
-# -- the oracle --------------------------------------------------------------------------------------
-
-
-def percentile(values: list[float], level: float) -> float | None:
-    """Interpolated between the two nearest."""
-    if not values:
-        return None
-    values = sorted(values)
-    place = level * (len(values) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(values) - 1)
-    return values[low] + (values[high] - values[low]) * (place - low)
-
-
-def whole_percentile(values: list[int], level: float) -> int | None:
-    """The value at that place."""
-    return sorted(values)[int(level * len(values))] if values else None
-
-
-def summed(details: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    total: dict[str, Any] = {}
-    for detail in details:
-        for category, amount in detail.items():
-            total[category] = total.get(category, 0) + amount
-    return {category: amount for category, amount in total.items() if amount}
-
-
-def stats_of(runs: list[Run]) -> dict[StatsField, Any]:
-    """What the contract says of some runs."""
-
-    def each(field: RunField) -> list[Any]:
-        return [run[field] for run in runs if field in run]
-
-    tokens = {name: each(RunField(f"{name}_tokens")) for name in ("total", "prompt", "completion")}
-    costs = [float(cost) for cost in each(RunField.TOTAL_COST)]
-    latencies = each(RunField.LATENCY_SECONDS)
-    first_tokens = [
-        (run[RunField.FIRST_TOKEN_TIME] - run[RunField.START_TIME]) / 1e6
-        for run in runs
-        if RunField.FIRST_TOKEN_TIME in run
-    ]
-    found: dict[StatsField, Any] = {
-        StatsField.RUN_COUNT: len(runs),
-        StatsField.LATENCY_P50: percentile(latencies, 0.5),
-        StatsField.LATENCY_P99: percentile(latencies, 0.99),
-        StatsField.LATENCY_AVG: statistics.fmean(latencies) if latencies else None,
-        StatsField.FIRST_TOKEN_P50: percentile(first_tokens, 0.5),
-        StatsField.FIRST_TOKEN_P99: percentile(first_tokens, 0.99),
-        StatsField.MEDIAN_TOKENS: whole_percentile(tokens["total"], 0.5),
-        StatsField.TOKENS_P99: whole_percentile(tokens["total"], 0.99),
-        StatsField.LAST_RUN_START_TIME: max(each(RunField.START_TIME), default=None),
-        StatsField.ERROR_RATE: None,
-        StatsField.STREAMING_RATE: None,
-        StatsField.COST_P50: percentile(costs, 0.5),
-        StatsField.COST_P99: percentile(costs, 0.99),
-        StatsField.RUN_FACETS: facets(runs),
-    }
-    if runs:
-        found[StatsField.ERROR_RATE] = each(RunField.STATUS).count("error") / len(runs)
-        found[StatsField.STREAMING_RATE] = len(first_tokens) / len(runs)
-    for name in ("prompt", "completion"):
-        found[StatsField(f"{name}_tokens_p50")] = whole_percentile(tokens[name], 0.5)
-        found[StatsField(f"{name}_tokens_p99")] = whole_percentile(tokens[name], 0.99)
-        for details in (f"{name}_token_details", f"{name}_cost_details"):
-            found[StatsField(details)] = summed(each(RunField(details)))
-    for name in ("total", "prompt", "completion"):
-        found[StatsField(f"{name}_tokens")] = sum(tokens[name])
-        found[StatsField(f"{name}_cost")] = sum(each(RunField(f"{name}_cost")), Decimal(0))
-    return {field: value for field, value in found.items() if value is not None}
-
-
-def facets(runs: list[Run]) -> list[Facet]:
-    counts = Counter(
-        (field, value)
-        for run in runs
-        for field, values in (
-            (FacetField.NAME, {run[RunField.NAME]}),
-            (FacetField.RUN_TYPE, {run[RunField.RUN_TYPE]}),
-            (FacetField.STATUS, {run[RunField.STATUS]}),
-            (FacetField.TAGS, set(run.get(RunField.TAGS, ()))),
-        )
-        for value in values
-    )
-    found = [Facet(field, value, count) for (field, value), count in counts.items()]
-    return sorted(found, key=lambda facet: (-facet.count, facet.value, facet.field))
-
-
-def grouped(runs: list[Run], keys: Callable[[Run], Iterable[str]], most: int) -> list[tuple[str, list[Run]]]:
-    """The largest groups, of equal ones the first."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        for key in set(keys(run)):
-            groups.setdefault(key, []).append(run)
-    return sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))[:most]
-
-
-def assert_stats(found: GroupStats, runs: list[Run], fields: Iterable[StatsField] = _NUMBERS) -> None:
-    wanted = {field: value for field, value in stats_of(runs).items() if field in fields}
-    shown = dict(found.values)
-    if StatsField.RUN_FACETS in shown:
-        facets_found = shown[StatsField.RUN_FACETS]
-        shown[StatsField.RUN_FACETS] = sorted(
-            facets_found, key=lambda facet: (-facet.count, facet.value, facet.field)
-        )
-    assert shown.keys() == wanted.keys()
-    for field, value in wanted.items():
-        if isinstance(value, float):
-            assert shown[field] == pytest.approx(value, rel=1e-12), field
-        else:
-            assert shown[field] == value, field
 
 
 # -- the tests ---------------------------------------------------------------------------------------
@@ -245,10 +124,14 @@ async def test_all_runs_together(pipeline: Pipeline, population: Population) -> 
 
 
 async def test_each_statistic_alone(pipeline: Pipeline, population: Population) -> None:
-    """What is selected alone needs nothing that only its neighbours have read."""
-    for field in _NUMBERS:
+    """What is selected alone needs nothing that only its neighbours have read; there may be no runs."""
+    for field in NUMBERS:
         [found] = await pipeline.store.stats.run_stats(population.query([field]))
         assert_stats(found, population.expected(), [field])
+        [none] = await pipeline.store.stats.run_stats(
+            population.query([field], project_ids=(str(uuid.uuid4()),))
+        )
+        assert_stats(none, [], [field])
 
 
 async def test_conditions_restrict_the_runs(pipeline: Pipeline, population: Population) -> None:
@@ -276,23 +159,14 @@ async def test_conditions_restrict_the_runs(pipeline: Pipeline, population: Popu
         assert_stats(found, population.expected(condition), fields)
 
 
-def _metadata(run: Run, *path: str) -> list[str]:
-    value: Any = run.get(RunField.METADATA, {})
-    for step in path:
-        value = value.get(step) if isinstance(value, dict) else None
-    if value is None:
-        return []
-    return [value if isinstance(value, str) else json.dumps(value)]
-
-
 @pytest.mark.parametrize(
     ("grouping", "keys"),
     [
         (Grouping(GroupAttribute.NAME, max_groups=3), lambda run: [run[RunField.NAME]]),
         (Grouping(GroupAttribute.RUN_TYPE, max_groups=50), lambda run: [run[RunField.RUN_TYPE]]),
         (Grouping(GroupAttribute.TAG), lambda run: run.get(RunField.TAGS, ())),
-        (Grouping(GroupAttribute.METADATA, ("team",)), lambda run: _metadata(run, "team")),
-        (Grouping(GroupAttribute.METADATA, ("deep", "er")), lambda run: _metadata(run, "deep", "er")),
+        (Grouping(GroupAttribute.METADATA, ("team",)), lambda run: metadata_text(run, "team")),
+        (Grouping(GroupAttribute.METADATA, ("deep", "er")), lambda run: metadata_text(run, "deep", "er")),
         (Grouping(GroupAttribute.METADATA, ("'; --",)), lambda run: []),
         (Grouping(GroupAttribute.PROJECT), lambda run: [run[RunField.PROJECT_ID]]),
     ],

@@ -287,6 +287,25 @@ async def test_only_the_asked_fields_are_summed_up(talks: Conversations) -> None
     assert await reader.trace_usage(talks.tenant_id, talks.project_id, [str(uuid.uuid4())], fields) == {}
 
 
+async def test_category_of_no_tokens_costs_nothing(pipeline: Pipeline, tenant_id: str) -> None:
+    """Nor is it among the costs of a trace when the price came behind the usage, as it is not in the run."""
+    sender = Sender(tenant_id)
+    usage = {
+        "input_tokens": 5,
+        "output_tokens": 7,
+        "total_tokens": 12,
+        "input_token_details": {"cache_read": 0},
+    }
+    await pipeline.flush([sender.create(outputs=json.dumps({"usage_metadata": usage}).encode())])
+    await pipeline.flush([sender.update(extra=b'{"metadata":{"ls_model_name":"gpt-4o"}}')])
+    run = await pipeline.run(tenant_id, sender.run_id)
+    assert run[RunField.PROMPT_COST_DETAILS] == {}
+    reader = pipeline.store.traces
+    found = await reader.trace_usage(tenant_id, sender.project_id, [sender.run_id], USAGE_FIELDS)
+    assert found[sender.run_id][RunField.PROMPT_COST] == run[RunField.PROMPT_COST] > 0
+    assert RunField.PROMPT_COST_DETAILS not in found[sender.run_id]
+
+
 async def test_a_walk_shows_threads_as_the_first_page_found_them(pipeline: Pipeline, tenant_id: str) -> None:
     """Threads that get newer traces between two pages, or are new, neither vanish nor come twice."""
     talks = Conversations(pipeline, tenant_id, 9)

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from runstore.domain.runs import RunField
 from runstore.domain.threads import ThreadStat
@@ -11,6 +11,7 @@ from runstore.domain.traces import USAGE_FIELDS
 
 Run = Mapping[RunField, Any]
 Runs = Mapping[str, Run]
+_Number = TypeVar("_Number", float, Decimal)
 
 
 def id_order(run_id: str) -> tuple[int, int]:
@@ -117,7 +118,7 @@ def _total(field: RunField, values: list[Any]) -> Any:
     return sum(values, start=Decimal(0) if field.value.endswith("_cost") else 0)
 
 
-def quantile(values: Collection[float], level: float) -> float | None:
+def quantile(values: Collection[_Number], level: _Number) -> _Number | None:
     """Interpolated between the two nearest values, the least being level 0 and the greatest level 1."""
     if not values:
         return None

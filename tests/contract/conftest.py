@@ -75,6 +75,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """
     folder = tmp_path_factory.mktemp("guarded")
     settings = {"auth": "keys", "log_level": "debug", "failed_attempts_per_minute": "1000000"}
+    settings["retention_interval_s"] = "1"  # Costs nothing as long as no tenant has a rule.
     tokens = {"jwt_secret": JWT_SECRET, "jwt_jwks_file": str(write_jwks(folder / "jwks.json"))}
     with serving(folder, **settings, **tokens) as running:
         yield running

@@ -1,33 +1,27 @@
 """Starts whole servers (`runstore serve` as a process) and talks to their command line."""
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+from tests.data_folder import copy_prepared
+from tests.waiting import LONGEST_WAIT_S, until
+
+from runstore.catalog import open_catalog
+from runstore.domain.principals import Role
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (str(Path(sys.executable).with_name("runstore")),)
-LONGEST_WAIT_S = 60.0
-
-
-T = TypeVar("T")
-
-
-def until(condition: Callable[[], T], what: str) -> T:
-    """Waits for what another process brings about: the first true value of `condition`."""
-    give_up_at = time.monotonic() + LONGEST_WAIT_S
-    while not (value := condition()):
-        assert time.monotonic() < give_up_at, f"waited {LONGEST_WAIT_S} s in vain: {what}"
-        time.sleep(0.01)
-    return value
 
 
 def free_port() -> int:
@@ -84,14 +78,23 @@ class Server:
         return run_command(*arguments, environment=self.environment)
 
     def create_key(self, tenant: str, role: str = "editor") -> str:
-        """The secret of a new API key."""
-        made = self.command("keys", "create", "--name", "test", "--tenant", tenant, "--role", role)
-        return made.stdout.strip()
+        """The secret of a new API key, made as by `runstore keys create`, but in this process."""
+        url = self.environment.get("RUNSTORE_CATALOG_URL", f"sqlite:///{self.folder}/data/catalog.sqlite")
+        with ThreadPoolExecutor(1) as thread:  # The test may have an event loop.
+            return thread.submit(asyncio.run, _create_key(url, tenant, Role(role))).result()
 
     def stop(self, number: int = signal.SIGINT) -> int:
         """Interrupts it, as Ctrl-C does, and waits: the exit status."""
         self.process.send_signal(number)
         return self.process.wait(LONGEST_WAIT_S)
+
+
+async def _create_key(catalog_url: str, tenant_name: str, role: Role) -> str:
+    async with open_catalog(catalog_url) as catalog:
+        tenants = {tenant.name: tenant for tenant in await catalog.keys.list_tenants()}
+        tenant = tenants.get(tenant_name) or await catalog.keys.create_tenant(tenant_name)
+        _, secret = await catalog.keys.create_key(tenant.id, "test", role=role)
+    return secret
 
 
 def run_command(
@@ -112,7 +115,8 @@ def run_command(
 def serving(folder: Path, **settings: str) -> Iterator[Server]:
     """A server on free ports with its data in `folder`, ready to answer.
 
-    Another one in the same folder goes on where the last one ended.
+    Another one in the same folder goes on where the last one ended. The first one finds its tables, unless
+    `folder/data` is there.
     """
     environment = clean_environment(
         RUNSTORE_DATA_DIR=str(folder / "data"),
@@ -123,6 +127,7 @@ def serving(folder: Path, **settings: str) -> Iterator[Server]:
     )
     environment.update({f"RUNSTORE_{name.upper()}": value for name, value in settings.items()})
     folder.mkdir(parents=True, exist_ok=True)
+    copy_prepared(folder / "data")
     with (folder / "out").open("wb") as out, (folder / "log").open("wb") as log:
         process = subprocess.Popen([*COMMAND, "serve"], env=environment, stdout=out, stderr=log, cwd=folder)
     server = Server(

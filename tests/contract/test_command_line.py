@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import psutil
 import pytest
 from langsmith import Client
+from tests.data_folder import copy_prepared
+from tests.waiting import until
+from typer.testing import CliRunner
 
-from .servers import clean_environment, free_port, run_command, serving, until
+from runstore.runtime.cli import app
+
+from .servers import Server, clean_environment, free_port, run_command, serving
 from .wire import CONTENT_TYPE, multipart, part, run_json
 
 COMMANDS = [
@@ -29,6 +35,8 @@ COMMANDS = [
     ("tenants",),
     ("tenants", "list"),
     ("tenants", "move"),
+    ("tenants", "limits"),
+    ("tenants", "delete"),
     ("retention",),
     ("retention", "list"),
     ("retention", "set"),
@@ -62,14 +70,21 @@ def said(done: "subprocess.CompletedProcess[str]") -> str:
     return line
 
 
+def refused_at_once(*arguments: str, environment: dict[str, str]) -> str:
+    """The one line of a command whose settings are bad; without a process of its own, as nothing is begun."""
+    done = CliRunner().invoke(app, arguments, env=environment, prog_name="runstore")
+    assert (done.exit_code, done.stdout) == (2, "")
+    [line] = done.stderr.strip().splitlines()
+    return line
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_of_every_command(command: tuple[str, ...], environment: dict[str, str]) -> None:
     """`--help` explains the command and every option of it, and opens nothing."""
-    done = run_command(*command, "--help", environment=environment | {"COLUMNS": "120", "NO_COLOR": "1"})
-    assert done.returncode == 0
-    assert f"Usage: runstore {' '.join(command)}".strip() in " ".join(done.stdout.split()).replace(
-        "root", "runstore"
-    )
+    shown = {"COLUMNS": "120", "NO_COLOR": "1"}
+    done = CliRunner().invoke(app, [*command, "--help"], env=environment | shown, prog_name="runstore")
+    assert done.exit_code == 0
+    assert f"Usage: runstore {' '.join(command)}".strip() in " ".join(done.stdout.split())
     for line in done.stdout.splitlines():
         if re.match(r"[│|]\s+(\*\s+)?--(?!help)", line):
             assert re.search(r"--\S+.* \w+ \w+.*\.", line), line
@@ -97,28 +112,27 @@ def test_unknown_command_and_option_are_refused(environment: dict[str, str]) -> 
         assert culprit in done.stderr
 
 
-def test_migrate_prepares_an_empty_folder(environment: dict[str, str]) -> None:
-    """Twice is as good as once."""
-    for _ in range(2):
-        done = run_command("migrate", environment=environment)
-        assert "Schema is up to date." in done.stdout
+def test_migrate_is_repeated(environment: dict[str, str]) -> None:
+    """Twice is as good as once, which is how the folder that is copied here was made of an empty one."""
+    copy_prepared(Path(environment["RUNSTORE_DATA_DIR"]))
+    assert "Schema is up to date." in run_command("migrate", environment=environment).stdout
 
 
 def test_keys_are_made_listed_and_revoked(environment: dict[str, str]) -> None:
     """The secret is printed once, alone on standard output; lists show state; revoking is final."""
+    copy_prepared(Path(environment["RUNSTORE_DATA_DIR"]))
     made = run_command("keys", "create", "--name", "ci", "--tenant", "research", environment=environment)
     secret = made.stdout.strip()
     assert re.fullmatch(r"rsk_[A-Za-z0-9_-]{43}", secret)
     assert secret not in made.stderr
-    expiring = run_command("keys", "create", "--name", "soon", "--expires-in", "1", environment=environment)
-    assert "expires" in expiring.stderr
+    soon = ("keys", "create", "--name", "soon", "--role", "reader", "--expires-in", "1")
+    assert "expires" in run_command(*soon, environment=environment).stderr
 
     listed = run_command("keys", "list", environment=environment).stdout
     assert secret not in listed
     lines = {line.split()[2]: line for line in listed.splitlines()[1:]}
-    assert "research" in lines["ci"]
-    assert "active" in lines["ci"]
-    assert "expires" in lines["soon"]
+    assert re.search(r"\bresearch +ci +editor +rsk_[\w-]{4}.* active\b", lines["ci"])
+    assert re.search(r" soon +reader +rsk_[\w-]{4}.* expires ", lines["soon"])
 
     key_id = lines["ci"].split()[0]
     for _ in range(2):
@@ -126,21 +140,20 @@ def test_keys_are_made_listed_and_revoked(environment: dict[str, str]) -> None:
     assert "revoked" in run_command("keys", "list", environment=environment).stdout
     unknown = run_command("keys", "revoke", str(uuid.uuid4()), environment=environment, check=False)
     assert unknown.returncode == 1
-    assert "no key" in said(unknown)
+    assert "runstore: no key with id" in said(unknown)
 
 
-def test_revoked_key_stops_working_while_the_server_runs(tmp_path: Path) -> None:
+def test_revoked_key_stops_working_while_the_server_runs(guarded: Server) -> None:
     """Keys made and revoked beside a running server take effect within seconds."""
-    with serving(tmp_path, auth="keys") as server:
-        secret = server.create_key("research")
+    secret = guarded.create_key("short-lived")
 
-        def status() -> int:
-            return httpx.get(f"{server.url}/sessions", headers={"x-api-key": secret}).status_code
+    def status() -> int:
+        return httpx.get(f"{guarded.url}/sessions", headers={"x-api-key": secret}).status_code
 
-        assert status() == 200
-        key_id = server.command("keys", "list").stdout.splitlines()[1].split()[0]
-        server.command("keys", "revoke", key_id)
-        until(lambda: status() == 401, "the revoked key is refused")
+    assert status() == 200
+    [key] = [line for line in guarded.command("keys", "list").stdout.splitlines() if "short-lived" in line]
+    guarded.command("keys", "revoke", key.split()[0])
+    until(lambda: status() == 401, "the revoked key is refused")
 
 
 @pytest.mark.parametrize("option", ["--http", "--grpc"])
@@ -149,9 +162,7 @@ def test_without_authentication_only_loopback_is_served(
     environment: dict[str, str], option: str, address: str
 ) -> None:
     """`serve` refuses, names the setting, and says what to do."""
-    done = run_command("serve", option, address, environment=environment, check=False)
-    assert done.returncode == 2
-    line = said(done)
+    line = refused_at_once("serve", option, address, environment=environment)
     assert option.removeprefix("--") in line
     assert "RUNSTORE_AUTH=keys" in line
     assert not Path(environment["RUNSTORE_DATA_DIR"]).exists()
@@ -168,9 +179,7 @@ def test_without_authentication_only_loopback_is_served(
 )
 def test_bad_setting_is_named(environment: dict[str, str], name: str, value: str) -> None:
     """One line with the variable; status 2."""
-    done = run_command("serve", environment=environment | {name: value}, check=False)
-    assert done.returncode == 2
-    assert name in said(done)
+    assert name in refused_at_once("serve", environment=environment | {name: value})
 
 
 @pytest.mark.parametrize("name", ["RUNSTORE_HTTP", "RUNSTORE_GRPC"])
@@ -183,32 +192,34 @@ def test_port_in_use_is_one_line(environment: dict[str, str], name: str) -> None
     line = said(done)
     assert address in line
     assert name in line
+    assert "in use" in line
 
 
-def test_second_server_in_one_folder_is_refused(tmp_path: Path) -> None:
-    """One line that names the folder; the first one goes on."""
-    with serving(tmp_path) as server:
-        other = dict(server.environment) | {
-            "RUNSTORE_HTTP": f"127.0.0.1:{free_port()}",
-            "RUNSTORE_GRPC": f"127.0.0.1:{free_port()}",
-        }
-        done = run_command("serve", environment=other, check=False)
-        assert done.returncode == 1
-        assert str(tmp_path / "data") in done.stderr
-        assert "Traceback" not in done.stderr
-        assert httpx.get(f"{server.url}/health").status_code == 200
+def test_second_server_in_one_folder_is_refused(server: Server) -> None:
+    """One line that names the folder; the first one goes on, and keeps its sockets in it."""
+    sockets = {each: each.stat().st_ino for each in (server.folder / "data").rglob("*.sock")}
+    assert len(sockets) >= 2  # Of the store, and of a gateway's metrics.
+    other = dict(server.environment) | {
+        "RUNSTORE_HTTP": f"127.0.0.1:{free_port()}",
+        "RUNSTORE_GRPC": f"127.0.0.1:{free_port()}",
+    }
+    done = run_command("serve", environment=other, check=False)
+    assert done.returncode == 1
+    assert str(server.folder / "data") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    assert sockets == {each: each.stat().st_ino for each in sockets if each.exists()}
 
 
-def test_ready_server_says_where_it_is(tmp_path: Path) -> None:
+def test_ready_server_says_where_it_is(server: Server) -> None:
     """Two addresses, and the three variables of an SDK, which then work as they stand."""
-    with serving(tmp_path) as server:
-        assert server.grpc in server.output
-        exported = dict(re.findall(r"export (\w+)=(\S+)", server.output))
-        assert exported["LANGSMITH_ENDPOINT"] == server.url
-        assert exported["LANGSMITH_TRACING"] == "true"
-        client = Client(exported["LANGSMITH_ENDPOINT"], api_key=exported["LANGSMITH_API_KEY"])
-        assert client.has_project("default")
-        client.close()
+    assert server.grpc in server.output
+    exported = dict(re.findall(r"export (\w+)=(\S+)", server.output))
+    assert exported["LANGSMITH_ENDPOINT"] == server.url
+    assert exported["LANGSMITH_TRACING"] == "true"
+    client = Client(exported["LANGSMITH_ENDPOINT"], api_key=exported["LANGSMITH_API_KEY"])
+    assert client.has_project("default")
+    client.close()
 
 
 class Load:
@@ -248,51 +259,19 @@ class Load:
                     self.refused.append(answer.text)
 
 
-def stored(url: str, project: str) -> set[str]:
-    """Ids of all runs of a project."""
-    client = Client(url, api_key="any")
-    found = {str(run.id) for run in client.list_runs(project_name=project, select=["id"])}
+def missing(server: Server, load: Load) -> set[str]:
+    """Runs that were acknowledged and are not there; asserts that none is there twice."""
+    client = Client(server.url, api_key="any")
+    found = [str(run.id) for run in client.list_runs(project_name="loaded", select=["id"])]
     client.close()
-    return found
+    assert len(found) == len(set(found))
+    return set(load.acknowledged) - set(found)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_stop_drains_and_keeps_what_was_acknowledged(tmp_path: Path, number: int) -> None:
-    """Stopped under load the server ends with status 0; a restart has everything acknowledged."""
-    with serving(tmp_path) as server, Load(server.url, "loaded") as load:
-        until(lambda: len(load.acknowledged) >= 400, "some runs are acknowledged")
-        assert server.stop(number) == 0
-        assert server.defects() == []
-    assert load.refused == []
-    with serving(tmp_path) as server:
-        assert set(load.acknowledged) - stored(server.url, "loaded") == set()
-
-
-def test_killed_store_loses_nothing_acknowledged(tmp_path: Path) -> None:
-    """`kill -9` of the store during a load: its successor has every acknowledged run, each once."""
-    with serving(tmp_path) as server:
-        with Load(server.url, "loaded") as load:
-            until(lambda: len(load.acknowledged) >= 400, "some runs are acknowledged")
-            before = len(load.acknowledged)
-            children = subprocess.run(
-                ["ps", "-o", "pid=,args=", "--ppid", str(server.process.pid)],
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-            [pid] = [int(line.split()[0]) for line in children.splitlines() if "store" in line.split()]
-            subprocess.run(["kill", "-9", str(pid)], check=True)
-            until(lambda: len(load.acknowledged) >= before + 400, "the server goes on")
-        assert load.refused == []
-        client = Client(server.url, api_key="any")
-        runs = [str(run.id) for run in client.list_runs(project_name="loaded", select=["id"])]
-        client.close()
-        assert set(load.acknowledged) - set(runs) == set()
-        assert len(runs) == len(set(runs))
-
-
-def test_everything_survives_a_restart(tmp_path: Path) -> None:
-    """Runs, payloads, attachments, projects and addresses of attachments are there afterwards."""
+def test_restarts_keep_everything(tmp_path: Path) -> None:
+    """A server that is interrupted or terminated under load ends with status 0. The next one in its folder
+    has all that was acknowledged; runs, payloads, attachments, projects and addresses are as they were.
+    So has the successor of a store that is killed (`kill -9`) under load."""
     run_id = uuid.uuid4()
     with serving(tmp_path) as server:
         run = run_json(run_id, "kept", inputs={"a": [1, "ü"]}, tags=["t"], extra={"metadata": {"m": 1}})
@@ -304,9 +283,40 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
         before: dict[str, Any] = httpx.get(f"{server.url}/runs/{run_id}").json()
         address = before.pop("s3_urls")["attachment.file"]["presigned_url"]
         ports = {"http": server.environment["RUNSTORE_HTTP"], "grpc": server.grpc}
-        assert server.stop() == 0
+        interrupted = stopped_under_load(server, signal.SIGINT)
     with serving(tmp_path, **ports) as server:
+        assert missing(server, interrupted) == set()
+        terminated = stopped_under_load(server, signal.SIGTERM)
+    with serving(tmp_path, **ports) as server:
+        assert missing(server, interrupted) | missing(server, terminated) == set()
         after: dict[str, Any] = httpx.get(f"{server.url}/runs/{run_id}").json()
         assert httpx.get(address).content == b"bytes"
         assert after.pop("s3_urls")
         assert after == before
+        assert missing(server, survived_a_kill(server)) == set()
+
+
+def stopped_under_load(server: Server, number: int) -> Load:
+    """What was written up to the end of a server that a signal has stopped; it must end well."""
+    with Load(server.url, "loaded") as load:
+        until(lambda: len(load.acknowledged) >= 400, "some runs are acknowledged")
+        assert server.stop(number) == 0
+        assert server.defects() == []
+    assert load.refused == []
+    return load
+
+
+def survived_a_kill(server: Server) -> Load:
+    """What was written while the store was killed; nothing may be refused meanwhile."""
+    with Load(server.url, "loaded") as load:
+        until(lambda: len(load.acknowledged) >= 400, "some runs are acknowledged")
+        before = len(load.acknowledged)
+        [store] = [
+            process
+            for process in psutil.Process(server.process.pid).children()
+            if "store" in process.cmdline()
+        ]
+        store.kill()
+        until(lambda: len(load.acknowledged) >= before + 400, "the server goes on")
+    assert load.refused == []
+    return load

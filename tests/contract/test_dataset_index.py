@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.waiting import LONGEST_WAIT_S
 
-from .servers import LONGEST_WAIT_S, ROOT, Server, clean_environment
+from .servers import ROOT, Server, clean_environment
 
 SCRIPT = Path(__file__).parent / "index_script.py"
 pytestmark = pytest.mark.both_catalogs

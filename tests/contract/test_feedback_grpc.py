@@ -200,6 +200,14 @@ BAD_CALLS: dict[str, tuple[Callable[[pb_grpc.FeedbackServiceStub], object], str]
         ),
         "comparative_experiment_id",
     ),
+    "time": (
+        lambda stub: stub.GetFeedbackStats(
+            pb.GetFeedbackStatsRequest(
+                condition=pb.FeedbackCondition(max_create_time=Timestamp(seconds=-(2**62)))
+            )
+        ),
+        "max_create_time",
+    ),
     "id": (lambda stub: stub.GetFeedback(pb.GetFeedbackRequest(id="'")), "id"),
 }
 

@@ -1,6 +1,8 @@
 """The typed contract over the public gRPC port, with the generated stubs."""
 
+import gzip
 import json
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -401,6 +403,8 @@ def test_pages_hold_each_run_once(stubs: Stubs, tree: Tree, page_size: int) -> N
         ({"fields": [0]}, "fields"),
         ({"fields": [999]}, "fields"),
         ({"run_type": 99}, "run_type"),
+        ({"min_start_time": Timestamp(seconds=-62_135_596_800)}, "min_start_time"),  # Year 1.
+        ({"max_start_time": Timestamp(seconds=2**62)}, "max_start_time"),
     ],
     ids=str,
 )
@@ -514,6 +518,10 @@ def test_health_is_served(stubs: Stubs, guarded_stubs: Stubs) -> None:
     for each in (stubs, guarded_stubs):
         answer = health_pb2_grpc.HealthStub(each.channel).Check(health_pb2.HealthCheckRequest())
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        # As clients send it that compress whatever they send.
+        channel: Any = each.channel  # Its stubs do not know that bytes need no serializer.
+        compressed = channel.unary_unary("/grpc.health.v1.Health/Check")(gzip.compress(b""))
+        assert health_pb2.HealthCheckResponse.FromString(compressed) == answer
 
 
 def test_reflection_lists_the_services(stubs: Stubs, guarded_stubs: Stubs) -> None:
@@ -533,6 +541,23 @@ def test_reflection_lists_the_services(stubs: Stubs, guarded_stubs: Stubs) -> No
             "grpc.health.v1.Health",
         }
         assert described.file_descriptor_response.file_descriptor_proto
+
+
+def test_reflection_that_nobody_ends(guarded_stubs: Stubs) -> None:
+    """Needs no key, so open streams of it must not take what others need: more are answered than there are
+    threads (https://docs.python.org/3/library/asyncio-eventloop.html#asyncio.loop.run_in_executor)."""
+    reflection = reflection_pb2_grpc.ServerReflectionStub(guarded_stubs.channel)
+    asked = threading.Event()
+
+    def requests() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        asked.wait()
+
+    streams = [reflection.ServerReflectionInfo(requests(), timeout=20) for _ in range(33)]
+    try:
+        assert all(next(stream).list_services_response.service for stream in streams)
+    finally:
+        asked.set()
 
 
 @pytest.mark.parametrize("name", ["x-api-key", "x-service-key", "authorization", "cookie"])

@@ -128,9 +128,9 @@ def everything(stubs: Stubs, of: Tenant) -> list[bytes]:
     return [message.SerializeToString(deterministic=True) for message in (*listed, *runs, *records.feedback)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def untouched(stubs: Stubs, victim: Tenant) -> Iterator[None]:
-    """The victim has afterwards what it had before."""
+    """After all attacks the victim has what it had before."""
     before = everything(stubs, victim)
     yield
     assert everything(stubs, victim) == before

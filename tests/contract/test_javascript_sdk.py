@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from langsmith import Client
+from tests.waiting import LONGEST_WAIT_S
 
 from .reading import files_of
-from .servers import LONGEST_WAIT_S, Server, clean_environment
+from .servers import Server, clean_environment
 
 FOLDER = Path(__file__).parent / "js"
 
@@ -19,9 +20,9 @@ def node() -> str:
     """Node, with the SDK installed."""
     executable = shutil.which("node")
     if executable is None:
-        pytest.skip("the JavaScript SDK is NOT tested: there is no `node` on this machine")
+        pytest.skip("the JavaScript SDK is NOT tested: no `node` here")  # PyPI has none, make cannot help.
     if not (FOLDER / "node_modules" / "langsmith").is_dir():
-        pytest.skip(
+        pytest.skip(  # npm was missing, or reached no registry, when the Makefile installed the SDK.
             "the JavaScript SDK is NOT tested: it is not installed; "
             "with npm present, `rm -f .venv/.installed-js-sdk` and `make test` do so"
         )

@@ -111,8 +111,8 @@ def compressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
 @pytest.mark.parametrize(
     ("encoding", "size_bytes"),
     [
-        (None, 200 * MIB),
-        ("zstd", 200 * MIB),
+        (None, 64 * MIB),
+        ("zstd", 64 * MIB),
         pytest.param(None, 1024 * MIB, marks=pytest.mark.slow),
         pytest.param("zstd", 1024 * MIB, marks=pytest.mark.slow),
     ],
@@ -143,11 +143,21 @@ def test_file_streams_through(
     assert ranged.headers["content-range"] == f"bytes {MIB}-{MIB + 9}/{size_bytes}"
 
 
-@pytest.mark.parametrize("how", ["multipart", "zstd", "batch", "single"])
-def test_payload_of_100_mb_by_http(server: Server, project: str, how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "size_bytes"),
+    [
+        ("multipart", 100_000_000),
+        ("zstd", 20_000_000),
+        ("batch", 20_000_000),
+        ("single", 100_000_000),
+        pytest.param("zstd", 100_000_000, marks=pytest.mark.slow),
+        pytest.param("batch", 100_000_000, marks=pytest.mark.slow),
+    ],
+)
+def test_large_payload_by_http(server: Server, project: str, how: str, size_bytes: int) -> None:
     """Byte for byte in a list and alone, with what it says about tokens, in a bounded part of the memory."""
     run_id = uuid.uuid4()
-    inputs = payload(100_000_000)
+    inputs = payload(size_bytes)
     outputs = (
         b'{"usage_metadata": {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}, '
         + payload(2 * MIB)[1:]
@@ -292,16 +302,14 @@ def test_malformed_large_payload_costs_its_neighbours_nothing(server: Server, pr
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("post.{}", b'{"id": "' + b"x" * (65 * MIB) + b'"}'),
-        ("post.{}.inputs", b'{"a": "' + b"x" * (129 * MIB) + b'"}'),
-    ],
+    ("name", "key", "size_bytes"),
+    [("post.{}", b"id", 65 * MIB), ("post.{}.inputs", b"a", 129 * MIB)],
     ids=["run", "payload"],
 )
-def test_too_large_is_413(server: Server, project: str, name: str, content: bytes) -> None:
+def test_too_large_is_413(server: Server, project: str, name: str, key: bytes, size_bytes: int) -> None:
     """With what is too large, and nothing of the request stored."""
     run_id = uuid.uuid4()
+    content = b'{"' + key + b'": "' + b"x" * size_bytes + b'"}'
     parts = [part(f"post.{run_id}", run_json(run_id, project)), part(name.format(run_id), content)]
     with httpx.Client(base_url=server.url, timeout=60, headers={"x-api-key": "any"}) as http:
         answer = http.post(

@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 
 import grpc
 import httpx
@@ -16,96 +16,51 @@ from runstore.v1 import run_pb2
 from runstore.v1 import run_query_service_pb2 as queries
 from runstore.v1 import run_query_service_pb2_grpc as queries_grpc
 
-from .servers import Server, serving
+from .servers import Server
 
 START_S = 1_790_000_000
 BATCH = 1_000
-PROJECT = "large trace"
 
 
-def run_id(number: int) -> str:
-    return str(uuid.UUID(int=number + 1, version=4))
+@dataclass(frozen=True)
+class LargeTrace:
+    """A trace of so many runs, each below the one that is a tenth of its number: ten children everywhere."""
 
+    runs: int
+    project: str
 
-def segment(number: int) -> str:
-    """Of a dotted order; runs start a microsecond apart."""
-    at = time.strftime("%Y%m%dT%H%M%S", time.gmtime(START_S))
-    return f"{at}{number:06d}Z{run_id(number)}"
+    def run_id(self, number: int) -> str:
+        return str(uuid.UUID(int=(self.runs << 32) + number, version=4))
 
+    def position(self, number: int) -> str:
+        """Dotted order; runs start a microsecond apart."""
+        at = time.strftime("%Y%m%dT%H%M%S", time.gmtime(START_S))
+        path = [*ancestors(number), number]
+        return ".".join(f"{at}{each:06d}Z{self.run_id(each)}" for each in path)
 
-def position(number: int) -> str:
-    """Each run is below the one that is a tenth of its number: about six levels of ten children."""
-    path = [segment(number)]
-    while number:
-        number //= 10
-        path.append(segment(number))
-    return ".".join(reversed(path))
+    def batches(self) -> Iterator[ingest.StreamRunsRequest]:
+        """Creates, and the update that ends each run apart from it."""
+        for kind in ("create", "update"):
+            for start in range(0, self.runs, BATCH):
+                numbers = range(start, min(start + BATCH, self.runs))
+                operations = [self.operation(kind, number) for number in numbers]
+                yield ingest.StreamRunsRequest(batch_id=f"{kind} {start}", operations=operations)
 
-
-def batches(runs: int) -> Iterator[ingest.StreamRunsRequest]:
-    """Creates, and the update that ends each run apart from it."""
-    for kind in ("create", "update"):
-        for start in range(0, runs, BATCH):
-            operations = []
-            for number in range(start, min(start + BATCH, runs)):
-                fields = ingest.RunFields(
-                    id=run_id(number), trace_id=run_id(0), dotted_order=position(number), project_name=PROJECT
-                )
-                if kind == "create":
-                    fields.name = f"run {number}"
-                    fields.run_type = run_pb2.RUN_TYPE_CHAIN
-                    fields.inputs = b'{"number": %d}' % number
-                    operations.append(ingest.RunOperation(create=fields))
-                else:
-                    fields.end_time.CopyFrom(Timestamp(seconds=START_S + 60))
-                    fields.outputs = b'{"answer": %d}' % number
-                    operations.append(ingest.RunOperation(update=fields))
-            yield ingest.StreamRunsRequest(batch_id=f"{kind} {start}", operations=operations)
-
-
-@pytest.mark.parametrize(
-    "runs", [5_000, *(pytest.param(runs, marks=pytest.mark.slow) for runs in (25_000, 100_000))]
-)
-def test_large_trace_is_listed_whole(tmp_path: Path, runs: int) -> None:
-    """Every run exactly once, in order, complete; and so the direct children of its root."""
-    with serving(tmp_path) as server, grpc.insecure_channel(server.grpc) as channel:
-        replies = list(ingest_grpc.RunIngestServiceStub(channel).StreamRuns(batches(runs)))
-        assert not any(reply.errors for reply in replies)
-        reader = queries_grpc.RunQueryServiceStub(channel)
-        request = queries.ListRunsRequest(
-            trace_id=run_id(0), page_size=1_000, sort_order=run_pb2.SORT_ORDER_ASC,
-            fields=[
-                run_pb2.RUN_FIELD_ID, run_pb2.RUN_FIELD_STATUS, run_pb2.RUN_FIELD_OUTPUTS,
-                run_pb2.RUN_FIELD_PARENT_RUN_IDS,
-            ],
-        )  # fmt: skip
-        number = 0
-        while True:
-            page = reader.ListRuns(request)
-            for run in page.runs:
-                assert (run.id, run.status) == (run_id(number), run_pb2.RUN_STATUS_SUCCESS)
-                assert run.outputs == b'{"answer": %d}' % number
-                assert run.parent_run_ids == [run_id(each) for each in ancestors(number)]
-                number += 1
-            if not page.next_page_token:
-                break
-            request.page_token = page.next_page_token
-        assert number == runs
-        children = reader.ListRuns(queries.ListRunsRequest(parent_run_id=run_id(0), page_size=100)).runs
-        assert {run.id for run in children} == {run_id(each) for each in range(1, 10)}
-        assert_is_read_at_once(server, runs)
-        assert server.defects() == []
-
-
-def assert_is_read_at_once(server: Server, runs: int) -> None:
-    """v2 answers the whole trace without pages; the gateway sends it on part by part, of unknown length."""
-    [project] = httpx.get(f"{server.url}/sessions", params={"name": PROJECT}).json()
-    url = f"{server.url}/api/v2/traces/{run_id(0)}/runs"
-    query = {"project_id": project["id"], "selects": ["ID", "INPUTS"]}
-    answer = httpx.get(url, params=query, timeout=60)
-    assert answer.headers["transfer-encoding"] == "chunked"
-    items = answer.json()["items"]
-    assert items == [{"id": run_id(number), "inputs": {"number": number}} for number in range(runs)]
+    def operation(self, kind: str, number: int) -> ingest.RunOperation:
+        fields = ingest.RunFields(
+            id=self.run_id(number),
+            trace_id=self.run_id(0),
+            dotted_order=self.position(number),
+            project_name=self.project,
+        )
+        if kind == "create":
+            fields.name = f"run {number}"
+            fields.run_type = run_pb2.RUN_TYPE_CHAIN
+            fields.inputs = b'{"number": %d}' % number
+            return ingest.RunOperation(create=fields)
+        fields.end_time.CopyFrom(Timestamp(seconds=START_S + 60))
+        fields.outputs = b'{"answer": %d}' % number
+        return ingest.RunOperation(update=fields)
 
 
 def ancestors(number: int) -> list[int]:
@@ -115,3 +70,50 @@ def ancestors(number: int) -> list[int]:
         number //= 10
         path.append(number)
     return path[::-1]
+
+
+@pytest.mark.parametrize(
+    "runs", [5_000, *(pytest.param(runs, marks=pytest.mark.slow) for runs in (25_000, 100_000))]
+)
+def test_large_trace_is_listed_whole(server: Server, project: str, runs: int) -> None:
+    """Every run exactly once, in order, complete; and so the direct children of its root."""
+    trace = LargeTrace(runs, project)
+    with grpc.insecure_channel(server.grpc) as channel:
+        replies = list(ingest_grpc.RunIngestServiceStub(channel).StreamRuns(trace.batches()))
+        assert not any(reply.errors for reply in replies)
+        reader = queries_grpc.RunQueryServiceStub(channel)
+        request = queries.ListRunsRequest(
+            trace_id=trace.run_id(0), page_size=1_000, sort_order=run_pb2.SORT_ORDER_ASC,
+            fields=[
+                run_pb2.RUN_FIELD_ID, run_pb2.RUN_FIELD_STATUS, run_pb2.RUN_FIELD_OUTPUTS,
+                run_pb2.RUN_FIELD_PARENT_RUN_IDS,
+            ],
+        )  # fmt: skip
+        number = 0
+        while True:
+            page = reader.ListRuns(request)
+            for run in page.runs:
+                assert (run.id, run.status) == (trace.run_id(number), run_pb2.RUN_STATUS_SUCCESS)
+                assert run.outputs == b'{"answer": %d}' % number
+                assert run.parent_run_ids == [trace.run_id(each) for each in ancestors(number)]
+                number += 1
+            if not page.next_page_token:
+                break
+            request.page_token = page.next_page_token
+        assert number == runs
+        children = reader.ListRuns(queries.ListRunsRequest(parent_run_id=trace.run_id(0), page_size=100)).runs
+        assert {run.id for run in children} == {trace.run_id(each) for each in range(1, 10)}
+        assert_is_read_at_once(server, trace)
+
+
+def assert_is_read_at_once(server: Server, trace: LargeTrace) -> None:
+    """v2 answers the whole trace without pages; the gateway sends it on part by part, of unknown length."""
+    [project] = httpx.get(f"{server.url}/sessions", params={"name": trace.project}).json()
+    url = f"{server.url}/api/v2/traces/{trace.run_id(0)}/runs"
+    query = {"project_id": project["id"], "selects": ["ID", "INPUTS"]}
+    answer = httpx.get(url, params=query, timeout=60)
+    assert answer.headers["transfer-encoding"] == "chunked"
+    items = answer.json()["items"]
+    assert items == [
+        {"id": trace.run_id(number), "inputs": {"number": number}} for number in range(trace.runs)
+    ]

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import LONGEST_WAIT_S
 
-from .servers import LONGEST_WAIT_S, ROOT, Server, clean_environment
+from .servers import ROOT, Server, clean_environment
 
 OLD_SDK = ROOT / ".venv" / "langsmith-0.4"
 SCRIPT = Path(__file__).parent / "old_sdk_script.py"

@@ -32,8 +32,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
+from tests.waiting import LONGEST_WAIT_S
 
-from .servers import LONGEST_WAIT_S, Server, clean_environment
+from .servers import Server, clean_environment
 
 SCRIPT = Path(__file__).parent / "otel_mode_script.py"
 PATHS = ["/v1/traces", "/api/v1/traces", "/otel/v1/traces", "/api/v1/otel/v1/traces", "/otel"]

@@ -9,7 +9,8 @@ import httpx
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from langsmith import Client
-from tests.contract.servers import Server, until
+from tests.contract.servers import Server
+from tests.waiting import until
 
 from runstore.v1 import project_service_pb2, project_service_pb2_grpc
 

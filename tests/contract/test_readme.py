@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.waiting import LONGEST_WAIT_S
 
-from .servers import COMMAND, LONGEST_WAIT_S, ROOT, Server, clean_environment, serving
+from .servers import COMMAND, ROOT, Server, clean_environment, serving
 
 README = (ROOT / "README.md").read_text()
 DEFAULT_HTTP, DEFAULT_GRPC = "127.0.0.1:1984", "127.0.0.1:1985"
@@ -36,7 +37,9 @@ def blocks(heading: str) -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that nobody has used yet."""
-    with serving(tmp_path_factory.mktemp("readme")) as server:
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "data").mkdir()  # Empty, as that of a first start.
+    with serving(folder) as server:
         yield server
         assert server.defects() == []
 

@@ -168,7 +168,7 @@ async def test_v2_shares_traces(client: Client, server: Server, project: str) ->
 
 async def test_v2_shares_threads(client: Client, project: str) -> None:
     """A token of a thread covers its runs, later ones too, and no others of the project."""
-    thread = f"t-{uuid.uuid4()} ü"
+    thread = f"t-{uuid.uuid4()}/ü"
     metadata = {"metadata": {"thread_id": thread}}
     ids = given_trace(client, project, extra=metadata)
     given_trace(client, project)

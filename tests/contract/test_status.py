@@ -11,15 +11,16 @@ from typing import Any
 import httpx
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from tests.engine_front.front import engine_front
+from tests.data_folder import copy_prepared
+from tests.engine_front.front import EngineFront, engine_front
+from tests.waiting import until
 
-from runstore.catalog.catalog import open_catalog
 from runstore.domain.principals import DEFAULT_TENANT_ID
 from runstore.domain.runs import RunPatch
 from runstore.ingest.flusher import STAGES
 from runstore.storage.clickhouse.run_store import open_run_store
 
-from .servers import Server, clean_environment, free_port, run_command, serving, until
+from .servers import Server, clean_environment, free_port, run_command, serving
 from .wire import run_json
 
 SHOWN = {"COLUMNS": "120", "NO_COLOR": "1"}
@@ -49,15 +50,32 @@ def write(server: Server, project: str, **fields: Any) -> uuid.UUID:
     return run_id
 
 
+@pytest.fixture(scope="module")
+def haunted_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, EngineFront]]:
+    """A server whose engine has a process of its own, in which letters can be put beside it."""
+    folder = tmp_path_factory.mktemp("haunted")
+    copy_prepared(folder / "data")
+    with (
+        engine_front(folder / "data" / "clickhouse") as front,
+        serving(folder, clickhouse_dsn=front.dsn) as server,
+    ):
+        yield server, front
+        assert server.defects() == []
+
+
 @pytest.fixture
-def letters_left(tmp_path: Path) -> list[RunPatch]:
-    """Operations that an earlier server could not store: one run, and a late update of it."""
-    data, run_id, start_us = tmp_path / "data", str(uuid.uuid4()), 1_795_000_000_000_000
+def haunted(
+    haunted_server: tuple[Server, EngineFront], project: str
+) -> Iterator[tuple[Server, list[RunPatch]]]:
+    """A server with two dead letters, which it could not store: of a new run, and of a late update of it."""
+    server, front = haunted_server
+    run_id, start_us = str(uuid.uuid4()), 1_795_000_000_000_000
     old = RunPatch(
         DEFAULT_TENANT_ID,
         run_id,
         sequence=start_us << 12,
         is_create=True,
+        project_id=httpx.post(f"{server.url}/sessions", json={"name": f"{project}-kept"}).json()["id"],
         name="from the dead",
         run_type="chain",
         start_time_us=start_us,
@@ -66,26 +84,14 @@ def letters_left(tmp_path: Path) -> list[RunPatch]:
     update = RunPatch(DEFAULT_TENANT_ID, run_id, sequence=(start_us << 12) + 1, outputs=b'{"answer": 2}')
 
     async def bury() -> None:
-        data.mkdir()
-        async with open_catalog(f"sqlite:///{data / 'catalog.sqlite'}") as catalog:
-            old.project_id = (await catalog.projects.resolve(DEFAULT_TENANT_ID, "kept")).id
-        # The engine is in a process of its own: this one may embed one already, and none can embed two.
-        with engine_front(data / "clickhouse") as front:
-            async with open_run_store(front.dsn) as store:
-                await store.bury([old], "refused before, for another reason")
-                await store.bury([old], REASON)
-                await store.bury([update], "no room")
+        async with open_run_store(front.dsn) as store:
+            await store.bury([old], "refused before, for another reason")
+            await store.bury([old], REASON)
+            await store.bury([update], "no room")
 
     asyncio.run(bury())
-    return [old, update]
-
-
-@pytest.fixture
-def haunted(tmp_path: Path, letters_left: list[RunPatch]) -> Iterator[tuple[Server, list[RunPatch]]]:
-    """A server that starts with two dead letters."""
-    with serving(tmp_path) as server:
-        yield server, letters_left
-        assert server.defects() == []
+    yield server, [old, update]
+    command(server, "dead-letters", "drop", "--all", "--yes")
 
 
 def test_status_fits_on_a_screen(server: Server, project: str) -> None:

@@ -110,7 +110,7 @@ def arguments_of(world: World) -> dict[str, dict[str, Any]]:
 def test_refused_methods_say_why(world: World, method: str) -> None:
     """501 with the reason; or the SDK does not send anything at all."""
     refusal = refusals.HANDWRITTEN[method]
-    expected = LangSmithError if refusal.is_sent else NotImplementedError
+    expected = LangSmithError if refusal.is_sent else NotImplementedError  # Raised by the SDK, unsent.
     call = getattr(world.client, method)
     with pytest.raises(expected) as refused:
         list(call(**arguments_of(world)[method]))  # A list is not asked for before it is read.

@@ -14,7 +14,8 @@ import pytest
 import requests
 import trustme
 from langsmith import Client
-from tests.contract.servers import COMMAND, Server, free_port, serving, until
+from tests.contract.servers import COMMAND, Server, free_port, serving
+from tests.waiting import until
 
 from runstore.v1 import project_service_pb2, project_service_pb2_grpc
 
@@ -100,7 +101,11 @@ def test_grpc_over_tls(server: Server, files: Path) -> None:
 def test_parts_on_another_machine_call_the_store_over_tls(
     server: Server, files: Path, tmp_path: Path
 ) -> None:
-    """A gateway that runs apart, with its metrics, and a command that is given the store's address."""
+    """A gateway that runs apart, with its metrics, and a command that is given the store's address.
+
+    An idle client does not hold up the gateway's end.
+    """
+    idle = session(files)
     port, metrics_port = free_port(), free_port()
     gateway = subprocess.Popen(
         [*COMMAND, "gateway", "--store", server.grpc, "--http", f"127.0.0.1:{port}"],
@@ -111,7 +116,7 @@ def test_parts_on_another_machine_call_the_store_over_tls(
 
         def answered() -> bool:
             try:
-                return session(files).get(f"https://127.0.0.1:{port}/sessions", timeout=10).status_code == 200
+                return idle.get(f"https://127.0.0.1:{port}/sessions", timeout=10).status_code == 200
             except requests.ConnectionError:
                 return False
 
@@ -123,7 +128,8 @@ def test_parts_on_another_machine_call_the_store_over_tls(
         )
     finally:
         gateway.terminate()
-        gateway.wait()
+        gateway.wait(timeout=15)  # Half of the time after which TLS gives up on it.
+    idle.close()
     exported = server.command("export", "--store", server.grpc, "-o", str(tmp_path / "runs.jsonl"))
     assert "Exported 1 run." in exported.stderr
 

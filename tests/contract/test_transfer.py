@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from langsmith import Client
 
+from runstore.runtime.failures import CannotStart
+from runstore.runtime.transfer.writers import STDOUT, whole_file
 from runstore.v1 import blob_service_pb2 as blobs
 from runstore.v1 import feedback_service_pb2 as feedback
 from runstore.v1 import feedback_service_pb2_grpc as feedback_grpc
@@ -41,10 +44,15 @@ def source(server: Server) -> Iterator[Stubs]:
 @pytest.fixture(scope="module")
 def stored(source: Stubs) -> str:
     """The name of a project with runs of every kind."""
+    return store(source, traces=40, judged=20)
+
+
+def store(source: Stubs, *, traces: int, judged: int) -> str:
+    """The name of a new project with so many traces, of two runs each, and feedback on so many runs."""
     name = f"everything-{uuid.uuid4().hex}"
-    operations = [operation for number in range(40) for operation in trace(number, name)]
+    operations = [operation for number in range(traces) for operation in trace(number, name)]
     assert not source.ingest.WriteRuns(ingest.WriteRunsRequest(operations=operations)).errors
-    records = [judgement(number, operation.create.id) for number, operation in enumerate(operations[:20])]
+    records = [judgement(number, operation.create.id) for number, operation in enumerate(operations[:judged])]
     stub = feedback_grpc.FeedbackServiceStub(source.channel)
     assert not stub.WriteFeedback(feedback.WriteFeedbackRequest(feedback=records)).errors
     return name
@@ -231,16 +239,18 @@ def test_parquet_has_typed_columns(server: Server, stored: str, tmp_path: Path) 
     assert json.loads(rows[1]["prompt_token_details"]) == {"cache_read": 2}
 
 
-def test_all_projects_without_a_choice(server: Server, guarded: Server, stored: str, tmp_path: Path) -> None:
+def test_all_projects_without_a_choice(
+    server: Server, guarded: Server, source: Stubs, tmp_path: Path
+) -> None:
     """Everything of a tenant goes out in one file, and each run comes back into the project it was in."""
     key = guarded.create_key("everything")
-    exported = export(server, tmp_path / "one.jsonl", "--project", stored)
-    assert "80 runs" in exported.stderr
+    exported = export(server, tmp_path / "one.jsonl", "--project", store(source, traces=3, judged=2))
+    assert "6 runs" in exported.stderr
     import_(guarded, str(tmp_path / "one.jsonl"), "--api-key", key)
     import_(guarded, str(tmp_path / "one.jsonl"), "--api-key", key, "--project", "other")
     said = export(guarded, tmp_path / "all.jsonl", "--api-key", key)
     # An id is one run: the second import has moved all of them.
-    assert "Exported 80 runs and" in said.stderr
+    assert "Exported 6 runs and" in said.stderr
     names = {json.loads(line)["session_name"] for line in (tmp_path / "all.jsonl").read_text().splitlines()}
     assert names == {"other"}
 
@@ -250,7 +260,8 @@ def test_refusals_leave_no_file(server: Server, guarded: Server, tmp_path: Path)
     for running, arguments, reason in (
         (server, ("--project", "no such project"), "there is no project 'no such project'"),
         (server, ("--filter", "eq(name"), "filter"),
-        (server, ("--from", "yesterday"), "ISO 8601"),
+        (server, ("--from", "yesterday"), "--from: not an ISO 8601 time"),
+        (server, ("-o", str(tmp_path / "nowhere" / "file")), "nowhere/file: No such file or directory"),
         (guarded, (), "API key"),
     ):
         path = tmp_path / "refused.parquet"
@@ -261,6 +272,15 @@ def test_refusals_leave_no_file(server: Server, guarded: Server, tmp_path: Path)
         assert reason.lower() in said.stderr.lower()
         assert len(said.stderr.splitlines()) == 1
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")  # macOS has none.
+def test_output_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line for people, and nothing more when Python flushes at its end."""
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - as the shell opens it
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(CannotStart, match="standard output: No space left"), whole_file(STDOUT) as file:
+            file.write(b"{}")
 
 
 # -- files of others ---------------------------------------------------------------------------------------

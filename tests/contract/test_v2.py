@@ -273,6 +273,9 @@ async def test_refusals_are_the_sdks_exceptions(runs: Any, trace: Trace) -> None
         await runs.retrieve(str(uuid.uuid4()), project_id=trace.project_id)
     with pytest.raises(NotFoundError):
         await runs.retrieve(str(trace.root), project_id=str(uuid.uuid4()))
+    unknown = str(uuid.uuid4())
+    with pytest.raises(NotFoundError, match=unknown):
+        [run async for run in runs.query(project_ids=[trace.project_id, unknown], ids=[unknown])]
     with pytest.raises(UnprocessableEntityError, match="run_id"):
         await runs.retrieve("not-a-uuid", project_id=trace.project_id)
     with pytest.raises(BadRequestError, match="page_size"):

@@ -406,6 +406,8 @@ async def test_refusals_are_the_sdks_exceptions(sdk: Any, talk: Talk) -> None:
         [thread async for thread in sdk.threads.query(project_id=talk.project_id, filter="eq(")]
     with pytest.raises(BadRequestError, match="select"):
         await sdk.threads.aggregate_stats(project_id=talk.project_id, select=[])
+    with pytest.raises(BadRequestError, match="select"):
+        await sdk.threads.aggregate_stats(project_id=talk.project_id, select=[["TRACE_COUNT"]])
     with pytest.raises(BadRequestError, match="selects"):
         await sdk.threads.stats(THREAD, session_id=talk.project_id, selects=["NO_SUCH"])
     with pytest.raises(NotFoundError, match="thread"):
@@ -433,6 +435,9 @@ async def test_search_in_plain_language_is_refused(sdk: Any, talk: Talk) -> None
         assert failed.value.response.headers["x-should-retry"] == "false"
         with pytest.raises(BadRequestError, match="ai_search"):
             [item async for item in items_of(query)(**arguments, ai_search=" ")]
+        with pytest.raises(APIStatusError, match="ai_search") as caught:  # Its name of July 2026.
+            [item async for item in query.query(**arguments, extra_body={"ai_query": "angry customers"})]
+        assert caught.value.status_code == 406
 
 
 async def test_usage_of_subtrees(sdk: Any, talk: Talk) -> None:

@@ -274,7 +274,7 @@ def check(runs: Runs, found: list[dict[str, Any]], *, ascending: bool) -> None:
     assert times == sorted(times, reverse=not ascending)
 
 
-USUAL = ("none", "tags", "has_error")
+USUAL = ("tags", "has_error")
 """What every test run asks for; the other conditions are slow tests."""
 
 

@@ -45,6 +45,13 @@ _TRANSPORT = frozenset(
         "client_protocol_version",
     }
 )
+# As runstore's own engine has them, so that no test waits for the pauses between mutations.
+_OPTIONS = (
+    "backups.allowed_path=/"
+    "&background_processing_pool_task_sleep_seconds_when_no_work_random_part=0"
+    "&background_processing_pool_thread_sleep_seconds_if_nothing_to_do=0.01"
+    "&background_processing_pool_task_sleep_seconds_when_no_work_multiplier=1.5"
+)
 _INSERT = re.compile(rb"\s*INSERT\s+INTO\s+\S+\s*(?:\([^)]*\)\s*)?FORMAT\s+(\w+)[ \t]*\r?\n?", re.IGNORECASE)
 _FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
 _CODE = re.compile(r"Code: (\d+)")
@@ -60,6 +67,8 @@ _CLUSTER_CONFIG = """
 </clickhouse>
 """
 _WHOLE_BODY_BYTES = 1 << 30
+# As a server has it by default (`http_max_field_value_size`), which takes one byte more.
+_MAX_FIELD_BYTES = 128 * 1024 + 1
 
 
 @dataclass
@@ -183,6 +192,8 @@ class Handler(BaseHTTPRequestHandler):
         kind, options = multipart.parse_options_header(self.headers.get("Content-Type", ""))
         if kind == "multipart/form-data":
             for field in multipart.MultipartParser(_stream(body), options["boundary"]):
+                if len(field.raw) > _MAX_FIELD_BYTES:
+                    raise RuntimeError(f"Code: 1000. HTML Form Exception: Field value too long: {field.name}")
                 parameters[field.name] = field.raw.decode()
             body = b""
         query = parameters.get("query", "").encode()
@@ -260,7 +271,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def _connect(data_dir: str) -> Any:
     separator = "&" if "?" in data_dir else "?"
-    return chdb.connect(f"{data_dir}{separator}backups.allowed_path=/")  # type: ignore[no-untyped-call] # chDB has no annotations here
+    return chdb.connect(f"{data_dir}{separator}{_OPTIONS}")  # type: ignore[no-untyped-call] # chDB has no annotations here
 
 
 def _on_this_node(statement: bytes) -> bytes:

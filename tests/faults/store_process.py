@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+from tests.data_folder import copy_prepared
 
 COMMAND = [sys.executable, "-m", "runstore.runtime.cli", "store"]
 LONGEST_WAIT_S = 60
@@ -33,6 +34,8 @@ class Store:
             **{f"RUNSTORE_{name.upper()}": value for name, value in settings.items()},
         }
         self._output = folder / "store.txt"
+        if "clickhouse_dsn" not in settings:
+            copy_prepared(folder / "data")
 
     @property
     def output(self) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import clickhouse_connect
 import pytest
-from tests.contract.servers import COMMAND, run_command, until
+from tests.contract.servers import COMMAND, run_command
 from tests.engine_front.front import NO_FAULT, EngineFront, Fault, engine_front
 from tests.postgres import Postgres
+from tests.s3 import BUCKET, s3_service
+from tests.waiting import until
 
 from .store_process import LONGEST_WAIT_S, Store
 from .test_engine_away import Client, client_of
@@ -18,22 +20,32 @@ from .test_engine_away import Client, client_of
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where the server writes its part."""
+    if request.param == "folder":
+        yield str(tmp_path / "of-the-server")
+        return
+    with s3_service() as endpoint:
+        yield f"{endpoint}/{BUCKET}/backups"
+
+
 @pytest.fixture
-def fronts(tmp_path: Path) -> Iterator[tuple[EngineFront, EngineFront]]:
-    """Two servers: one with the store's tables, and an empty one."""
+def fronts(place: str, tmp_path: Path) -> Iterator[tuple[EngineFront, EngineFront]]:
+    """Two servers, which have access to the place: one with the store's tables, and an empty one."""
     with engine_front(tmp_path / "engine") as first, engine_front(tmp_path / "other") as second:
         yield first, second
 
 
 @pytest.fixture
-def store(fronts: tuple[EngineFront, EngineFront], postgres: Postgres, tmp_path: Path) -> Store:
+def store(fronts: tuple[EngineFront, EngineFront], place: str, postgres: Postgres, tmp_path: Path) -> Store:
     """A store on the first one."""
     (tmp_path / "store").mkdir()
     return Store(
         tmp_path / "store",
         clickhouse_dsn=fronts[0].dsn,
         catalog_url=postgres.create_database(),
-        clickhouse_backup=str(tmp_path / "of-the-server"),
+        clickhouse_backup=place,
     )
 
 
@@ -46,6 +58,7 @@ def written(store: Store) -> Iterator[tuple[Client, list[str]]]:
 
 def test_server_and_postgresql_come_back(
     store: Store,
+    place: str,
     written: tuple[Client, list[str]],
     fronts: tuple[EngineFront, EngineFront],
     postgres: Postgres,
@@ -55,7 +68,7 @@ def test_server_and_postgresql_come_back(
     made = json.loads(
         run_command("backup", str(tmp_path / "backup"), "--json", environment=store.environment).stdout
     )
-    assert made["engine_location"] == str(tmp_path / "of-the-server" / f"runstore-{made['id']}")
+    assert made["engine_location"] == f"{place}/runstore-{made['id']}"
     other = fronts[1]
     (tmp_path / "restored").mkdir()
     restored = Store(tmp_path / "restored", clickhouse_dsn=other.dsn, catalog_url=postgres.create_database())
@@ -82,6 +95,7 @@ def test_server_and_postgresql_come_back(
     assert "is not empty" in again.stderr
 
 
+@pytest.mark.parametrize("place", ["folder"], indirect=True)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_backup_that_is_broken_off_is_repeated(
     store: Store,

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.engine
 
 MIB = 1024 * 1024
 PAYLOAD = b'{"text": "%s"}' % (b"x" * (20 * MIB))
+FILE = b"y" * MIB
 
 
 def requests(content: bytes) -> Iterator[blobs.UploadBlobRequest]:
@@ -29,55 +31,44 @@ def requests(content: bytes) -> Iterator[blobs.UploadBlobRequest]:
         yield blobs.UploadBlobRequest(chunk=content[start : start + MIB])
 
 
-def test_killed_between_blob_and_log(tmp_path: Path) -> None:
-    """The token of an upload that was confirmed is good after the crash: its blob is whole."""
+def test_killed_after_uploads(tmp_path: Path) -> None:
+    """The token of an upload that was confirmed is good after the crash: its blob is whole. So is a large
+    payload that came inline and was acknowledged, on its way to the blob store when everything dies."""
     store = Store(tmp_path)
-    run_id = str(uuid.uuid4())
+    uploaded, inline = str(uuid.uuid4()), str(uuid.uuid4())
     with store.running() as process, grpc.insecure_channel(store.address) as channel:
         token = blobs_grpc.BlobServiceStub(channel).UploadBlob(requests(PAYLOAD)).upload_token
+        file = ingest.AttachmentContent(name="f", mime_type="a/b", content=FILE)
+        write(channel, inline, inputs=PAYLOAD, attachments=[file])
         process.kill()
         process.wait()
     with store.running(), grpc.insecure_channel(store.address) as channel:
-        fields = ingest.RunFields(
-            id=run_id, name="n", run_type=run_pb2.RUN_TYPE_LLM, project_name="p",
-            uploaded=ingest.UploadedPayloads(inputs=token),
-        )  # fmt: skip
-        operation = ingest.RunOperation(create=fields)
-        request = ingest.WriteRunsRequest(operations=[operation])
-        assert not ingest_grpc.RunIngestServiceStub(channel).WriteRuns(request).errors
-        run = (
-            query_grpc.RunQueryServiceStub(channel)
-            .GetRun(query.GetRunRequest(id=run_id, fields=[run_pb2.RUN_FIELD_INPUTS]))
-            .run
-        )
-        read = blobs.ReadBlobRequest(read_token=run.large_payloads["inputs"].read_token)
-        chunks = blobs_grpc.BlobServiceStub(channel).ReadBlob(read)
-        assert b"".join(message.chunk for message in chunks) == PAYLOAD
+        write(channel, uploaded, uploaded=ingest.UploadedPayloads(inputs=token))
+        assert read(channel, uploaded) == [PAYLOAD]
+        assert read(channel, inline) == [PAYLOAD, FILE]
+    folder = tmp_path / "data" / "blobs"
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    assert len([file for file in files if file.parts[0] != "notes"]) == 3
 
 
-def test_killed_after_the_acknowledgement(tmp_path: Path) -> None:
-    """A large payload that came inline, on its way to the blob store when everything dies, is there."""
-    store = Store(tmp_path)
-    run_id = str(uuid.uuid4())
-    fields = ingest.RunFields(
-        id=run_id, name="n", run_type=run_pb2.RUN_TYPE_LLM, project_name="p", inputs=PAYLOAD,
-        attachments=[ingest.AttachmentContent(name="f", mime_type="a/b", content=b"y" * MIB)],
-    )  # fmt: skip
-    with store.running() as process, grpc.insecure_channel(store.address) as channel:
-        request = ingest.WriteRunsRequest(operations=[ingest.RunOperation(create=fields)])
-        assert not ingest_grpc.RunIngestServiceStub(channel).WriteRuns(request).errors
-        process.kill()
-        process.wait()
-    with store.running(), grpc.insecure_channel(store.address) as channel:
-        selected = [run_pb2.RUN_FIELD_INPUTS, run_pb2.RUN_FIELD_ATTACHMENTS]
-        request_run = query.GetRunRequest(id=run_id, fields=selected)
-        run = query_grpc.RunQueryServiceStub(channel).GetRun(request_run).run
-        stub = blobs_grpc.BlobServiceStub(channel)
-        for token, content in (
-            (run.large_payloads["inputs"].read_token, PAYLOAD),
-            (run.attachments["f"].read_token, b"y" * MIB),
-        ):
-            chunks = stub.ReadBlob(blobs.ReadBlobRequest(read_token=token))
-            assert b"".join(message.chunk for message in chunks) == content
-    names = [path.name for path in (tmp_path / "data" / "blobs").rglob("*") if path.is_file()]
-    assert len(names) == 2
+def write(channel: grpc.Channel, run_id: str, **fields: Any) -> None:
+    """Creates a run; acknowledged when this returns."""
+    run = ingest.RunFields(id=run_id, name="n", run_type=run_pb2.RUN_TYPE_LLM, project_name="p", **fields)
+    request = ingest.WriteRunsRequest(operations=[ingest.RunOperation(create=run)])
+    assert not ingest_grpc.RunIngestServiceStub(channel).WriteRuns(request).errors
+
+
+def read(channel: grpc.Channel, run_id: str) -> list[bytes]:
+    """The inputs of a run, and its files."""
+    fields = [run_pb2.RUN_FIELD_INPUTS, run_pb2.RUN_FIELD_ATTACHMENTS]
+    request = query.GetRunRequest(id=run_id, fields=fields)
+    run = query_grpc.RunQueryServiceStub(channel).GetRun(request).run
+    tokens = [
+        run.large_payloads["inputs"].read_token,
+        *(each.read_token for each in run.attachments.values()),
+    ]
+    stub = blobs_grpc.BlobServiceStub(channel)
+    return [
+        b"".join(message.chunk for message in stub.ReadBlob(blobs.ReadBlobRequest(read_token=token)))
+        for token in tokens
+    ]

@@ -1,10 +1,8 @@
 """Stores of this version start on data of the first one: two at once, while writers send."""
 
-import asyncio
 import json
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -18,6 +16,7 @@ from tests.contract.servers import clean_environment, free_port, run_command
 from tests.engine_front.front import NO_FAULT, EngineFront, Fault, engine_front
 from tests.postgres import Postgres
 from tests.unit.storage.test_schema_golden import statements_of
+from tests.waiting import until_async
 
 from runstore.catalog import migrations
 from runstore.catalog.database import open_database
@@ -155,7 +154,7 @@ async def test_two_stores_migrate_at_once_while_writers_send(
             [run] = read(client, old_id(7))
             assert (run.inputs, json.loads(run.outputs)) == (b'{"q":"quokka 7"}', {"a": 2})
         unfinished = "SELECT command FROM system.mutations WHERE NOT is_done"
-        await until(lambda: not engine.query(unfinished).result_rows)
+        await until_async(lambda: not engine.query(unfinished).result_rows, "the mutations are done")
         versions = engine.query("SELECT DISTINCT version FROM schema_migrations ORDER BY version").result_rows
         assert [version for (version,) in versions] == list(range(1, SCHEMA_VERSION + 1))
         assert found(clients[0], 'search("quokka 4242")') == ["old-4242"]
@@ -188,13 +187,6 @@ def test_rolled_back_store_is_told_what_to_do(front: EngineFront, tmp_path: Path
     assert f"{what} ha" in said.stderr
     assert f"schema version {later}, this runstore knows up to {known}: start the version" in said.stderr
     assert "Traceback" not in said.stderr
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + LONGEST_WAIT_S
-    while not condition():
-        assert time.monotonic() < give_up_at
-        await asyncio.sleep(0.05)
 
 
 def update(client: Client, run_id: str, outputs: bytes) -> None:

@@ -49,8 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--connections", type=int, default=1_000, help="of all clients together")
     parser.add_argument("--share", type=float, default=0.01, help="of the connections that are hostile")
     parser.add_argument("--rate", type=float, default=60.0, help="calls per second of the honest clients")
-    parser.add_argument("--seconds", type=float, default=60.0, help="that are measured")
-    parser.add_argument("--rounds", type=int, default=3, help="without and with hostile clients, in turns")
+    parser.add_argument("--seconds", type=float, default=240.0, help="that are measured")
+    parser.add_argument("--rounds", type=int, default=4, help="without and with hostile clients, in turns")
     parser.add_argument("--attack", help="the only one to make, such as flood; default all in turns")
     parser.add_argument("--seed", type=int, help="of what is sent; default random")
     return parser

@@ -13,7 +13,7 @@ from typing import Final
 import zstandard
 
 _BOMB_BYTES: Final = 1024 * 1024 * 1024
-_PIECE_BYTES: Final = 1024 * 1024
+_PIECE_BYTES: Final = 16 * 1024 * 1024
 _PIPELINED: Final = 50
 _DRIP_S: Final = 0.5
 _BOUNDARY: Final = "boundary"
@@ -30,10 +30,17 @@ class Target:
     key: str
     """A good one, of a tenant that nobody else is in: hostile clients may have paid."""
     tls: ssl.SSLContext
+    address: str | None
+    """Where the hostile client is; None for where the others are."""
 
     async def https(self) -> Streams:
         """A connection with TLS."""
-        return await asyncio.open_connection("127.0.0.1", self.http_port, ssl=self.tls)
+        return await self.connection(self.http_port, tls=self.tls)
+
+    async def connection(self, port: int, tls: ssl.SSLContext | None = None) -> Streams:
+        """A connection, plain unless `tls` is given."""
+        origin = (self.address, 0) if self.address else None
+        return await asyncio.open_connection("127.0.0.1", port, ssl=tls, local_addr=origin)
 
     def head(self, request: str, *, key: str = "", more: str = "") -> bytes:
         """The first lines of a request, without the empty one."""
@@ -96,7 +103,7 @@ async def garbage(target: Target, chance: random.Random) -> None:
     writer.write(chance.randbytes(chance.randrange(1, 10_000)))
     writer.close()
     for port in (target.http_port, target.grpc_port):
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        _, writer = await target.connection(port)
         writer.write(chance.randbytes(chance.randrange(1, 10_000)))
         writer.close()
 
@@ -105,7 +112,7 @@ async def half_open_tls(target: Target, _chance: random.Random) -> None:
     """The first half of a greeting at each port, and then silence."""
     greeting = bytes.fromhex("1603010200010001fc0303") + b"\0" * 100
     for port in (target.http_port, target.grpc_port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await target.connection(port)
         writer.write(greeting)
         asyncio.get_running_loop().call_later(30.0, writer.close)
         del reader
@@ -138,20 +145,20 @@ async def attack(target: Target, number: int, seed: int, kind: str | None) -> No
 
 @functools.cache
 def bombs() -> tuple[bytes, bytes]:
-    """Of zstd and gzip; to be made before the clock runs, because that takes seconds."""
-    zstd, gzip = zstandard.ZstdCompressor().compressobj(), zlib.compressobj(wbits=31)
-    return _compressed(zstd.compress, zstd.flush), _compressed(gzip.compress, gzip.flush)
+    """Of zstd and gzip: a part of a multipart body that goes on for a gigabyte, and never ends.
 
-
-def _compressed(compress: Callable[[bytes], bytes], flush: Callable[[], bytes]) -> bytes:
-    """A part of a multipart body that goes on for a gigabyte."""
+    Pieces that mean the same wherever they stand are repeated, because compressing a gigabyte takes long.
+    """
     head = (
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="post.1"\r\n'
         "Content-Type: application/json\r\n\r\n"
-    )
-    piece = b" " * _PIECE_BYTES
-    pieces = (compress(piece) for _ in range(_BOMB_BYTES // _PIECE_BYTES))
-    return b"".join((compress(head.encode()), *pieces, flush()))
+    ).encode()
+    count, piece = _BOMB_BYTES // _PIECE_BYTES, b" " * _PIECE_BYTES
+    zstd = zstandard.ZstdCompressor()
+    gzip = zlib.compressobj(wbits=31)
+    begin = gzip.compress(head) + gzip.flush(zlib.Z_FULL_FLUSH)
+    again = gzip.compress(piece) + gzip.flush(zlib.Z_FULL_FLUSH)
+    return zstd.compress(head) + zstd.compress(piece) * count, begin + again * count
 
 
 async def _bomb(target: Target, encoding: str, body: bytes) -> None:

@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import ssl
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -186,10 +187,13 @@ def _attack(
 ) -> None:
     os.nice(_NICE)  # Strangers bring machines of their own.
     bombs()
-    target = Target(*ports, key, ssl.create_default_context(cafile=ca))
+    tls = ssl.create_default_context(cafile=ca)
 
     async def run() -> None:
-        tasks = [asyncio.create_task(attack(target, number, seed, kind)) for number in range(count)]
+        tasks = [
+            asyncio.create_task(attack(Target(*ports, key, tls, _address(number)), number, seed, kind))
+            for number in range(count)
+        ]
         began.set()
         await asyncio.to_thread(stop.wait)
         for task in tasks:
@@ -197,6 +201,11 @@ def _attack(
         await asyncio.gather(*tasks, return_exceptions=True)
 
     asyncio.run(run())
+
+
+def _address(number: int) -> str | None:
+    """Each hostile client has its own, where the whole of 127.0.0.0/8 is this machine."""
+    return f"127.0.1.{1 + number % 250}" if sys.platform == "linux" else None
 
 
 def _write_certificate(authority: trustme.CA, folder: Path) -> tuple[str, str]:

@@ -88,6 +88,31 @@ class AdminServiceStub:
                 request_serializer=runstore_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=runstore_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.FromString,
                 _registered_method=True)
+        self.ListTenants = channel.unary_unary(
+                '/runstore.v1.AdminService/ListTenants',
+                request_serializer=runstore_dot_v1_dot_admin__service__pb2.ListTenantsRequest.SerializeToString,
+                response_deserializer=runstore_dot_v1_dot_admin__service__pb2.ListTenantsResponse.FromString,
+                _registered_method=True)
+        self.DeleteTenant = channel.unary_unary(
+                '/runstore.v1.AdminService/DeleteTenant',
+                request_serializer=runstore_dot_v1_dot_admin__service__pb2.DeleteTenantRequest.SerializeToString,
+                response_deserializer=runstore_dot_v1_dot_admin__service__pb2.DeleteTenantResponse.FromString,
+                _registered_method=True)
+        self.GetTenantLimits = channel.unary_unary(
+                '/runstore.v1.AdminService/GetTenantLimits',
+                request_serializer=runstore_dot_v1_dot_admin__service__pb2.GetTenantLimitsRequest.SerializeToString,
+                response_deserializer=runstore_dot_v1_dot_admin__service__pb2.GetTenantLimitsResponse.FromString,
+                _registered_method=True)
+        self.SetTenantLimits = channel.unary_unary(
+                '/runstore.v1.AdminService/SetTenantLimits',
+                request_serializer=runstore_dot_v1_dot_admin__service__pb2.SetTenantLimitsRequest.SerializeToString,
+                response_deserializer=runstore_dot_v1_dot_admin__service__pb2.SetTenantLimitsResponse.FromString,
+                _registered_method=True)
+        self.ListTenantLimits = channel.unary_unary(
+                '/runstore.v1.AdminService/ListTenantLimits',
+                request_serializer=runstore_dot_v1_dot_admin__service__pb2.ListTenantLimitsRequest.SerializeToString,
+                response_deserializer=runstore_dot_v1_dot_admin__service__pb2.ListTenantLimitsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -176,6 +201,46 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTenants(self, request, context):
+        """Lists tenants, by name; those that are deleted are in `GetStatus`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTenant(self, request, context):
+        """Deletes a tenant with all that it has, for good. When this returns nothing opens it any more: its keys, tokens
+        and shares are good for nothing here, and within three seconds at other stores and gateways; its streams
+        end. What it had is removed in the background, which `GetStatus` shows, and survives a crash. Another tenant may
+        have its name at once. Safe to repeat; NOT_FOUND without the tenant, INVALID_ARGUMENT for a name that is not
+        the tenant's, INCONSISTENT for the default tenant.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTenantLimits(self, request, context):
+        """Reads the limits of a tenant. NOT_FOUND when there is none of that id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetTenantLimits(self, request, context):
+        """Replaces what differs for a tenant from the deployment's settings: here at once, at other stores within three
+        seconds. NOT_FOUND when there is none of that id, INVALID_ARGUMENT for what is no limit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTenantLimits(self, request, context):
+        """Lists the tenants that have limits of their own, by name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -228,6 +293,31 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RevokeApiKey,
                     request_deserializer=runstore_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=runstore_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.SerializeToString,
+            ),
+            'ListTenants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTenants,
+                    request_deserializer=runstore_dot_v1_dot_admin__service__pb2.ListTenantsRequest.FromString,
+                    response_serializer=runstore_dot_v1_dot_admin__service__pb2.ListTenantsResponse.SerializeToString,
+            ),
+            'DeleteTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTenant,
+                    request_deserializer=runstore_dot_v1_dot_admin__service__pb2.DeleteTenantRequest.FromString,
+                    response_serializer=runstore_dot_v1_dot_admin__service__pb2.DeleteTenantResponse.SerializeToString,
+            ),
+            'GetTenantLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTenantLimits,
+                    request_deserializer=runstore_dot_v1_dot_admin__service__pb2.GetTenantLimitsRequest.FromString,
+                    response_serializer=runstore_dot_v1_dot_admin__service__pb2.GetTenantLimitsResponse.SerializeToString,
+            ),
+            'SetTenantLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTenantLimits,
+                    request_deserializer=runstore_dot_v1_dot_admin__service__pb2.SetTenantLimitsRequest.FromString,
+                    response_serializer=runstore_dot_v1_dot_admin__service__pb2.SetTenantLimitsResponse.SerializeToString,
+            ),
+            'ListTenantLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTenantLimits,
+                    request_deserializer=runstore_dot_v1_dot_admin__service__pb2.ListTenantLimitsRequest.FromString,
+                    response_serializer=runstore_dot_v1_dot_admin__service__pb2.ListTenantLimitsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -504,6 +594,141 @@ class AdminService:
             '/runstore.v1.AdminService/RevokeApiKey',
             runstore_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.SerializeToString,
             runstore_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTenants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runstore.v1.AdminService/ListTenants',
+            runstore_dot_v1_dot_admin__service__pb2.ListTenantsRequest.SerializeToString,
+            runstore_dot_v1_dot_admin__service__pb2.ListTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runstore.v1.AdminService/DeleteTenant',
+            runstore_dot_v1_dot_admin__service__pb2.DeleteTenantRequest.SerializeToString,
+            runstore_dot_v1_dot_admin__service__pb2.DeleteTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTenantLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runstore.v1.AdminService/GetTenantLimits',
+            runstore_dot_v1_dot_admin__service__pb2.GetTenantLimitsRequest.SerializeToString,
+            runstore_dot_v1_dot_admin__service__pb2.GetTenantLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTenantLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runstore.v1.AdminService/SetTenantLimits',
+            runstore_dot_v1_dot_admin__service__pb2.SetTenantLimitsRequest.SerializeToString,
+            runstore_dot_v1_dot_admin__service__pb2.SetTenantLimitsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTenantLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runstore.v1.AdminService/ListTenantLimits',
+            runstore_dot_v1_dot_admin__service__pb2.ListTenantLimitsRequest.SerializeToString,
+            runstore_dot_v1_dot_admin__service__pb2.ListTenantLimitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,6 +72,23 @@ class AdminServiceStub:
     """Makes an API key useless: here at once, at other stores and gateways within three seconds. Safe to repeat;
     NOT_FOUND when there is none of that id.
     """
+    ListTenants: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListTenantsRequest, _admin_service_pb2.ListTenantsResponse]
+    """Lists tenants, by name; those that are deleted are in `GetStatus`."""
+    DeleteTenant: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteTenantRequest, _admin_service_pb2.DeleteTenantResponse]
+    """Deletes a tenant with all that it has, for good. When this returns nothing opens it any more: its keys, tokens
+    and shares are good for nothing here, and within three seconds at other stores and gateways; its streams
+    end. What it had is removed in the background, which `GetStatus` shows, and survives a crash. Another tenant may
+    have its name at once. Safe to repeat; NOT_FOUND without the tenant, INVALID_ARGUMENT for a name that is not
+    the tenant's, INCONSISTENT for the default tenant.
+    """
+    GetTenantLimits: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetTenantLimitsRequest, _admin_service_pb2.GetTenantLimitsResponse]
+    """Reads the limits of a tenant. NOT_FOUND when there is none of that id."""
+    SetTenantLimits: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetTenantLimitsRequest, _admin_service_pb2.SetTenantLimitsResponse]
+    """Replaces what differs for a tenant from the deployment's settings: here at once, at other stores within three
+    seconds. NOT_FOUND when there is none of that id, INVALID_ARGUMENT for what is no limit.
+    """
+    ListTenantLimits: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListTenantLimitsRequest, _admin_service_pb2.ListTenantLimitsResponse]
+    """Lists the tenants that have limits of their own, by name."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -117,6 +134,23 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Makes an API key useless: here at once, at other stores and gateways within three seconds. Safe to repeat;
     NOT_FOUND when there is none of that id.
     """
+    ListTenants: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListTenantsRequest, _admin_service_pb2.ListTenantsResponse]  # type: ignore[assignment]
+    """Lists tenants, by name; those that are deleted are in `GetStatus`."""
+    DeleteTenant: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DeleteTenantRequest, _admin_service_pb2.DeleteTenantResponse]  # type: ignore[assignment]
+    """Deletes a tenant with all that it has, for good. When this returns nothing opens it any more: its keys, tokens
+    and shares are good for nothing here, and within three seconds at other stores and gateways; its streams
+    end. What it had is removed in the background, which `GetStatus` shows, and survives a crash. Another tenant may
+    have its name at once. Safe to repeat; NOT_FOUND without the tenant, INVALID_ARGUMENT for a name that is not
+    the tenant's, INCONSISTENT for the default tenant.
+    """
+    GetTenantLimits: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetTenantLimitsRequest, _admin_service_pb2.GetTenantLimitsResponse]  # type: ignore[assignment]
+    """Reads the limits of a tenant. NOT_FOUND when there is none of that id."""
+    SetTenantLimits: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetTenantLimitsRequest, _admin_service_pb2.SetTenantLimitsResponse]  # type: ignore[assignment]
+    """Replaces what differs for a tenant from the deployment's settings: here at once, at other stores within three
+    seconds. NOT_FOUND when there is none of that id, INVALID_ARGUMENT for what is no limit.
+    """
+    ListTenantLimits: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListTenantLimitsRequest, _admin_service_pb2.ListTenantLimitsResponse]  # type: ignore[assignment]
+    """Lists the tenants that have limits of their own, by name."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Watches the store, and takes care of what it could not keep with the runs. It is about all tenants.
@@ -219,5 +253,52 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Makes an API key useless: here at once, at other stores and gateways within three seconds. Safe to repeat;
         NOT_FOUND when there is none of that id.
         """
+
+    @_abc_1.abstractmethod
+    def ListTenants(
+        self,
+        request: _admin_service_pb2.ListTenantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListTenantsResponse, _abc.Awaitable[_admin_service_pb2.ListTenantsResponse]]:
+        """Lists tenants, by name; those that are deleted are in `GetStatus`."""
+
+    @_abc_1.abstractmethod
+    def DeleteTenant(
+        self,
+        request: _admin_service_pb2.DeleteTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.DeleteTenantResponse, _abc.Awaitable[_admin_service_pb2.DeleteTenantResponse]]:
+        """Deletes a tenant with all that it has, for good. When this returns nothing opens it any more: its keys, tokens
+        and shares are good for nothing here, and within three seconds at other stores and gateways; its streams
+        end. What it had is removed in the background, which `GetStatus` shows, and survives a crash. Another tenant may
+        have its name at once. Safe to repeat; NOT_FOUND without the tenant, INVALID_ARGUMENT for a name that is not
+        the tenant's, INCONSISTENT for the default tenant.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTenantLimits(
+        self,
+        request: _admin_service_pb2.GetTenantLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetTenantLimitsResponse, _abc.Awaitable[_admin_service_pb2.GetTenantLimitsResponse]]:
+        """Reads the limits of a tenant. NOT_FOUND when there is none of that id."""
+
+    @_abc_1.abstractmethod
+    def SetTenantLimits(
+        self,
+        request: _admin_service_pb2.SetTenantLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.SetTenantLimitsResponse, _abc.Awaitable[_admin_service_pb2.SetTenantLimitsResponse]]:
+        """Replaces what differs for a tenant from the deployment's settings: here at once, at other stores within three
+        seconds. NOT_FOUND when there is none of that id, INVALID_ARGUMENT for what is no limit.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTenantLimits(
+        self,
+        request: _admin_service_pb2.ListTenantLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListTenantLimitsResponse, _abc.Awaitable[_admin_service_pb2.ListTenantLimitsResponse]]:
+        """Lists the tenants that have limits of their own, by name."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

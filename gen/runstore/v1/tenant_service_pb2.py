@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n runstore/v1/tenant_service.proto\x12\x0brunstore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"c\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06handle\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10GetCallerRequest\"l\n\x11GetCallerResponse\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x1f\n\x04role\x18\x03 \x01(\x0e\x32\x11.runstore.v1.Role\x12\x13\n\x0bis_operator\x18\x04 \x01(\x08\"\x12\n\x10GetTenantRequest\"8\n\x11GetTenantResponse\x12#\n\x06tenant\x18\x01 \x01(\x0b\x32\x13.runstore.v1.Tenant\"(\n\x16SetTenantHandleRequest\x12\x0e\n\x06handle\x18\x01 \x01(\t\">\n\x17SetTenantHandleResponse\x12#\n\x06tenant\x18\x01 \x01(\x0b\x32\x13.runstore.v1.Tenant*d\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10ROLE_INGEST_ONLY\x10\x01\x12\x0f\n\x0bROLE_READER\x10\x02\x12\x0f\n\x0bROLE_EDITOR\x10\x03\x12\x0e\n\nROLE_ADMIN\x10\x04\x32\x85\x02\n\rTenantService\x12J\n\tGetCaller\x12\x1d.runstore.v1.GetCallerRequest\x1a\x1e.runstore.v1.GetCallerResponse\x12J\n\tGetTenant\x12\x1d.runstore.v1.GetTenantRequest\x1a\x1e.runstore.v1.GetTenantResponse\x12\\\n\x0fSetTenantHandle\x12#.runstore.v1.SetTenantHandleRequest\x1a$.runstore.v1.SetTenantHandleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n runstore/v1/tenant_service.proto\x12\x0brunstore.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"c\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06handle\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10GetCallerRequest\"l\n\x11GetCallerResponse\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x1f\n\x04role\x18\x03 \x01(\x0e\x32\x11.runstore.v1.Role\x12\x13\n\x0bis_operator\x18\x04 \x01(\x08\"\x12\n\x10GetTenantRequest\"8\n\x11GetTenantResponse\x12#\n\x06tenant\x18\x01 \x01(\x0b\x32\x13.runstore.v1.Tenant\"(\n\x16SetTenantHandleRequest\x12\x0e\n\x06handle\x18\x01 \x01(\t\">\n\x17SetTenantHandleResponse\x12#\n\x06tenant\x18\x01 \x01(\x0b\x32\x13.runstore.v1.Tenant\"\x8c\x01\n\nRateLimits\x12\x17\n\nruns_per_s\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0b\x62ytes_per_s\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\rqueries_per_s\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\r\n\x0b_runs_per_sB\x0e\n\x0c_bytes_per_sB\x10\n\x0e_queries_per_s\"]\n\x0cTenantLimits\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.runstore.v1.RateLimits\x12\'\n\x06tenant\x18\x02 \x01(\x0b\x32\x17.runstore.v1.RateLimits\"\x12\n\x10GetLimitsRequest\">\n\x11GetLimitsResponse\x12)\n\x06limits\x18\x01 \x01(\x0b\x32\x19.runstore.v1.TenantLimits*d\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10ROLE_INGEST_ONLY\x10\x01\x12\x0f\n\x0bROLE_READER\x10\x02\x12\x0f\n\x0bROLE_EDITOR\x10\x03\x12\x0e\n\nROLE_ADMIN\x10\x04\x32\xd1\x02\n\rTenantService\x12J\n\tGetCaller\x12\x1d.runstore.v1.GetCallerRequest\x1a\x1e.runstore.v1.GetCallerResponse\x12J\n\tGetTenant\x12\x1d.runstore.v1.GetTenantRequest\x1a\x1e.runstore.v1.GetTenantResponse\x12\\\n\x0fSetTenantHandle\x12#.runstore.v1.SetTenantHandleRequest\x1a$.runstore.v1.SetTenantHandleResponse\x12J\n\tGetLimits\x12\x1d.runstore.v1.GetLimitsRequest\x1a\x1e.runstore.v1.GetLimitsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'runstore.v1.tenant_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=497
-  _globals['_ROLE']._serialized_end=597
+  _globals['_ROLE']._serialized_start=819
+  _globals['_ROLE']._serialized_end=919
   _globals['_TENANT']._serialized_start=82
   _globals['_TENANT']._serialized_end=181
   _globals['_GETCALLERREQUEST']._serialized_start=183
@@ -48,6 +48,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETTENANTHANDLEREQUEST']._serialized_end=431
   _globals['_SETTENANTHANDLERESPONSE']._serialized_start=433
   _globals['_SETTENANTHANDLERESPONSE']._serialized_end=495
-  _globals['_TENANTSERVICE']._serialized_start=600
-  _globals['_TENANTSERVICE']._serialized_end=861
+  _globals['_RATELIMITS']._serialized_start=498
+  _globals['_RATELIMITS']._serialized_end=638
+  _globals['_TENANTLIMITS']._serialized_start=640
+  _globals['_TENANTLIMITS']._serialized_end=733
+  _globals['_GETLIMITSREQUEST']._serialized_start=735
+  _globals['_GETLIMITSREQUEST']._serialized_end=753
+  _globals['_GETLIMITSRESPONSE']._serialized_start=755
+  _globals['_GETLIMITSRESPONSE']._serialized_end=817
+  _globals['_TENANTSERVICE']._serialized_start=922
+  _globals['_TENANTSERVICE']._serialized_end=1259
 # @@protoc_insertion_point(module_scope)

@@ -225,3 +225,117 @@ class SetTenantHandleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetTenantHandleResponse: _TypeAlias = SetTenantHandleResponse  # noqa: Y015
+
+@_typing.final
+class RateLimits(_message.Message):
+    """How much in a second; on average, as a batch is never too large. What is absent is left to the deployment's
+    settings, 0 is without limit.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNS_PER_S_FIELD_NUMBER: _builtins.int
+    BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    QUERIES_PER_S_FIELD_NUMBER: _builtins.int
+    runs_per_s: _builtins.float
+    """Operations on runs, and records of feedback."""
+    bytes_per_s: _builtins.float
+    """Bytes of these, as messages and uploads."""
+    queries_per_s: _builtins.float
+    """Calls that read."""
+    def __init__(
+        self,
+        *,
+        runs_per_s: _builtins.float | None = ...,
+        bytes_per_s: _builtins.float | None = ...,
+        queries_per_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bytes_per_s", b"_bytes_per_s", "_queries_per_s", b"_queries_per_s", "_runs_per_s", b"_runs_per_s", "bytes_per_s", b"bytes_per_s", "queries_per_s", b"queries_per_s", "runs_per_s", b"runs_per_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bytes_per_s", b"_bytes_per_s", "_queries_per_s", b"_queries_per_s", "_runs_per_s", b"_runs_per_s", "bytes_per_s", b"bytes_per_s", "queries_per_s", b"queries_per_s", "runs_per_s", b"runs_per_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__bytes_per_s: _TypeAlias = _typing.Literal["bytes_per_s"]  # noqa: Y015
+    _WhichOneofArgType__bytes_per_s: _TypeAlias = _typing.Literal["_bytes_per_s", b"_bytes_per_s"]  # noqa: Y015
+    _WhichOneofReturnType__queries_per_s: _TypeAlias = _typing.Literal["queries_per_s"]  # noqa: Y015
+    _WhichOneofArgType__queries_per_s: _TypeAlias = _typing.Literal["_queries_per_s", b"_queries_per_s"]  # noqa: Y015
+    _WhichOneofReturnType__runs_per_s: _TypeAlias = _typing.Literal["runs_per_s"]  # noqa: Y015
+    _WhichOneofArgType__runs_per_s: _TypeAlias = _typing.Literal["_runs_per_s", b"_runs_per_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bytes_per_s) -> _WhichOneofReturnType__bytes_per_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__queries_per_s) -> _WhichOneofReturnType__queries_per_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__runs_per_s) -> _WhichOneofReturnType__runs_per_s | None: ...
+
+Global___RateLimits: _TypeAlias = RateLimits  # noqa: Y015
+
+@_typing.final
+class TenantLimits(_message.Message):
+    """What a tenant may do. What comes too early is refused with RATE_LIMITED, and when to try again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key(self) -> Global___RateLimits:
+        """Each of its keys, or the subject of its service tokens."""
+
+    @_builtins.property
+    def tenant(self) -> Global___RateLimits:
+        """All of them together."""
+
+    def __init__(
+        self,
+        *,
+        key: Global___RateLimits | None = ...,
+        tenant: Global___RateLimits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "tenant", b"tenant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TenantLimits: _TypeAlias = TenantLimits  # noqa: Y015
+
+@_typing.final
+class GetLimitsRequest(_message.Message):
+    """Whoever calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLimitsRequest: _TypeAlias = GetLimitsRequest  # noqa: Y015
+
+@_typing.final
+class GetLimitsResponse(_message.Message):
+    """The limits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def limits(self) -> Global___TenantLimits:
+        """What holds, every field given; of the store that answers, which counts for itself."""
+
+    def __init__(
+        self,
+        *,
+        limits: Global___TenantLimits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLimitsResponse: _TypeAlias = GetLimitsResponse  # noqa: Y015

@@ -50,6 +50,11 @@ class TenantServiceStub:
                 request_serializer=runstore_dot_v1_dot_tenant__service__pb2.SetTenantHandleRequest.SerializeToString,
                 response_deserializer=runstore_dot_v1_dot_tenant__service__pb2.SetTenantHandleResponse.FromString,
                 _registered_method=True)
+        self.GetLimits = channel.unary_unary(
+                '/runstore.v1.TenantService/GetLimits',
+                request_serializer=runstore_dot_v1_dot_tenant__service__pb2.GetLimitsRequest.SerializeToString,
+                response_deserializer=runstore_dot_v1_dot_tenant__service__pb2.GetLimitsResponse.FromString,
+                _registered_method=True)
 
 
 class TenantServiceServicer:
@@ -77,6 +82,13 @@ class TenantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLimits(self, request, context):
+        """Reads what the caller's key, and its tenant with all its keys, may do in a second. `AdminService` sets it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TenantServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +106,11 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     servicer.SetTenantHandle,
                     request_deserializer=runstore_dot_v1_dot_tenant__service__pb2.SetTenantHandleRequest.FromString,
                     response_serializer=runstore_dot_v1_dot_tenant__service__pb2.SetTenantHandleResponse.SerializeToString,
+            ),
+            'GetLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLimits,
+                    request_deserializer=runstore_dot_v1_dot_tenant__service__pb2.GetLimitsRequest.FromString,
+                    response_serializer=runstore_dot_v1_dot_tenant__service__pb2.GetLimitsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class TenantService:
             '/runstore.v1.TenantService/SetTenantHandle',
             runstore_dot_v1_dot_tenant__service__pb2.SetTenantHandleRequest.SerializeToString,
             runstore_dot_v1_dot_tenant__service__pb2.SetTenantHandleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/runstore.v1.TenantService/GetLimits',
+            runstore_dot_v1_dot_tenant__service__pb2.GetLimitsRequest.SerializeToString,
+            runstore_dot_v1_dot_tenant__service__pb2.GetLimitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

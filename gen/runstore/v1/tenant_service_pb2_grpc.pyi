@@ -39,6 +39,8 @@ class TenantServiceStub:
     """Reads the caller's tenant."""
     SetTenantHandle: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.SetTenantHandleRequest, _tenant_service_pb2.SetTenantHandleResponse]
     """Changes the handle; ALREADY_EXISTS when another tenant has it."""
+    GetLimits: _grpc.UnaryUnaryMultiCallable[_tenant_service_pb2.GetLimitsRequest, _tenant_service_pb2.GetLimitsResponse]
+    """Reads what the caller's key, and its tenant with all its keys, may do in a second. `AdminService` sets it."""
 
 @_typing.type_check_only
 class TenantServiceAsyncStub(TenantServiceStub):
@@ -51,6 +53,8 @@ class TenantServiceAsyncStub(TenantServiceStub):
     """Reads the caller's tenant."""
     SetTenantHandle: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.SetTenantHandleRequest, _tenant_service_pb2.SetTenantHandleResponse]  # type: ignore[assignment]
     """Changes the handle; ALREADY_EXISTS when another tenant has it."""
+    GetLimits: _aio.UnaryUnaryMultiCallable[_tenant_service_pb2.GetLimitsRequest, _tenant_service_pb2.GetLimitsResponse]  # type: ignore[assignment]
+    """Reads what the caller's key, and its tenant with all its keys, may do in a second. `AdminService` sets it."""
 
 class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads and changes the caller's tenant. Call metadata carries the credential as in `RunIngestService`."""
@@ -78,5 +82,13 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_service_pb2.SetTenantHandleResponse, _abc.Awaitable[_tenant_service_pb2.SetTenantHandleResponse]]:
         """Changes the handle; ALREADY_EXISTS when another tenant has it."""
+
+    @_abc_1.abstractmethod
+    def GetLimits(
+        self,
+        request: _tenant_service_pb2.GetLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenant_service_pb2.GetLimitsResponse, _abc.Awaitable[_tenant_service_pb2.GetLimitsResponse]]:
+        """Reads what the caller's key, and its tenant with all its keys, may do in a second. `AdminService` sets it."""
 
 def add_TenantServiceServicer_to_server(servicer: TenantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

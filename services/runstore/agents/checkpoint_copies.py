@@ -1,9 +1,10 @@
-"""Copies of checkpoints that are in PostgreSQL: a file of comma-separated values for each table.
+"""Checkpoints in PostgreSQL without a worker: copies, a file of comma-separated values for each table, and
+the end of threads.
 
 Imports nothing of langgraph until a copy is put back: the store makes copies, and has no other use for it.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -63,6 +64,14 @@ async def remove(url: str) -> None:
     async with _connected(url) as connection:
         for table in (*_TABLES, _MADE_BY_SETUP):
             await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(table)))
+
+
+async def delete_threads(url: str, thread_ids: Sequence[str]) -> None:
+    """Delete everything of some threads at `url`, all or nothing. Raises CopyFailed."""
+    async with _connected(url) as connection:
+        for table in await _tables(connection):
+            statement = sql.SQL("DELETE FROM {} WHERE thread_id = ANY(%s)").format(sql.Identifier(table))
+            await connection.execute(statement, (list(thread_ids),))
 
 
 def _file(folder: Path, table: str) -> Path:

@@ -33,6 +33,15 @@ class GraphLoop:
         """Calls `function` on the loop soon; from any thread."""
         self._loop.call_soon_threadsafe(function, *arguments)
 
+    async def answers(self, timeout_s: float) -> bool:
+        """Whether the loop is free for others within that time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.wrap_future(self.submit(asyncio.sleep(0)))
+        except TimeoutError:
+            return False
+        return True
+
     def close(self, timeout_s: float) -> None:
         """Ends the loop. Nodes that are not async and do not end are left behind."""
         self._closing = True

@@ -92,6 +92,16 @@ class Worker:
         self.connected = asyncio.Event()
         """Set once the store has welcomed the worker for the first time."""
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the store has welcomed the worker, and is there."""
+        return self._is_welcome
+
+    @property
+    def runs(self) -> int:
+        """Runs under way."""
+        return len(self._executions)
+
     async def run(self, stop: asyncio.Event, *, drain_timeout_s: float) -> None:
         """Serves the store, whenever it can be reached, until `stop`; then drains in `drain_timeout_s`."""
         serving = asyncio.create_task(self._serve())

@@ -27,6 +27,7 @@ from runstore.catalog.examples import ExampleCatalog
 from runstore.catalog.feedback_setup import FeedbackConfigCatalog, FeedbackTokenCatalog
 from runstore.catalog.keys import KeyCatalog
 from runstore.catalog.leases import LeaseCatalog
+from runstore.catalog.metrics import CatalogMetrics
 from runstore.catalog.migrations import migrate
 from runstore.catalog.online_evaluators import OnlineEvaluatorCatalog
 from runstore.catalog.projects import ProjectCatalog
@@ -36,6 +37,7 @@ from runstore.catalog.queue_items import QueueItemCatalog
 from runstore.catalog.retention import RetentionCatalog
 from runstore.catalog.shares import ShareCatalog
 from runstore.catalog.stores import StoreCatalog
+from runstore.catalog.tenant_deletions import TenantDeletionCatalog
 from runstore.catalog.tenant_handles import TenantHandles
 from runstore.catalog.tenant_limits import TenantLimitCatalog
 from runstore.catalog.webhook_outbox import WebhookOutbox
@@ -75,6 +77,7 @@ class Catalog:
         self.feedback_tokens = FeedbackTokenCatalog(database, clock)
         self.feedback_configs = FeedbackConfigCatalog(database, clock)
         self.tenant_limits = TenantLimitCatalog(database)
+        self.tenant_deletions = TenantDeletionCatalog(database, self.keys, clock)
         self.tenant_handles = TenantHandles(database)
         self.prompts = PromptCatalog(database, self.tenant_handles, clock)
         self.prompt_commits = PromptCommitCatalog(database, clock)
@@ -120,13 +123,15 @@ class Catalog:
 
 
 @asynccontextmanager
-async def open_catalog(url: str, clock: Clock | None = None) -> AsyncIterator[Catalog]:
+async def open_catalog(
+    url: str, clock: Clock | None = None, metrics: CatalogMetrics | None = None
+) -> AsyncIterator[Catalog]:
     """Connects to `url` (`sqlite:///path`, `postgresql://…`), migrates it, ensures the default tenant.
 
     Raises SchemaTooNew for a database of a later runstore, RunstoreError INVALID_ARGUMENT for a
     URL that cannot be used, UNAVAILABLE when the database does not answer.
     """
-    async with open_database(url) as database:
+    async with open_database(url, metrics) as database:
         await migrate(database)
         catalog = Catalog(database, clock or SystemClock())
         await catalog.ensure_defaults()

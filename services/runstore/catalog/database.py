@@ -6,6 +6,7 @@ constraint as `Conflict` for the caller that knows what it means.
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
@@ -17,7 +18,9 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError,
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from runstore.catalog import sqlite_driver
+from runstore.catalog.metrics import READ, WRITE, CatalogMetrics
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.runtime import spans
 
 _ASYNC_DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -35,6 +38,9 @@ _SQLITE_PRAGMAS = (
     "PRAGMA foreign_keys = ON",
 )
 _WRITES = "runstore_writes"
+_BEGUN_S = "runstore_begun_s"
+# SQLite's extended codes have the reason above it.
+_PRIMARY_CODE = 0xFF
 # PostgreSQL's usual READ COMMITTED shows each statement another moment; SQLite's readers see one anyway.
 _SNAPSHOT: Final = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 # SQLSTATE 22xxx: a NUL in a text, a number out of range. SQLAlchemy has no name for what asyncpg raises then.
@@ -49,7 +55,8 @@ class Conflict(Exception):
 class Database:
     """Short transactions. Open with `open_database`."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, metrics: CatalogMetrics) -> None:
+        self._metrics = metrics
         self._reader = engine.execution_options(**_SNAPSHOT) if _is_postgresql(engine) else engine
         self._writer = engine.execution_options(**{_WRITES: True})
         # SQLite has one writer at a time and lets the others look again and again: under load some of them
@@ -61,8 +68,10 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection that sees one snapshot. Raises RunstoreError UNAVAILABLE or INTERNAL."""
-        with _translated_errors():
+        asked_s = time.perf_counter()
+        with spans.inner("catalog read"), _translated_errors(self._metrics):
             async with self._reader.connect() as connection:
+                self._metrics.waited(READ, time.perf_counter() - asked_s)
                 yield connection
 
     @asynccontextmanager
@@ -71,8 +80,10 @@ class Database:
 
         Raises Conflict when a constraint refuses, RunstoreError UNAVAILABLE or INTERNAL otherwise.
         """
-        with _translated_errors():
+        asked_s = time.perf_counter()
+        with spans.inner("catalog write"), _translated_errors(self._metrics):
             async with self._turns, self._writer.begin() as connection:
+                self._metrics.waited(WRITE, time.perf_counter() - asked_s)
                 yield connection
 
     @asynccontextmanager
@@ -86,7 +97,7 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(url: str) -> AsyncIterator[Database]:
+async def open_database(url: str, metrics: CatalogMetrics | None = None) -> AsyncIterator[Database]:
     """Connects to `url` (`sqlite:///path` or `postgresql://…`), closing every connection at the end.
 
     Makes the folder of an SQLite file when it is missing, for its owner alone.
@@ -100,10 +111,12 @@ async def open_database(url: str) -> AsyncIterator[Database]:
             raise _bad_url("names no file")
         _check_opens(Path(parsed.database))
     engine = _create_engine(parsed)
+    metrics = metrics or CatalogMetrics()
     if is_sqlite:
-        _configure_sqlite(engine)
+        _configure_sqlite(engine, metrics)
+    _time_statements(engine, metrics)
     try:
-        yield Database(engine)
+        yield Database(engine, metrics)
     finally:
         await engine.dispose()
 
@@ -145,7 +158,7 @@ def _is_postgresql(where: AsyncEngine | AsyncConnection) -> bool:
     return where.dialect.name == "postgresql"
 
 
-def _configure_sqlite(engine: AsyncEngine) -> None:
+def _configure_sqlite(engine: AsyncEngine, metrics: CatalogMetrics) -> None:
     """Makes SQLite behave: real transactions, writers that queue instead of failing half-way."""
 
     @event.listens_for(engine.sync_engine, "do_connect")
@@ -156,6 +169,7 @@ def _configure_sqlite(engine: AsyncEngine) -> None:
     def on_connect(dbapi_connection: Any, _record: object) -> None:
         # The driver's own, late BEGIN lets two readers deadlock on becoming writers; ours is explicit.
         dbapi_connection.isolation_level = None
+        dbapi_connection.driver_connection.on_locked = metrics.locked
         cursor = dbapi_connection.cursor()
         for pragma in _SQLITE_PRAGMAS:
             cursor.execute(pragma)
@@ -168,8 +182,19 @@ def _configure_sqlite(engine: AsyncEngine) -> None:
         driver_connection.begin(is_reading=is_reading)
 
 
+def _time_statements(engine: AsyncEngine, metrics: CatalogMetrics) -> None:
+    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def on_begin(connection: Connection, *_statement: object) -> None:
+        connection.info[_BEGUN_S] = time.perf_counter()
+
+    @event.listens_for(engine.sync_engine, "after_cursor_execute")
+    def on_end(connection: Connection, *_statement: object) -> None:
+        access = WRITE if connection.get_execution_options().get(_WRITES, False) else READ
+        metrics.ran(access, time.perf_counter() - connection.info.pop(_BEGUN_S))
+
+
 @contextmanager
-def _translated_errors() -> Iterator[None]:
+def _translated_errors(metrics: CatalogMetrics) -> Iterator[None]:
     try:
         yield
     except IntegrityError as error:
@@ -177,9 +202,15 @@ def _translated_errors() -> Iterator[None]:
     except (DataError, UnicodeEncodeError, OverflowError) as error:
         raise _not_storable() from error
     except (SQLAlchemyError, OSError) as error:
+        if isinstance(error, DBAPIError) and _is_busy(error):
+            metrics.timed_out()
         if isinstance(error, DBAPIError) and _sqlstate(error).startswith(_DATA_EXCEPTION):
             raise _not_storable() from error
         raise RunstoreError(ErrorReason.UNAVAILABLE, "the catalog's database did not answer") from error
+
+
+def _is_busy(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlite_errorcode", 0) & _PRIMARY_CODE == sqlite3.SQLITE_BUSY
 
 
 def _sqlstate(error: DBAPIError) -> str:

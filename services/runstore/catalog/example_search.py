@@ -30,7 +30,8 @@ class ExampleSearch:
         self._database = database
         self._datasets = datasets
         self._examples = examples
-        self._kept: OrderedDict[str, tuple[ExampleIndex, asyncio.Lock]] = OrderedDict()
+        # By tenant and dataset: another tenant may give a dataset the id of one that is gone.
+        self._kept: OrderedDict[tuple[str, str], tuple[ExampleIndex, asyncio.Lock]] = OrderedDict()
 
     async def enable(self, tenant_id: str, dataset_id: str) -> None:
         """The dataset can be searched from now on, also after a restart."""
@@ -76,8 +77,9 @@ class ExampleSearch:
         async with self._database.read() as connection:
             if (await connection.execute(query)).one_or_none() is None:
                 raise invalid("dataset_id", "the dataset is not indexed: call index_dataset first")
-        kept = self._kept.setdefault(dataset_id, (ExampleIndex(), asyncio.Lock()))
-        self._kept.move_to_end(dataset_id)
+        key = (tenant_id, dataset_id)
+        kept = self._kept.setdefault(key, (ExampleIndex(), asyncio.Lock()))
+        self._kept.move_to_end(key)
         while len(self._kept) > _KEPT_INDEXES:
             self._kept.popitem(last=False)
         return kept

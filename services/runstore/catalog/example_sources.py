@@ -26,7 +26,7 @@ class ExampleSources:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._without: ExpiringMap[str, bool] = ExpiringMap(
-            clock, max_entries=_MAX_TENANTS, ttl_s=_CACHE_TTL_S
+            clock, max_entries=_MAX_TENANTS, ttl_s=_CACHE_TTL_S, name="tenants_without_sources"
         )
 
     async def datasets_of(self, tenant_id: str, example_ids: Sequence[str]) -> dict[str, str]:
@@ -36,6 +36,15 @@ class ExampleSources:
         )
         async with self._database.read() as connection:
             return {row.id: row.dataset_id for row in await connection.execute(query)}
+
+    async def examples_of(self, tenant_id: str, dataset_ids: Sequence[str] | None, most: int) -> list[str]:
+        """At most so many of the examples that the datasets have, or had in an older version; of all datasets
+        for None."""
+        query = select(_examples.id).distinct().where(_examples.tenant_id == tenant_id).limit(most)
+        if dataset_ids is not None:
+            query = query.where(_examples.dataset_id.in_(dataset_ids))
+        async with self._database.read() as connection:
+            return [row.id for row in await connection.execute(query)]
 
     async def runs_in_datasets(self, tenant_id: str, run_ids: Sequence[str]) -> set[str]:
         """Those of the runs that examples were made of. Costs nothing in a tenant without such examples."""

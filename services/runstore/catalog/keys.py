@@ -8,7 +8,8 @@ import uuid
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Row, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, exists, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runstore.catalog import tables
 from runstore.catalog.database import Conflict, Database
@@ -30,6 +31,7 @@ _CACHE_TTL_S = 3.0
 _LAST_USED_RESOLUTION_US = 60_000_000
 
 _keys = tables.api_keys.c
+_tenants = tables.tenants.c
 # All of a key but its hash.
 _PUBLIC_COLUMNS = [column for column in _keys if column.name != "hash"]
 
@@ -51,10 +53,10 @@ class KeyCatalog:
         self._projects = projects
         self._clock = clock
         self._recognised: ExpiringMap[bytes, _Recognised] = ExpiringMap(
-            clock, max_entries=_MAX_CACHED_KEYS, ttl_s=_CACHE_TTL_S
+            clock, max_entries=_MAX_CACHED_KEYS, ttl_s=_CACHE_TTL_S, name="keys"
         )
         self._tenants: ExpiringMap[str, Tenant] = ExpiringMap(
-            clock, max_entries=_MAX_CACHED_TENANTS, ttl_s=_CACHE_TTL_S
+            clock, max_entries=_MAX_CACHED_TENANTS, ttl_s=_CACHE_TTL_S, name="tenants"
         )
 
     async def authenticate(self, secret: str) -> Grant | None:
@@ -75,7 +77,9 @@ class KeyCatalog:
 
     async def _recognise(self, digest: bytes) -> _Recognised | None:
         ticket = self._recognised.ticket()
-        query = select(*_PUBLIC_COLUMNS).where(_keys.hash == digest, _keys.revoked_at_us.is_(None))
+        query = select(*_PUBLIC_COLUMNS).where(
+            _keys.hash == digest, _keys.revoked_at_us.is_(None), ~is_deleted(_keys.tenant_id)
+        )
         async with self._database.read() as connection:
             row = (await connection.execute(query)).one_or_none()
         if row is None:
@@ -137,11 +141,17 @@ class KeyCatalog:
         values = {column.name: getattr(key, column.name) for column in _PUBLIC_COLUMNS}
         try:
             async with self._database.write() as connection:
+                if tenant_id is not None and await self._is_deleted(connection, tenant_id):
+                    raise Conflict
                 await connection.execute(insert(tables.api_keys).values(**values, hash=_digest(secret)))
         except Conflict as error:
             field = "organization_id" if tenant_id is None else "tenant_id"
             raise RunstoreError(ErrorReason.NOT_FOUND, "there is none of that id", field=field) from error
         return key, secret
+
+    async def _is_deleted(self, connection: AsyncConnection, tenant_id: str) -> bool:
+        query = select(_tenants.id).where(_tenants.id == tenant_id, is_deleted(_tenants.id))
+        return (await connection.execute(query)).one_or_none() is not None
 
     async def list_keys(self, tenant_id: str | None = None) -> list[ApiKey]:
         """Every key, revoked and expired ones too, oldest first; of one tenant when it is given."""
@@ -181,17 +191,17 @@ class KeyCatalog:
         return tenant
 
     async def list_tenants(self) -> list[Tenant]:
-        """Every tenant, by name."""
-        query = select(tables.tenants).order_by(tables.tenants.c.name)
+        """Every tenant that is not deleted, by name."""
+        query = select(tables.tenants).where(~is_deleted(_tenants.id)).order_by(_tenants.name)
         async with self._database.read() as connection:
             return [Tenant(**row._mapping) for row in await connection.execute(query)]
 
     async def find_tenant(self, tenant_id: str) -> Tenant | None:
-        """The tenant, as it was at most three seconds ago; None when there is none."""
+        """The tenant, as it was at most three seconds ago; None when there is none, or none any more."""
         found = self._tenants.get(tenant_id)
         if found is None:
             ticket = self._tenants.ticket()
-            query = select(tables.tenants).where(tables.tenants.c.id == tenant_id)
+            query = select(tables.tenants).where(_tenants.id == tenant_id, ~is_deleted(_tenants.id))
             async with self._database.read() as connection:
                 row = (await connection.execute(query)).one_or_none()
             if row is None:
@@ -205,9 +215,10 @@ class KeyCatalog:
 
         Raises NOT_FOUND when there is no such tenant or organisation.
         """
-        tenant = tables.tenants.c
         statement = (
-            update(tables.tenants).where(tenant.id == tenant_id).values(organization_id=organization_id)
+            update(tables.tenants)
+            .where(_tenants.id == tenant_id, ~is_deleted(_tenants.id))
+            .values(organization_id=organization_id)
         )
         try:
             async with self._database.write() as connection:
@@ -221,6 +232,11 @@ class KeyCatalog:
         if moved is None:
             raise RunstoreError(ErrorReason.NOT_FOUND, "no such tenant", field="tenant_id")
         return moved
+
+    def forget_all(self) -> None:
+        """What this process remembers of keys and tenants may not hold any more."""
+        self._recognised.forget_all()
+        self._tenants.forget_all()
 
     async def create_organization(self, name: str) -> Organization:
         """A new organisation, without tenants. Raises ALREADY_EXISTS for a taken name."""
@@ -240,6 +256,11 @@ class KeyCatalog:
         query = select(tables.organizations).order_by(tables.organizations.c.name)
         async with self._database.read() as connection:
             return [Organization(**row._mapping) for row in await connection.execute(query)]
+
+
+def is_deleted(tenant_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether the tenant is deleted, and only not removed yet."""
+    return exists().where(tables.tenant_deletions.c.tenant_id == tenant_id)
 
 
 def _digest(secret: str) -> bytes:

@@ -44,8 +44,8 @@ class ProjectCatalog:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._ids: ExpiringMap[tuple[str, str], str] = _cache(clock)
-        self._known: ExpiringMap[tuple[str, str], bool] = _cache(clock)
+        self._ids: ExpiringMap[tuple[str, str], str] = _cache(clock, "project_names")
+        self._known: ExpiringMap[tuple[str, str], bool] = _cache(clock, "project_ids")
 
     def cached_id(self, tenant_id: str, name: str) -> str | None:
         """The id of the project `name` when memory has it; else None: await `resolve`. Never blocks."""
@@ -218,8 +218,8 @@ class ProjectCatalog:
         self._ids.forget_all()
 
 
-def _cache(clock: Clock) -> ExpiringMap[tuple[str, str], Any]:
-    return ExpiringMap(clock, max_entries=_MAX_CACHED_PROJECTS, ttl_s=_CACHE_TTL_S)
+def _cache(clock: Clock, name: str) -> ExpiringMap[tuple[str, str], Any]:
+    return ExpiringMap(clock, max_entries=_MAX_CACHED_PROJECTS, ttl_s=_CACHE_TTL_S, name=name)
 
 
 def _is(tenant_id: str, project_id: str) -> Any:

@@ -34,7 +34,7 @@ class RetentionCatalog:
         self._database = database
         self._clock = clock
         self._cached: ExpiringMap[RetentionRule, RetentionRules] = ExpiringMap(
-            clock, max_entries=1, ttl_s=_CACHE_TTL_S
+            clock, max_entries=1, ttl_s=_CACHE_TTL_S, name="retention_rules"
         )
 
     async def rules(self, deployment: RetentionRule) -> RetentionRules:

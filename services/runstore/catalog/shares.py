@@ -28,7 +28,7 @@ class ShareCatalog:
         self._database = database
         self._clock = clock
         self._shares_nothing: ExpiringMap[str, bool] = ExpiringMap(
-            clock, max_entries=_MAX_TENANTS, ttl_s=_CACHE_TTL_S
+            clock, max_entries=_MAX_TENANTS, ttl_s=_CACHE_TTL_S, name="tenants_without_shares"
         )
 
     async def share(self, tenant_id: str, subject: ShareSubject, token: str | None = None) -> str:
@@ -96,6 +96,14 @@ class ShareCatalog:
                 _shares.tenant_id == tenant_id, _shares.subject.in_(run_ids)
             )
             return {row.subject: row.token for row in await connection.execute(query)}
+
+    async def runs_of(self, tenant_id: str, tokens: Sequence[str] | None, most: int) -> list[str]:
+        """At most so many of the runs that are shared by the tokens; by any for None."""
+        query = select(_shares.run_id).where(_shares.tenant_id == tenant_id, _shares.run_id.is_not(None))
+        if tokens is not None:
+            query = query.where(_shares.token.in_(tokens))
+        async with self._database.read() as connection:
+            return [row.run_id for row in await connection.execute(query.limit(most))]
 
 
 def _key(subject: ShareSubject) -> str:

@@ -5,8 +5,9 @@ trip waits twice for the interpreter's lock; most statements of the catalog take
 """
 
 import sqlite3
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Self
 
 import aiosqlite
@@ -22,6 +23,8 @@ class SqliteConnection(aiosqlite.Connection):
         super().__init__(lambda: sqlite3.connect(database, **options), _ROWS_A_TRIP)
         # Connections that are left open must not keep the process from ending.
         self._thread.daemon = True
+        self.on_locked: Callable[[float], None] = lambda _seconds: None
+        """Told by the connection's thread how long a writer has waited for its lock."""
         self._beginning = ""
         self._has_begun = False
         self._is_reading = False
@@ -63,7 +66,10 @@ class SqliteConnection(aiosqlite.Connection):
         return await self._execute(function, *arguments)  # type: ignore[no-untyped-call] # aiosqlite's own
 
     def _begin_and_call(self, beginning: str, function: Any, *arguments: Any) -> Any:
+        started_s = time.perf_counter()
         self._conn.execute(beginning)
+        if not self._is_reading:
+            self.on_locked(time.perf_counter() - started_s)
         return function(*arguments)
 
     def open_cursor(self) -> sqlite3.Cursor:

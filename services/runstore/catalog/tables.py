@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = "0016"
+SCHEMA_VERSION = "0017"
 """The newest migration; a database that says otherwise is migrated or, if newer, refused."""
 
 metadata = MetaData(
@@ -68,6 +68,20 @@ projects = Table(
     # With the name, so that looking for a part of one reads no rows.
     Index(None, "tenant_id", "start_time_us", "id", "name"),
     Index(None, "tenant_id", "reference_dataset_id"),
+)
+
+# Tenants that are being deleted: their rows in `tenants` are the last to go.
+tenant_deletions = Table(
+    "tenant_deletions",
+    metadata,
+    Column("tenant_id", String(36), ForeignKey("tenants.id"), primary_key=True),
+    # The tenant's own is free for another one.
+    Column("name", Text, nullable=False),
+    Column("deleted_at_us", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("blobs", BigInteger, nullable=False),
+    # Why the purge goes on; empty before it has begun.
+    Column("waits_for", Text, nullable=False),
 )
 
 tenant_limits = Table(

@@ -6,6 +6,7 @@ from sqlalchemy import delete, insert, select
 
 from runstore.catalog import tables
 from runstore.catalog.database import Conflict, Database
+from runstore.catalog.keys import is_deleted
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.principals import Tenant
 from runstore.domain.prompts import is_handle
@@ -24,7 +25,7 @@ class TenantHandles:
     async def tenant(self, tenant_id: str) -> Tenant:
         """The tenant itself. Raises NOT_FOUND."""
         async with self._database.read() as connection:
-            query = select(tables.tenants).where(_tenants.id == tenant_id)
+            query = select(tables.tenants).where(_tenants.id == tenant_id, ~is_deleted(_tenants.id))
             row = (await connection.execute(query)).one_or_none()
         if row is None:
             raise RunstoreError(ErrorReason.NOT_FOUND, "no such tenant", field="tenant_id")

@@ -3,7 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Row, delete, insert, select
 
 from runstore.catalog import tables
 from runstore.catalog.database import Conflict, Database
@@ -25,15 +25,13 @@ class TenantLimitCatalog:
         query = select(tables.tenant_limits).where(_limits.tenant_id == tenant_id)
         async with self._database.read() as connection:
             row = (await connection.execute(query)).one_or_none()
-        if row is None:
-            return TenantLimits()
-        found = row._mapping
-        return TenantLimits(
-            **{
-                scope: RateLimits(**{measure: found[_column(scope, measure)] for measure in Measure})
-                for scope in _SCOPES
-            }
-        )
+        return TenantLimits() if row is None else _limits_of(row)
+
+    async def all(self) -> dict[str, TenantLimits]:
+        """By tenant id, of those that have limits of their own."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(tables.tenant_limits))
+            return {row.tenant_id: _limits_of(row) for row in rows}
 
     async def set(self, tenant_id: str, limits: TenantLimits) -> None:
         """Sets what differs for the tenant, in place of what did. Raises NOT_FOUND, INVALID_ARGUMENT."""
@@ -55,6 +53,16 @@ class TenantLimitCatalog:
         await connection.execute(delete(tables.tenant_limits).where(_limits.tenant_id == tenant_id))
         if any(value is not None for value in values.values()):
             await connection.execute(insert(tables.tenant_limits).values(tenant_id=tenant_id, **values))
+
+
+def _limits_of(row: Row[Any]) -> TenantLimits:
+    found = row._mapping
+    return TenantLimits(
+        **{
+            scope: RateLimits(**{measure: found[_column(scope, measure)] for measure in Measure})
+            for scope in _SCOPES
+        }
+    )
 
 
 def _column(scope: str, measure: Measure) -> str:

@@ -48,10 +48,11 @@ _SERVICES: Final[Mapping[str, Mapping[Access, str]]] = {
     "grpc.reflection.v1alpha.ServerReflection": {Access.PUBLIC: "*"},
     "runstore.v1.AdminService": {
         Access.OPERATOR: "GetStatus GetMetrics ListDeadLetters GetDeadLetter ReplayDeadLetters "
-        "DropDeadLetters CreateBackup CreateApiKey ListApiKeys RevokeApiKey"
+        "DropDeadLetters CreateBackup CreateApiKey ListApiKeys RevokeApiKey ListTenants DeleteTenant "
+        "GetTenantLimits SetTenantLimits ListTenantLimits"
     },
     "runstore.v1.TenantService": {
-        Access.MEMBER: "GetCaller",
+        Access.MEMBER: "GetCaller GetLimits",
         _READ: "GetTenant",
         Access.ADMIN: "SetTenantHandle",
     },
@@ -238,7 +239,7 @@ ROUTES: Final[Mapping[str, Access]] = _by_line(
             GET /api/v2/traces/{trace_id}/runs
             POST /api/v2/threads/query
             POST /api/v2/threads/stats
-            GET /api/v2/threads/{thread_id}/share
+            GET /api/v2/threads/{thread_id:path}/share
             GET /api/v2/threads/{thread_id:path}/stats
             GET /api/v2/threads/{thread_id:path}/traces
             GET /sessions
@@ -317,8 +318,8 @@ ROUTES: Final[Mapping[str, Access]] = _by_line(
             DELETE /runs/{run_id}/share
             POST /api/v2/runs/{run_id}/share
             DELETE /api/v2/runs/{trace_id}/share
-            POST /api/v2/threads/{thread_id}/share
-            DELETE /api/v2/threads/{thread_id}/share
+            POST /api/v2/threads/{thread_id:path}/share
+            DELETE /api/v2/threads/{thread_id:path}/share
             POST /sessions
             PATCH /sessions/{session_id}
             DELETE /sessions/{session_id}

@@ -48,6 +48,11 @@ def _key(tenant_id: str, name: uuid.UUID) -> str:
     return f"{tenant_id}/{name.hex[:2]}/{name}"
 
 
+def tenant_of(key: str) -> str:
+    """Id of the tenant whose blob has the key."""
+    return key.partition("/")[0]
+
+
 def pack(ref: BlobRef, head: bytes) -> bytes:
     """What the payload's column holds instead of the payload; of `head` the first `HEAD_BYTES` are kept."""
     return b"%b%b %d\n%b" % (_MARK, ref.key.encode(), ref.size_bytes, head[:HEAD_BYTES])

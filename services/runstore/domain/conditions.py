@@ -48,6 +48,15 @@ class ScalarField(StrEnum):
     APP_PATH = "app_path"
 
 
+class CatalogField(StrEnum):
+    """A field of a run that no engine knows: conditions on it are replaced (`query.references`) before they
+    are evaluated."""
+
+    REFERENCE_DATASET_ID = "reference_dataset_id"
+    """Of the run's reference example, if there is such an example."""
+    SHARE_TOKEN = "share_token"  # noqa: S105 - a name, no secret
+
+
 class ThreadField(StrEnum):
     """A field of a thread that no run has, by its column's name."""
 
@@ -139,7 +148,9 @@ class MetadataPath:
     path: tuple[str, ...]
 
 
-Operand: TypeAlias = ScalarField | ThreadField | TextField | DetailsEntry | MetadataPath | RowPart
+Operand: TypeAlias = (
+    ScalarField | CatalogField | ThreadField | TextField | DetailsEntry | MetadataPath | RowPart
+)
 """`RowPart` stands for the row under test and occurs below `SomeRow` only, `ThreadField` in conditions on
 threads only: there rows of feedback are those of all runs of all traces.
 

@@ -1,7 +1,6 @@
 """Slows down whoever guesses credentials: failed attempts are counted by the address that they come from."""
 
 import hashlib
-import ipaddress
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from typing import Final
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.expiring import ExpiringMap
+from runstore.domain.networks import client_network
 from runstore.runtime.clock import Clock
 
 _MAX_ADDRESSES: Final = 10_000
@@ -16,8 +16,6 @@ _MAX_KNOWN: Final = 10_000
 # A client that was let in goes on, whatever its neighbours behind the same address do.
 _KNOWN_FOR_S: Final = 600.0
 _MINUTE_S: Final = 60.0
-# What one household or host gets of IPv6: within it, addresses are free.
-_IPV6_PREFIX: Final = 64
 
 
 class FailedAttempts:
@@ -62,7 +60,7 @@ class FailedAttempts:
     def _check(self, address: str, digest: bytes) -> None:
         if not self._left:  # As almost always.
             return
-        left = self._attempts(_network(address))
+        left = self._attempts(client_network(address))
         if left >= 1 or self._known.get(digest):
             return
         raise RunstoreError(
@@ -72,7 +70,7 @@ class FailedAttempts:
         )
 
     def _fail(self, address: str) -> None:
-        name = _network(address)
+        name = client_network(address)
         left = max(self._attempts(name) - 1, 0.0)
         self._left.pop(name, None)  # So that the dict's order is that of the last failures.
         if len(self._left) >= _MAX_ADDRESSES:
@@ -84,16 +82,3 @@ class FailedAttempts:
         if left < self._burst:
             left = min(self._burst, left + (self._clock.monotonic() - since) * self._per_s)
         return left
-
-
-def _network(address: str) -> str:
-    """The address, or for IPv6 its network: what one client cannot change at will."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((parsed, _IPV6_PREFIX), strict=False))

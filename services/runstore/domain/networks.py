@@ -1,9 +1,12 @@
 """Addresses and networks of the Internet Protocol, as settings name them."""
 
 import ipaddress
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 Networks: TypeAlias = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+
+# What one household or host gets of IPv6: within it, addresses are free.
+_IPV6_PREFIX: Final = 64
 
 
 def parse_networks(text: str) -> Networks:
@@ -21,3 +24,16 @@ def is_within(address: str, networks: Networks) -> bool:
     except ValueError:
         return False
     return any(parsed in network for network in networks)
+
+
+def client_network(address: str) -> str:
+    """The address, or for IPv6 its network: what one client cannot change at will."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed, _IPV6_PREFIX), strict=False))

@@ -2,6 +2,9 @@
 
 The rule of contract runs-v1, section 10: costs that the client told win; otherwise tokens of a
 category with a price of its own are priced first, and the remainder at the base price.
+
+The library is imported when the first price is looked for: that takes a tenth of a process's start, and only
+flushers look.
 """
 
 import uuid
@@ -9,16 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from decimal import Decimal
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-from genai_prices import data_snapshot
-from genai_prices import types as library
 
 from runstore.domain.times import EPOCH
 from runstore.domain.usage import EXACT, Usage, sum_costs
+
+if TYPE_CHECKING:
+    from genai_prices import types as library
 
 BASE: Final = ""
 """The category of the base price."""
@@ -130,10 +134,15 @@ class PriceBook:
     """Finds prices; safe to share between threads, and never reaches for the network."""
 
     def __init__(self) -> None:
-        self._providers = data_snapshot.get_snapshot().providers
         # By name alone, misses included: a period is chosen among a few on each call, so times do
         # not multiply the entries. (The library's own caches have no bound.)
         self._periods = lru_cache(maxsize=_CACHED_MODELS)(self._read_periods)
+
+    @cached_property
+    def _providers(self) -> "list[library.Provider]":
+        from genai_prices import data_snapshot
+
+        return data_snapshot.get_snapshot().providers
 
     def find(self, model: str, provider: str, at_us: int, *, prompt_tokens: int = 0) -> Price | None:
         """The price of `model` (`ls_model_name`) at `provider` (`ls_provider`) at a time, or None.
@@ -153,6 +162,8 @@ class PriceBook:
 
     def _read_periods(self, model: str, provider: str) -> tuple[_Period, ...]:
         """The periods of a model, those that take precedence first; () when it is unknown."""
+        from genai_prices import types as library
+
         name = model.strip().lower().removeprefix("models/")  # Google's resource name
         found = self._find_model(name, provider.strip().lower())
         if found is None:
@@ -165,7 +176,7 @@ class PriceBook:
             _read_period(offer, priced.constraint, priced.prices) for priced in reversed(info.prices)
         )
 
-    def _find_model(self, model: str, provider: str) -> tuple[library.Provider, library.ModelInfo] | None:
+    def _find_model(self, model: str, provider: str) -> "tuple[library.Provider, library.ModelInfo] | None":
         if provider in _OWN_MACHINE:
             return None
         if provider in _GATEWAYS:
@@ -181,7 +192,9 @@ class PriceBook:
                     return candidate, info
         return None
 
-    def _find_provider(self, provider: str) -> library.Provider | None:
+    def _find_provider(self, provider: str) -> "library.Provider | None":
+        from genai_prices import data_snapshot
+
         if not provider:
             return None
         return data_snapshot.find_provider_by_id(self._providers, _PROVIDERS.get(provider, provider))
@@ -239,10 +252,13 @@ def _own_tokens(category: str, details: Mapping[str, int]) -> int:
     return count
 
 
-_Constraint = library.StartDateConstraint | library.TimeOfDateConstraint | None
+def _read_period(
+    offer: str,
+    constraint: "library.StartDateConstraint | library.TimeOfDateConstraint | None",
+    prices: "library.ModelPrice",
+) -> _Period:
+    from genai_prices import types as library
 
-
-def _read_period(offer: str, constraint: _Constraint, prices: library.ModelPrice) -> _Period:
     start_us, daily_us, validity = -(2**63), None, ""
     if isinstance(constraint, library.StartDateConstraint):
         start_us = (datetime.combine(constraint.start_date, time(), UTC) - EPOCH).days * _DAY_US
@@ -261,7 +277,7 @@ def _since_midnight_us(moment: time) -> int:
     return (since_us - (0 if offset is None else offset.seconds * 1_000_000)) % _DAY_US
 
 
-def _read_tiers(price_model_id: str, prices: library.ModelPrice) -> tuple[tuple[int, Price], ...]:
+def _read_tiers(price_model_id: str, prices: "library.ModelPrice") -> tuple[tuple[int, Price], ...]:
     """One price per size of prompt at which any category changes its price."""
     starts = {tier.start for listed in vars(prices).values() for tier in getattr(listed, "tiers", ())}
     tiers: list[tuple[int, Price]] = []
@@ -273,8 +289,10 @@ def _read_tiers(price_model_id: str, prices: library.ModelPrice) -> tuple[tuple[
 
 
 def _side(
-    prices: library.ModelPrice, categories: Mapping[str, Sequence[str]], above: int
+    prices: "library.ModelPrice", categories: Mapping[str, Sequence[str]], above: int
 ) -> Mapping[str, Decimal]:
+    from genai_prices import types as library
+
     side: dict[str, Decimal] = {}
     for category, keys in categories.items():
         listed = next((vars(prices)[key] for key in keys if vars(prices).get(key) is not None), None)

@@ -71,6 +71,22 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TenantDeletion:
+    """A tenant that nobody can open any more, and of which not everything is removed yet."""
+
+    tenant_id: str
+    name: str
+    """That it had; another tenant may have it now."""
+    deleted_at_us: int
+    rows: int = 0
+    """Removed so far, of catalog and database; a run has one for each flush that it came in."""
+    blobs: int = 0
+    """Removed so far."""
+    waits_for: str = ""
+    """Why the purge is not over; "" before it has begun."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Organization:
     """Tenants that one key may open."""
 

@@ -77,7 +77,8 @@ class Overrides(Protocol):
         ...
 
 
-_Owner = tuple[Scope, str, Measure]
+_Owner = tuple[Scope, str, str, Measure]
+"""Whose bucket: tenant, and its key or "" for all. A key of an organisation has one in each tenant."""
 
 
 class RateLimiter:
@@ -105,14 +106,14 @@ class RateLimiter:
         # Owner → what is left, and when that was so.
         self._left: dict[_Owner, tuple[float, float]] = {}
         self._limits: ExpiringMap[str, TenantLimits] = ExpiringMap(
-            clock, max_entries=_MAX_TENANTS, ttl_s=_OVERRIDES_TTL_S
+            clock, max_entries=_MAX_TENANTS, ttl_s=_OVERRIDES_TTL_S, name="tenant_limits"
         )
 
     async def take(self, principal: Principal, amounts: Mapping[Measure, float]) -> None:
         """Counts what a call does. Raises RATE_LIMITED, with nothing counted, when it comes too early."""
         buckets = await self._buckets(principal, amounts)
         if (refused := self._longest_wait(buckets)) is not None:
-            wait_s, (scope, _, measure), rate = refused
+            wait_s, (scope, *_, measure), rate = refused
             self._on_refusal(measure, scope)
             whose = "of this API key" if scope is Scope.KEY else "of this tenant"
             raise RunstoreError(
@@ -137,16 +138,22 @@ class RateLimiter:
 
     async def _buckets(self, principal: Principal, measures: Iterable[Measure]) -> list[tuple[_Owner, float]]:
         """The limited buckets that a call takes from, each with what flows into it in a second."""
-        limits = await self._limits_of(principal.tenant_id)
+        tenant_id = principal.tenant_id
+        limits = await self.limits_of(tenant_id)
         found: list[tuple[_Owner, float]] = []
         for measure in measures:
             if rate := getattr(limits.key, measure):
-                found.append(((Scope.KEY, principal.key_id or principal.tenant_id, measure), rate))
+                found.append(((Scope.KEY, tenant_id, principal.key_id or "", measure), rate))
             if rate := getattr(limits.tenant, measure):
-                found.append(((Scope.TENANT, principal.tenant_id, measure), rate))
+                found.append(((Scope.TENANT, tenant_id, "", measure), rate))
         return found
 
-    async def _limits_of(self, tenant_id: str) -> TenantLimits:
+    def forget(self, tenant_id: str) -> None:
+        """The limits of a tenant have changed."""
+        self._limits.forget(tenant_id)
+
+    async def limits_of(self, tenant_id: str) -> TenantLimits:
+        """What holds for a tenant, as it was at most three seconds ago; None where there is no limit."""
         limits = self._limits.get(tenant_id)
         if limits is None:
             ticket = self._limits.ticket()
@@ -164,7 +171,7 @@ class RateLimiter:
     def _spend(self, buckets: list[tuple[_Owner, float]], amounts: Mapping[Measure, float]) -> None:
         now = self._clock.monotonic()
         for owner, rate in buckets:
-            left = self._now_in(owner, rate) - amounts[owner[2]]
+            left = self._now_in(owner, rate) - amounts[owner[3]]
             self._left.pop(owner, None)  # So that the dict's order is that of the last use.
             if len(self._left) >= _MAX_BUCKETS:
                 del self._left[next(iter(self._left))]

@@ -7,37 +7,33 @@ What all calls together hold in memory is therefore bounded, too.
 import asyncio
 import re
 import threading
-import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-import zstandard
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.json_text import replace_lone_surrogates
-from runstore.gateway.decompression import PIECE_BYTES, feed_of
+from runstore.gateway.decompression import PIECE_BYTES, Decompressor, decompressor_of
 from runstore.gateway.dialects import is_agent_path, limits_itself
 
-_CHUNK_BYTES: Final = 256 * 1024
-# Below this, a thread costs more than it saves the other calls.
-_THREAD_THRESHOLD_BYTES: Final = 128 * 1024
+# Decompressed where the calls are served; of all that is larger, the rest in a thread.
+_INLINE_BYTES: Final = 1024 * 1024
+# How much of a body is decompressed before the next one gets its turn.
+_TURN_BYTES: Final = 8 * 1024 * 1024
 # A small body of repeated text compresses beyond any ratio and hurts nobody.
 _RATIO_THRESHOLD_BYTES: Final = 16 * 1024 * 1024
-# What zstd -19 needs; larger windows (up to 2 GiB) would be allocated on a stranger's word.
-_MAX_ZSTD_WINDOW_BYTES: Final = 32 * 1024 * 1024
 # Above this, a body that can be streamed is. The largest batches of SDKs, 20 MiB decompressed, are below.
 _STREAMED_BYTES: Final = 32 * 1024 * 1024
 _MAX_JSON_BODY_BYTES: Final = 16 * 1024 * 1024
 # Inputs and states of graphs; what one message to the store can hold.
 _MAX_AGENT_BODY_BYTES: Final = 64 * 1024 * 1024
-# Formats of zlib, by what its constructor calls `wbits`.
-_GZIP: Final = 31
-_ZLIB: Final = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +64,10 @@ class BodyReader:
         self._free_bytes = limits.max_memory_bytes
         # Compressed and decompressed, one body always fits.
         self._most_of_one = limits.max_memory_bytes // 2
-        self._lock = threading.Lock()  # Large bodies are decompressed in threads.
+        self._lock = threading.Lock()  # Large bodies are decompressed in a thread.
+        # One, in which they take turns: more would take the processor from calls that are quickly served.
+        self._thread = ThreadPoolExecutor(1, "decompression")
+        self._turn = asyncio.Lock()
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[bytes]:
@@ -78,7 +77,7 @@ class BodyReader:
         starlette's ClientDisconnect.
         """
         with self._holding() as hold:
-            body = _Arriving(request, self._limits)
+            body = _Arriving(request, self._limits, self._thread, self._turn)
             await body.receive(hold, self._most_of_one)
             content = await body.content(hold, self._most_of_one)
             if content is None:
@@ -101,7 +100,7 @@ class BodyReader:
             hold(count)
 
         with self._holding() as hold:
-            body = _Arriving(request, self._limits)
+            body = _Arriving(request, self._limits, self._thread, self._turn)
             await body.receive(hold, most_bytes)
             content = await body.content(hold, most_bytes)
             yield BodyStream(body.pieces(), keep, self._limits) if content is None else content
@@ -145,9 +144,12 @@ class BodyStream:
 class _Arriving:
     """One body: at first what has arrived of it, then its content, or pieces of it."""
 
-    def __init__(self, request: Request, limits: BodyLimits) -> None:
-        self._encoding = request.headers.get("content-encoding", "")
-        self._decompress = _decompressor(self._encoding)
+    def __init__(
+        self, request: Request, limits: BodyLimits, thread: ThreadPoolExecutor, turn: asyncio.Lock
+    ) -> None:
+        self._thread = thread
+        self._turn = turn
+        self._decompressor = decompressor_of(request.headers.get("content-encoding", ""))
         self._limits = limits
         declared = request.headers.get("content-length", "")
         self._declared_bytes = int(declared) if re.fullmatch("[0-9]{1,19}", declared) else 0
@@ -157,6 +159,7 @@ class _Arriving:
         self._arrived: list[bytes] = []
         self._arrived_bytes = 0
         self._is_whole = False
+        self._content: _Content | None = None
 
     async def receive(self, hold: Callable[[int], None], most_bytes: int) -> None:
         """Receive all, or more than `most_bytes` of it."""
@@ -175,22 +178,46 @@ class _Arriving:
         if not self._is_whole:
             return None
         body = b"".join(self._arrived)
-        if self._decompress is None:
+        if self._decompressor is None:
             return body
-        if len(body) < _THREAD_THRESHOLD_BYTES:
-            return self._decompressed(body, self._decompress, hold, most_bytes)
-        return await asyncio.to_thread(self._decompressed, body, self._decompress, hold, most_bytes)
+        pieces = _content_of(self._decompressor, body)
+        content = _Content(pieces, partial(self._check, body_bytes=len(body)), hold)
+        content.grow(min(_INLINE_BYTES, most_bytes))
+        loop = asyncio.get_running_loop()
+        while not content.is_whole and content.size <= most_bytes:
+            most_now = min(content.size + _TURN_BYTES, most_bytes)
+            await loop.run_in_executor(self._thread, content.grow, most_now)
+        if content.size <= most_bytes:
+            return b"".join(content.chunks)
+        self._content = content
+        return None
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The content from its beginning."""
-        feed = feed_of(self._encoding)
         size = 0
+        async for piece in self._decompressed():
+            size += len(piece)
+            self._check(size, self._arrived_bytes)
+            yield piece
+            # Of all large bodies one piece goes on at a time, and then it is the other calls' turn.
+            async with self._turn:
+                await asyncio.sleep(0)
+
+    async def _decompressed(self) -> AsyncIterator[bytes]:
+        if self._content is not None:
+            for piece in self._content.pieces():
+                yield piece
+            return
         async for chunk in self._chunks():
             for start in range(0, len(chunk), PIECE_BYTES):
-                for piece in feed(chunk[start : start + PIECE_BYTES]):
-                    size += len(piece)
-                    self._check(size, self._arrived_bytes)
+                piece = chunk[start : start + PIECE_BYTES]
+                if self._decompressor is None:
                     yield piece
+                    continue
+                for content in self._decompressor.feed(piece):
+                    yield content
+        if self._decompressor is not None:
+            self._decompressor.end()
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         """What has arrived, which is forgotten on the way, and then the rest."""
@@ -206,26 +233,49 @@ class _Arriving:
         if self._arrived_bytes > self._limits.max_body_bytes:
             raise _too_large(f"The body is above {self._limits.max_body_bytes} bytes.")
 
-    def _decompressed(
-        self, body: bytes, decompress: "_Decompress", hold: Callable[[int], None], most_bytes: int
-    ) -> bytes | None:
-        chunks: list[bytes] = []
-        size = 0
-        for chunk in decompress(body):
-            size += len(chunk)
-            self._check(size, len(body))
-            if size > most_bytes:
-                return None
-            hold(len(chunk))
-            chunks.append(chunk)
-        return b"".join(chunks)
-
     def _check(self, size: int, body_bytes: int) -> None:
         limits = self._limits
         if size > limits.max_decompressed_bytes:
             raise _too_large(f"The body is above {limits.max_decompressed_bytes} bytes decompressed.")
         if size > _RATIO_THRESHOLD_BYTES and size > body_bytes * limits.max_decompression_ratio:
             raise _too_large(f"The body decompresses to more than {limits.max_decompression_ratio} times.")
+
+
+def _content_of(decompressor: Decompressor, body: bytes) -> Iterator[bytes]:
+    yield from decompressor.feed(body)
+    decompressor.end()
+
+
+class _Content:
+    """What a compressed body holds, as far as it has been decompressed."""
+
+    def __init__(
+        self, rest: Iterator[bytes], check: Callable[[int], None], hold: Callable[[int], None]
+    ) -> None:
+        self._rest = rest
+        self._check = check
+        self._hold = hold
+        self.chunks: list[bytes] = []
+        self.size = 0
+        self.is_whole = False
+
+    def grow(self, most_bytes: int) -> None:
+        """Go on to the end, or until it is above `most_bytes`."""
+        for chunk in self._rest:
+            self.size += len(chunk)
+            self._check(self.size)
+            self._hold(len(chunk))
+            self.chunks.append(chunk)
+            if self.size > most_bytes:
+                return
+        self.is_whole = True
+
+    def pieces(self) -> Iterator[bytes]:
+        """From its beginning; what has been decompressed is forgotten on the way."""
+        self.chunks.reverse()
+        while self.chunks:
+            yield self.chunks.pop()
+        yield from self._rest
 
 
 class JsonBodies:
@@ -263,58 +313,6 @@ class JsonBodies:
                     return {**message, "body": replace_lone_surrogates(content)}
 
         await self._app(scope, receive_body, send)
-
-
-_Decompress = Callable[[bytes], Iterator[bytes]]
-
-
-def _decompressor(encoding: str) -> _Decompress | None:
-    match encoding.strip().lower():
-        case "" | "identity":
-            return None
-        case "zstd":
-            return _unzstd
-        case "gzip" | "x-gzip":
-            return lambda body: _inflated(body, "gzip", _GZIP)
-        case "deflate":
-            return lambda body: _inflated(body, "deflate", _ZLIB)
-    raise _malformed("Content-Encoding must be zstd, gzip, deflate or identity.")
-
-
-def _unzstd(body: bytes) -> Iterator[bytes]:
-    """The content of all frames. A frame that is cut short ends silently: its reader cannot tell.
-
-    What is in the body (multipart or JSON) says that its own end is missing.
-    """
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW_BYTES)
-    # The reader bounds each piece of output; a decompressobj would expand a bomb in one call.
-    with decompressor.stream_reader(body, read_across_frames=True) as reader:
-        try:
-            while chunk := reader.read(_CHUNK_BYTES):
-                yield chunk
-        except zstandard.ZstdError as error:
-            raise _malformed(f"The body is not valid zstd: {error}.") from error
-
-
-def _inflated(body: bytes, name: str, wbits: int) -> Iterator[bytes]:
-    """The content of all members."""
-    while body:
-        member = zlib.decompressobj(wbits)
-        while not member.eof:
-            try:
-                chunk = member.decompress(body, _CHUNK_BYTES)
-            except zlib.error as error:
-                raise _malformed(f"The body is not valid {name}: {error}.") from error
-            body = member.unconsumed_tail
-            if not chunk and not body and not member.eof:
-                raise _malformed(f"The {name} body ends before its content does.")
-            if chunk:
-                yield chunk
-        body = member.unused_data
-
-
-def _malformed(message: str) -> RunstoreError:
-    return RunstoreError(ErrorReason.MALFORMED_BODY, message)
 
 
 def _too_large(message: str) -> RunstoreError:

@@ -22,6 +22,7 @@ from runstore.gateway import visible
 from runstore.gateway.dialects import dialect_of, error_response
 from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.request_ids import HEADER, current_request_id, request_id_from
+from runstore.runtime import spans
 
 _FACTS: Final = "runstore.call_facts"
 CLIENT_GONE: Final = 499
@@ -29,6 +30,9 @@ CLIENT_GONE: Final = 499
 _SLOW_S: Final = 1.0
 _DEFECT: Final = 500
 _TROUBLE: Final = (502, 503, 504)
+_TRACEPARENT: Final = spans.TRACEPARENT.encode()
+# Asked every few seconds by what watches the server.
+_PROBES: Final = ("/ok", "/health", "/info", "/metrics")
 
 _log = structlog.get_logger(__name__)
 
@@ -71,6 +75,29 @@ class _Call:
         self._bytes_out = 0
 
     async def run(self, app: ASGIApp) -> None:
+        if not spans.are_recorded():
+            await self._run(app)
+            return
+        traceparent = next((v for k, v in self._scope["headers"] if k == _TRACEPARENT), b"")
+        is_wanted = self._scope["path"] not in _PROBES
+        method = self._scope["method"]
+        with spans.request(method, traceparent.decode("latin-1"), is_wanted=is_wanted) as span:
+            try:
+                await self._run(app)
+            finally:
+                span.rename(f"{method} {self._route()}")
+                span.set(
+                    {
+                        "http.request.method": method,
+                        "http.route": self._route(),
+                        "http.response.status_code": self._status,
+                        "runstore.request_id": self._request_id,
+                    }
+                )
+                if self._status >= _DEFECT:
+                    span.fail(str(self._status))
+
+    async def _run(self, app: ASGIApp) -> None:
         started = time.perf_counter()
         current_request_id.set(self._request_id)
         visible.current_visible.set(self._visible)

@@ -41,7 +41,7 @@ class Guard:
         self._store = store
         self._attempts = attempts
         self._callers: ExpiringMap[bytes, Principal] = ExpiringMap(
-            clock, max_entries=_MAX_CALLERS, ttl_s=_REMEMBERED_S
+            clock, max_entries=_MAX_CALLERS, ttl_s=_REMEMBERED_S, name="callers"
         )
         self._asking: dict[bytes, asyncio.Task[Principal]] = {}
 

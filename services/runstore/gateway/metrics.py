@@ -69,6 +69,16 @@ class GatewayMetrics:
             ["owed"],
             registry=registry,
         )
+        self._pauses = Counter(
+            "runstore_http_paused_calls",
+            "Calls that had to wait because their caller went on and on with what was refused.",
+            registry=registry,
+        )
+        self._turned_away = Counter(
+            "runstore_http_turned_away_connections",
+            "Connections that were not taken in because their address had too many.",
+            registry=registry,
+        )
         Gauge(_PID, "Number of the process.", registry=registry).set(os.getpid())
         ProcessCollector("runstore_gateway", registry=registry)
 
@@ -85,6 +95,14 @@ class GatewayMetrics:
     def slow_client_cut(self, owed: str) -> None:
         """A connection was ended that owed a request, the rest of its head, or of its body."""
         self._slow_clients.labels(owed).inc()
+
+    def call_paused(self) -> None:
+        """A call had to wait because of what its caller had been refused before."""
+        self._pauses.inc()
+
+    def connection_turned_away(self) -> None:
+        """A connection was not taken in because its address had too many."""
+        self._turned_away.inc()
 
     def store_retried(self) -> None:
         """The store was away, and is asked again."""

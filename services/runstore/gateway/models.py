@@ -52,6 +52,15 @@ SelectV2 = Annotated[
 
 Order = Annotated[Literal["asc", "desc"], BeforeValidator(_lower)]
 
+AiSearch = Annotated[
+    str | None,
+    Field(
+        # The second is what the API of July 2026 calls it.
+        validation_alias=AliasChoices("ai_search", "ai_query"),
+        description="A criterion in plain language.",
+    ),
+]
+
 
 class RunConditionsV1(BaseModel):
     """Which runs are meant. Conditions hold together; `id` switches all others off."""
@@ -84,7 +93,7 @@ class RunsQueryV1(RunConditionsV1):
     """Which runs to list, and how."""
 
     select: list[SelectV1] | None = None
-    order: Order = "desc"
+    order: Order | None = Field(None, description="`desc`, newest first, when absent.")
     limit: int | None = Field(None, description="1 to 100; what is outside is moved to the nearest.")
     cursor: str | None = Field(None, description="`cursors.next` of the previous page.")
     skip_pagination: bool | None = Field(None, description="Answer one page without cursors.")
@@ -183,11 +192,7 @@ class RunsQueryV2(BaseModel):
     include_subtree_usage: bool | None = Field(
         None, description="Tokens, costs and first token time of a run are those of everything below it, too."
     )
-    ai_search: str | None = Field(
-        None,
-        validation_alias=AliasChoices("ai_search", "ai_query"),
-        description="A criterion in plain language.",
-    )
+    ai_search: AiSearch = None
     selects: list[SelectV2] | None = Field(
         None, validation_alias=AliasChoices("selects", "select"), description="Only `id` when absent."
     )

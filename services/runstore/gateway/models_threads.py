@@ -4,22 +4,22 @@ from collections.abc import Callable, Collection
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from runstore.gateway import thread_json
-from runstore.gateway.models import RunV2, SelectV2
+from runstore.gateway.models import AiSearch, RunV2, SelectV2
 from runstore.gateway.time_fields import TimeUs
 
 _WINDOW_START = "Inclusive; a day ago when absent."
 _WINDOW_END = "Exclusive; now when absent."
 
 
-def _one_of(known: Collection[str]) -> Callable[[Any], Any]:
+def _one_of(known: Collection[str]) -> Callable[[str], str]:
     """Checks a value of `selects`, in any case."""
 
-    def check(value: Any) -> Any:
-        name = value.upper() if isinstance(value, str) else value
+    def check(value: str) -> str:
+        name = value.upper()
         if name not in known:
             raise PydanticCustomError("enum", "not a field that can be selected")
         return name
@@ -32,14 +32,14 @@ def _schema(known: Collection[str]) -> WithJsonSchema:
 
 
 AggregateStatSelect = Annotated[
-    str, BeforeValidator(_one_of(thread_json.AGGREGATE_STATS)), _schema(thread_json.AGGREGATE_STATS)
+    str, AfterValidator(_one_of(thread_json.AGGREGATE_STATS)), _schema(thread_json.AGGREGATE_STATS)
 ]
 ThreadStatSelect = Annotated[
-    str, BeforeValidator(_one_of(thread_json.THREAD_STATS)), _schema(thread_json.THREAD_STATS)
+    str, AfterValidator(_one_of(thread_json.THREAD_STATS)), _schema(thread_json.THREAD_STATS)
 ]
 ThreadTraceSelect = Annotated[
     str,
-    BeforeValidator(_one_of(thread_json.THREAD_TRACE_SELECTS)),
+    AfterValidator(_one_of(thread_json.THREAD_TRACE_SELECTS)),
     _schema(thread_json.THREAD_TRACE_SELECTS),
 ]
 
@@ -66,7 +66,7 @@ class TracesQuery(BaseModel):
     )
     page_size: int | None = Field(None, ge=1, le=100, description="20 when absent.")
     cursor: str | None = Field(None, description="`next_cursor` of the previous page.")
-    ai_search: str | None = Field(None, description="A criterion in plain language.")
+    ai_search: AiSearch = None
 
 
 class ThreadConditions(BaseModel):
@@ -88,7 +88,7 @@ class ThreadsQuery(ThreadConditions):
 
     page_size: int | None = Field(None, ge=1, le=100, description="20 when absent.")
     cursor: str | None = Field(None, description="`next_cursor` of the previous page.")
-    ai_search: str | None = Field(None, description="A criterion in plain language.")
+    ai_search: AiSearch = None
 
 
 class ThreadStatsQuery(ThreadConditions):

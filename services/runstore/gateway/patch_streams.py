@@ -34,7 +34,7 @@ ReadPart = Callable[[int, str], Awaitable[Part]]
 
 def wants_events(request: Request) -> bool:
     """Whether the caller asks for the streaming form."""
-    return _EVENT_STREAM in request.headers.get("accept", "")
+    return _EVENT_STREAM in request.headers.get("accept", "").lower()
 
 
 async def list_response(

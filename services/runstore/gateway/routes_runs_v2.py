@@ -22,9 +22,10 @@ from runstore.gateway.models_threads import RunUrl
 from runstore.gateway.patch_streams import Part, list_response
 from runstore.gateway.run_json import RUN_TYPES
 from runstore.gateway.run_v2 import Selection
-from runstore.gateway.store_client import StoreClient, credentials_of
+from runstore.gateway.store_client import Credentials, StoreClient, credentials_of
 from runstore.gateway.time_fields import TimeUs, to_time_us, to_timestamp
 from runstore.gateway.windows import Window, set_feedback_window, window_of
+from runstore.v1 import project_service_pb2 as projects_pb
 from runstore.v1 import run_pb2
 from runstore.v1 import run_query_service_pb2 as pb
 
@@ -50,7 +51,11 @@ def _add_query(router: GuardedRouter, store: StoreClient, now_us: Callable[[], i
     @router.post(
         "/api/v2/runs/query",
         response_model=RunPageV2,
-        responses={**_PROBLEMS, 501: {"model": Problem, "description": "Not offered."}},
+        responses={
+            **_PROBLEMS,
+            404: {"model": Problem, "description": "No run, and one of the projects does not exist."},
+            501: {"model": Problem, "description": "Not offered."},
+        },
     )
     async def query_runs_v2(request: Request, body: RunsQueryV2) -> Response:
         """Lists the runs of projects, newest first, a page at a time.
@@ -75,6 +80,8 @@ def _add_query(router: GuardedRouter, store: StoreClient, now_us: Callable[[], i
                 return Part([], "")
             query.page_size, query.page_token = size, page_token
             page = await store.list_runs(query, credentials)
+            if body.project_ids and not (page.runs or page_token):
+                await _check_projects(store, project_ids, credentials)
             add_call_facts(request.scope, runs=len(page.runs))
             items = [{**selection.show(run), "query_metadata": search.metadata} for run in page.runs]
             return Part(items, page.next_page_token)
@@ -88,6 +95,18 @@ def _add_query(router: GuardedRouter, store: StoreClient, now_us: Callable[[], i
             window.page_token,
             lambda token: search.wrap(window.next_cursor(token)),
         )
+
+
+async def _check_projects(store: StoreClient, project_ids: list[str], credentials: Credentials) -> None:
+    """Raises NOT_FOUND for a project that does not exist. Asked where no run was found: other lists need not
+    wait for it."""
+    query = projects_pb.ListProjectsRequest(ids=project_ids, page_size=len(project_ids))
+    known = {project.id for project in (await store.list_projects(query, credentials)).projects}
+    for project_id in project_ids:
+        if project_id not in known:
+            raise RunstoreError(
+                ErrorReason.NOT_FOUND, f"there is no project {project_id}", field="project_ids"
+            )
 
 
 def _add_read(router: GuardedRouter, store: StoreClient) -> None:

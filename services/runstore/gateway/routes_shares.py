@@ -161,14 +161,14 @@ def _add_v2(router: GuardedRouter, store: StoreClient) -> None:
         await store.ask(shares.Unshare, message, credentials_of(request.headers))
         return Response(status_code=204)
 
-    @router.post("/api/v2/threads/{thread_id}/share", responses=_NOT_FOUND_V2)
+    @router.post("/api/v2/threads/{thread_id:path}/share", responses=_NOT_FOUND_V2)
     async def share_thread(request: Request, thread_id: str, body: _ShareThread) -> Response:
         """Shares the runs of a thread, later ones too."""
         message = pb.ShareThreadRequest(project_id=str(body.project_id), thread_id=thread_id)
         answer = await store.ask(shares.ShareThread, message, credentials_of(request.headers))
         return json_response({"share_token": answer.share_token})
 
-    @router.get("/api/v2/threads/{thread_id}/share")
+    @router.get("/api/v2/threads/{thread_id:path}/share")
     async def read_thread_share(request: Request, thread_id: str, project_id: UUID) -> Response:
         """Reads the token of a thread; `{}` when it is not shared."""
         subject = pb.ShareSubject(project_id=str(project_id), thread_id=thread_id)
@@ -176,7 +176,7 @@ def _add_v2(router: GuardedRouter, store: StoreClient) -> None:
         answer = await store.ask(shares.GetShare, message, credentials_of(request.headers))
         return json_response({"share_token": answer.share_token} if answer.HasField("share_token") else {})
 
-    @router.delete("/api/v2/threads/{thread_id}/share", status_code=204)
+    @router.delete("/api/v2/threads/{thread_id:path}/share", status_code=204)
     async def unshare_thread(request: Request, thread_id: str, project_id: UUID) -> Response:
         """Takes the token back, at once; also when there is none."""
         subject = pb.ShareSubject(project_id=str(project_id), thread_id=thread_id)

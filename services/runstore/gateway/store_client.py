@@ -16,6 +16,7 @@ from runstore.gateway import visible
 from runstore.gateway.blob_streams import BlobContent, BlobUpload
 from runstore.gateway.request_ids import HEADER, current_request_id
 from runstore.gateway.store_errors import refusal, store_is_away, unreachable
+from runstore.runtime import spans
 from runstore.v1 import admin_service_pb2 as admin
 from runstore.v1 import admin_service_pb2_grpc as admin_grpc
 from runstore.v1 import agent_item_service_pb2_grpc as agent_items_grpc
@@ -181,7 +182,8 @@ class StoreClient:
         try:
             async with asyncio.timeout(self._patience_s):
                 await self._channel.channel_ready()
-            return await method(request, timeout=_READ_TIMEOUT_S, metadata=_metadata(credentials))
+            with _span(request):
+                return await method(request, timeout=_READ_TIMEOUT_S, metadata=_metadata(credentials))
         except TimeoutError as error:
             raise unreachable() from error
         except grpc.aio.AioRpcError as error:
@@ -405,7 +407,8 @@ class StoreClient:
         timeout_s: float,
     ) -> _Response:
         async def call() -> _Response:
-            return await method(request, timeout=timeout_s, metadata=_metadata(credentials))
+            with _span(request):
+                return await method(request, timeout=timeout_s, metadata=_metadata(credentials))
 
         return await self._patiently(call)
 
@@ -432,8 +435,15 @@ def _as_told(state: tenacity.RetryCallState) -> float:
     return float(error.retry_after_s) if isinstance(error, RunstoreError) else _RETRY_PAUSE_S
 
 
+def _span(request: Message) -> spans.Span:
+    """Of one call: every request of ours is named after its method."""
+    return spans.inner(f"call {type(request).__name__.removesuffix('Request')}", is_call=True)
+
+
 def _metadata(credentials: Credentials) -> Credentials:
     request_id = current_request_id.get()
     metadata = (*credentials, (HEADER, request_id)) if request_id else credentials
+    if traceparent := spans.traceparent():
+        metadata = (*metadata, (spans.TRACEPARENT, traceparent))
     call = visible.current_visible.get(None)
     return (*metadata, (visible.HEADER, call.asked)) if call and call.asked else metadata

@@ -77,6 +77,8 @@ class Prepared:
     """Runs of this flush that parked operations wait for."""
     feedback: Sequence[FeedbackPatch] = ()
     """Needs no preparation."""
+    traceparents: Sequence[str] = ()
+    """The spans that the operations are part of."""
 
 
 class Flusher:

@@ -16,6 +16,7 @@ from runstore.ingest.log import Log
 from runstore.ingest.metrics import QUEUE_FULL, IngestMetrics
 from runstore.ingest.sequence import Sequence as SequenceNumbers
 from runstore.ingest.visibility import Visibility
+from runstore.runtime import spans
 
 _Patch = TypeVar("_Patch", RunPatch, FeedbackPatch)
 
@@ -46,12 +47,16 @@ class IngestRuns:
         log: Log,
         visibility: Visibility,
         metrics: IngestMetrics,
+        on_traced: Callable[[int, str], None] = lambda _sequence, _traceparent: None,
     ) -> None:
+        """`on_traced` is told, before they are durable, the last sequence number of operations that belong to
+        a span, and that span: storing them is part of it."""
         self._projects = projects
         self._sequence = sequence
         self._log = log
         self._visibility = visibility
         self._metrics = metrics
+        self._on_traced = on_traced
 
     def stored_sequence(self) -> int:
         """Everything that was or will be acknowledged here up to this number can be read."""
@@ -173,9 +178,13 @@ class IngestRuns:
         started_s = time.perf_counter()
         self._metrics.accepted(len(operations))
         try:
-            await self._log.append(
-                body, last, partial(self._visibility.submitted, operations, last, len(body))
-            )
+            with spans.inner("log append") as span:
+                if span.is_recorded:
+                    span.set({"runstore.operations": len(operations), "runstore.bytes": len(body)})
+                    self._on_traced(last, spans.traceparent())
+                await self._log.append(
+                    body, last, partial(self._visibility.submitted, operations, last, len(body))
+                )
         except RunstoreError as error:
             self._metrics.log_refused(error)
             raise

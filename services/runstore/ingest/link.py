@@ -24,6 +24,7 @@ from runstore.ingest.flusher import FlushReport
 from runstore.ingest.log import LogPosition
 from runstore.ingest.purge import Purge
 from runstore.ingest.tail import Demand
+from runstore.runtime import spans
 from runstore.storage.run_store import Block, BlockRefused, RunWriter, StoreUnavailable
 
 _LENGTH = struct.Struct("<I")
@@ -47,6 +48,13 @@ class Hurry(_Message, frozen=True):
     sequence: int
 
 
+class Traced(_Message, frozen=True):
+    """Operations up to this sequence number belong to the span of a request."""
+
+    sequence: int
+    traceparent: str
+
+
 class Drain(_Message, frozen=True):
     """Store everything that is durable, and end."""
 
@@ -57,6 +65,8 @@ class Call(_Message, frozen=True):
     number: int
     method: str
     arguments: bytes
+    traceparent: str = ""
+    """The span that it is part of, if there is one."""
 
 
 class Answer(_Message, frozen=True):
@@ -82,7 +92,7 @@ class Retrying(_Message, frozen=True):
     error: str
 
 
-_ToFlusher: TypeAlias = Durable | Hurry | Drain | Answer
+_ToFlusher: TypeAlias = Durable | Hurry | Traced | Drain | Answer
 _ToStore: TypeAlias = Call | Stored | Retrying
 _TO_FLUSHER = msgspec.msgpack.Decoder(_ToFlusher)
 _TO_STORE = msgspec.msgpack.Decoder(_ToStore)
@@ -157,7 +167,7 @@ class StoreEnd:
         self._stream: _Stream | None = None
         self._calls: set[asyncio.Task[None]] = set()
 
-    def send(self, message: Durable | Hurry | Drain) -> None:
+    def send(self, message: Durable | Hurry | Traced | Drain) -> None:
         """Tell the flusher, if it is there: one that starts is told everything anew."""
         if self._stream is not None:
             self._stream.send(message)
@@ -188,8 +198,10 @@ class StoreEnd:
 
     async def _answer(self, call: Call, stream: _Stream) -> None:
         arguments = _METHODS[call.method].arguments.decode(call.arguments)
+        traceparents = [call.traceparent] if call.traceparent else []
         try:
-            result = await self._methods[call.method](*arguments)
+            with spans.below(f"flusher {call.method}", traceparents):
+                result = await self._methods[call.method](*arguments)
         except BlockRefused as error:
             stream.send(Answer(call.number, refused=str(error)))
         except (StoreUnavailable, RunstoreError) as error:
@@ -242,6 +254,8 @@ class FlusherEnd:
                     demand.durable(end)
                 case Hurry(sequence):
                     demand.hurry(sequence)
+                case Traced(sequence, traceparent):
+                    demand.traced(sequence, traceparent)
                 case Drain():
                     demand.drain()
 
@@ -309,7 +323,8 @@ class FlusherEnd:
         self._number += 1
         answered = asyncio.get_running_loop().create_future()
         self._pending[self._number] = answered
-        self._stream.send(Call(self._number, method, msgspec.msgpack.encode(arguments)))
+        packed = msgspec.msgpack.encode(arguments)
+        self._stream.send(Call(self._number, method, packed, spans.traceparent()))
         answer: Answer = await answered
         if answer.refused is not None:
             raise BlockRefused(answer.refused)

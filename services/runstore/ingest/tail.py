@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from runstore.ingest import frames
 from runstore.ingest.flusher import Flusher, FlushReport, Prepared
 from runstore.ingest.log import LogPosition, LogReader
 from runstore.ingest.sequence import accepted_time_us
+from runstore.runtime import spans
+
+_MOST_TRACES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,19 @@ class Demand:
         """Somebody waits for what is up to this sequence number."""
         self.is_draining = False
         """Everything is to be stored, and then the process ends."""
+        self._traces: deque[tuple[int, str]] = deque(maxlen=_MOST_TRACES)
         self._changed = asyncio.Event()
+
+    def traced(self, sequence: int, traceparent: str) -> None:
+        """Operations up to this sequence number belong to a span."""
+        self._traces.append((sequence, traceparent))
+
+    def take_traces(self, sequence: int) -> list[str]:
+        """The spans of operations up to this sequence number, the oldest first; each is told of once."""
+        taken = []
+        while self._traces and self._traces[0][0] <= sequence:
+            taken.append(self._traces.popleft()[1])
+        return taken
 
     def durable(self, end: LogPosition) -> None:
         """The log has grown."""
@@ -166,15 +182,20 @@ class Tail:
             wait_s=wait_s,
             merge_s=time.perf_counter() - started_s,
         )
-        return await self._flusher.prepare(patches, report, feedback)
+        traceparents = self._demand.take_traces(last_sequence)
+        with spans.below("flush prepare", traceparents, {"runstore.operations": report.operations}):
+            prepared = await self._flusher.prepare(patches, report, feedback)
+        prepared.traceparents = traceparents
+        return prepared
 
     async def _carry_out(self, operation: frames.Alone, size_bytes: int) -> None:
         """Between what was accepted before and after it: all of the former is stored, none of the latter."""
         started_s = time.perf_counter()
-        if isinstance(operation, TraceKeep):
-            await self._flusher.keep(operation)
-        else:
-            await self._flusher.delete(operation)
+        with spans.below("flush alone", self._demand.take_traces(operation.sequence)):
+            if isinstance(operation, TraceKeep):
+                await self._flusher.keep(operation)
+            else:
+                await self._flusher.delete(operation)
         self._alone = None
         report = FlushReport(
             operation.sequence, operations=1, size_bytes=size_bytes, awaited=self._flusher.awaited
@@ -183,4 +204,7 @@ class Tail:
         self._on_stored(report)
 
     async def _insert(self, prepared: Prepared) -> None:
-        self._on_stored(await self._flusher.insert(prepared))
+        attributes = {"runstore.runs": prepared.report.runs, "runstore.bytes": prepared.report.size_bytes}
+        with spans.below("flush insert", prepared.traceparents, attributes):
+            report = await self._flusher.insert(prepared)
+        self._on_stored(report)

@@ -29,6 +29,7 @@ _LEAST_LAG_US: Final = 600 * 1_000_000
 _SWEEP_INTERVAL_S: Final = 3_600
 _NOTES: Final = "notes"
 _NOTES_AT_ONCE: Final = 1_000
+_DELETED_AT_ONCE: Final = 1_000
 _EVERYTHING: Final = 2**64
 HOLDS: Final = "holds"
 # Of one that was left behind by a crash. Those that are wanted are renewed long before.
@@ -93,6 +94,30 @@ class UnusedBlobs:
             return
         await self._blobs.delete(keys)
         await self._blobs.delete([note])
+
+    async def delete_tenant(self, tenant_id: str) -> int:
+        """Delete every blob of a tenant, which nothing refers to any more, and every note: how many blobs.
+
+        Raises StoreUnavailable while they are held, with some of them deleted or none.
+        """
+        deleted = 0
+        for folder in (tenant_id, f"{_NOTES}/{tenant_id}"):
+            keys: list[str] = []
+            async for key, _ in self._blobs.list(folder):
+                keys.append(key)
+                if len(keys) == _DELETED_AT_ONCE:
+                    deleted += await self._delete_unheld(keys)
+                    keys = []
+            deleted += await self._delete_unheld(keys)
+        return deleted
+
+    async def _delete_unheld(self, keys: Sequence[str]) -> int:
+        if not keys:
+            return 0
+        if await self._are_held():
+            raise StoreUnavailable("a backup is being made, which may still copy blobs")
+        await self._blobs.delete(keys)
+        return sum(not key.startswith(f"{_NOTES}/") for key in keys)
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:

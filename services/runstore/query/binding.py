@@ -14,6 +14,7 @@ from runstore.domain.conditions import (
     AllOf,
     Always,
     AnyOf,
+    CatalogField,
     Compare,
     Condition,
     Contains,
@@ -90,8 +91,8 @@ def bind(tree: Filter, field: str = "filter", known: Mapping[str, Field] = RUN_F
     """Check a filter against the known fields and convert its literals.
 
     Raises RunstoreError INVALID_FILTER, with the offset of what is wrong, for an unknown field, a
-    function that the field does not have, a value that it cannot hold, a field that runstore has no data
-    of, and more than `MAX_CONDITIONS` comparisons.
+    function that the field does not have, a value that it cannot hold, and more than `MAX_CONDITIONS`
+    comparisons.
     """
     return _Binder(field, known).bind(tree)
 
@@ -174,8 +175,6 @@ class _Binder:
         field = self._known.get(name)
         if field is None:
             raise self._refuse(f"unknown field {shown(str(attribute))}", attribute.offset)
-        if field.kind is Kind.NO_DATA:
-            raise self._refuse(f"{name} cannot be filtered by: {field.reason},", attribute.offset)
         if field.kind is Kind.METADATA and below:
             return Field(Kind.METADATA_VALUE), tuple(below)
         if field.kind is Kind.NUMBER_MAP and not below:
@@ -199,7 +198,7 @@ class _Binder:
                 return self._scalar(comparison, field, DetailsEntry(target, ".".join(path)))
             case _, TextField() as target:
                 return self._large_text(comparison, field, target)
-            case _, ThreadField() as target:
+            case _, (CatalogField() | ThreadField()) as target:
                 return self._scalar(comparison, field, target)
             case _, ScalarField() as target if comparison.function is Function.SEARCH:
                 return self._words(comparison, (target,))

@@ -7,8 +7,10 @@ and its binder to `binding.py`.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import TypeAlias
 
 from runstore.domain.conditions import (
+    CatalogField,
     DetailsField,
     ListField,
     RowFamily,
@@ -56,8 +58,6 @@ class Kind(Enum):
     ROW_TEXT = auto()
     ROW_NUMBER = auto()
     ROW_BOOLEAN = auto()
-    NO_DATA = auto()
-    """In the contract; runstore has nothing that it could be compared with."""
 
 
 FUNCTIONS: Mapping[Kind, frozenset[Function]] = {
@@ -81,7 +81,7 @@ FUNCTIONS: Mapping[Kind, frozenset[Function]] = {
     Kind.ROW_NUMBER: _ORDER,
     Kind.ROW_BOOLEAN: _EQUAL,
 }
-"""What a filter may ask of a kind; `NO_DATA` is refused before this is looked up."""
+"""What a filter may ask of a kind."""
 
 SEARCHED = (ScalarField.NAME, TextField.INPUTS, TextField.OUTPUTS, TextField.ERROR)
 """Where `search` without a field looks for each word."""
@@ -95,17 +95,18 @@ class Row:
     part: RowPart
 
 
+Target: TypeAlias = ScalarField | CatalogField | ThreadField | TextField | DetailsField | ListField | Row
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One name that a filter may compare."""
 
     kind: Kind
-    target: ScalarField | ThreadField | TextField | DetailsField | ListField | Row | None = None
-    """What it is called in a condition; None for the metadata object and for `NO_DATA`."""
+    target: Target | None = None
+    """What it is called in a condition; None for the metadata object."""
     words: frozenset[str] = frozenset()
     """The values of a `WORD`, lower case."""
-    reason: str = ""
-    """Why there is `NO_DATA`."""
 
 
 RUN_TYPES = frozenset(str(run_type) for run_type in RunType)
@@ -169,7 +170,7 @@ RUN_FIELDS: Mapping[str, Field] = {
     "feedback_error": _row(Kind.ROW_BOOLEAN, RowFamily.FEEDBACK, RowPart.ERROR),
     "attachments": Field(Kind.TEXT_LIST, ListField.ATTACHMENTS),
     "app_path": Field(Kind.TEXT, ScalarField.APP_PATH),
-    "reference_dataset_id": Field(Kind.NO_DATA, reason="runs do not carry the dataset of their example"),
-    "share_token": Field(Kind.NO_DATA, reason="shares are kept apart from the runs"),
+    "reference_dataset_id": Field(Kind.UUID, CatalogField.REFERENCE_DATASET_ID),
+    "share_token": Field(Kind.UUID, CatalogField.SHARE_TOKEN),
 }
 """Every field of filter-language.md §3 by its name in a filter, but for those internal to cursors."""

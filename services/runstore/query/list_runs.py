@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
+from runstore.domain.query_kinds import QueryKind, asking_for
 from runstore.domain.runs import Position, RunField, RunQuery, StoredRun
 from runstore.query.cursors import PageTokens, query_hash
+from runstore.query.references import References
 from runstore.storage.run_store import RunStore
 
 DEFAULT_PAGE_SIZE = 100
@@ -49,10 +51,13 @@ class Page:
 class ListRuns:
     """Answers lists and reads of single runs."""
 
-    def __init__(self, store: RunStore, writes: Writes, page_tokens: PageTokens) -> None:
+    def __init__(
+        self, store: RunStore, writes: Writes, page_tokens: PageTokens, references: References
+    ) -> None:
         self._store = store
         self._writes = writes
         self._page_tokens = page_tokens
+        self._references = references
 
     async def page(self, query: RunQuery, page_size: int, page_token: str) -> Page:
         """One page. Raises INVALID_ARGUMENT and INVALID_CURSOR."""
@@ -63,6 +68,7 @@ class ListRuns:
         if page_token:
             after, is_back = self._decode(page_token, asked, asked_back)
         await self._see_writes(query)
+        limited = await self._references.resolved(limited)
         # Going back is going on in the other order.
         found = await self._store.list_runs(
             replace(limited, after=after, descending=query.descending != is_back)
@@ -91,10 +97,12 @@ class ListRuns:
         limited, asked = self._begin(query, page_size)
         after = self._page_tokens.decode(page_token, asked) if page_token else None
         await self._see_writes(query)
+        limited = await self._references.resolved(limited)
         limited = replace(limited, after=after, max_payload_bytes=EXPORT_PAGE_BYTES)
         has_more, limit = True, limited.limit
         while has_more:
-            found = await self._store.list_runs(limited)
+            with asking_for(QueryKind.EXPORT):
+                found = await self._store.list_runs(limited)
             has_more = found.has_more
             if found.runs:
                 last = found.runs[-1].position
@@ -128,7 +136,8 @@ class ListRuns:
         projects = (project_id,) if project_id is not None else ()
         query = RunQuery(tenant_id, fields, project_ids=projects, run_ids=(run_id,), limit=1)
         await self._see_writes(query)
-        found = await self._store.list_runs(query)
+        with asking_for(QueryKind.GET):
+            found = await self._store.list_runs(query)
         if not found.runs:
             raise RunstoreError(ErrorReason.NOT_FOUND, f"there is no run {run_id}", field="id")
         return found.runs[0]

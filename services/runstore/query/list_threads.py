@@ -19,6 +19,7 @@ from runstore.query.list_traces import (
     Projects,
     check_project,
 )
+from runstore.query.references import References
 from runstore.storage.run_store import ThreadReader
 
 # Sequence number of the moment of the first page, and the token of a position, which is bound to it.
@@ -53,6 +54,7 @@ class ListThreads:
         projects: Projects,
         writes: Writes,
         page_tokens: PageTokens,
+        references: References,
     ) -> None:
         self._threads = threads
         self._runs = runs
@@ -60,6 +62,7 @@ class ListThreads:
         self._projects = projects
         self._writes = writes
         self._page_tokens = page_tokens
+        self._references = references
 
     async def page(self, query: ThreadQuery, page_size: int, page_token: str) -> ThreadsPage:
         """One page. Raises INVALID_ARGUMENT and INVALID_CURSOR."""
@@ -76,6 +79,7 @@ class ListThreads:
         asked = query_hash(query, as_of)
         after = self._page_tokens.decode(page_token, asked) if page_token else None
         limit = min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+        query = await self._references.resolved(query)
         page = await self._threads.list_threads(replace(query, as_of=as_of, after=after, limit=limit))
         token = ""
         if page.has_more:
@@ -85,14 +89,15 @@ class ListThreads:
     async def aggregate_stats(self, query: ThreadQuery, stats: Collection[ThreadStat]) -> ThreadStats:
         """All threads that match, summed up."""
         await self._snapshot(query)
-        return await self._threads.aggregate_stats(query, stats)
+        return await self._threads.aggregate_stats(await self._references.resolved(query), stats)
 
     async def thread_stats(
         self, query: ThreadQuery, thread_id: str, stats: Collection[ThreadStat]
     ) -> ThreadStats:
         """One thread, summed up over its traces that satisfy the query's filter. Raises NOT_FOUND."""
         await self._snapshot(query)
-        found = await self._threads.thread_stats(query, thread_id, {*stats, ThreadStat.TRACE_COUNT})
+        resolved = await self._references.resolved(query)
+        found = await self._threads.thread_stats(resolved, thread_id, {*stats, ThreadStat.TRACE_COUNT})
         if not found[ThreadStat.TRACE_COUNT]:
             await self._check_thread(query.tenant_id, query.project_id, thread_id)
         return {stat: value for stat, value in found.items() if stat in stats}

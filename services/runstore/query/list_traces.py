@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.domain.query_kinds import QueryKind, asking_for
 from runstore.domain.runs import RunField, RunQuery, StoredRun
 from runstore.domain.traces import USAGE_FIELDS, Trace, TracePage
 from runstore.query.list_runs import ListRuns, Page
@@ -43,7 +44,8 @@ class ListTraces:
         [project_id] = query.project_ids
         await check_project(self._projects, query.tenant_id, project_id)
         size = min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-        page = await self._runs.page(replace(query, is_root=True), size, page_token)
+        with asking_for(QueryKind.TRACES):
+            page = await self._runs.page(replace(query, is_root=True), size, page_token)
         traces = tuple(Trace(root, {}) for root in page.runs)
         if with_usage and traces:
             traces = await self._with_usage(query.tenant_id, project_id, traces)
@@ -54,7 +56,8 @@ class ListTraces:
 
         Raises NOT_FOUND when the project has no such trace, INVALID_ARGUMENT and INVALID_CURSOR.
         """
-        page = await self._runs.page(replace(query, descending=False), page_size, page_token)
+        with asking_for(QueryKind.TRACES):
+            page = await self._runs.page(replace(query, descending=False), page_size, page_token)
         if not page.runs and not page_token:
             await self._check_trace(query)
         return page

@@ -125,10 +125,8 @@ def _unavailable() -> RunstoreError:
 def _prompt(feedback_keys: Sequence[str], now_us: int) -> str:
     lines = []
     for name, field in RUN_FIELDS.items():
-        functions = sorted(FUNCTIONS.get(field.kind, ()))
-        if functions:
-            words = f" (one of {', '.join(sorted(field.words))})" if field.words else ""
-            lines.append(f"{name}{words}: {', '.join(functions)}")
+        words = f" (one of {', '.join(sorted(field.words))})" if field.words else ""
+        lines.append(f"{name}{words}: {', '.join(sorted(FUNCTIONS[field.kind]))}")
     keys = ", ".join(feedback_keys)
     feedback = f"Keys of feedback (feedback_key): {keys}\n" if keys else ""
     return _PROMPT.format(fields="\n".join(lines), feedback=feedback, now=format_naive(now_us))

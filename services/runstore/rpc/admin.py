@@ -7,17 +7,20 @@ import grpc
 import msgspec
 
 from runstore.catalog.keys import KeyCatalog
+from runstore.catalog.tenant_limits import TenantLimitCatalog
 from runstore.domain.blob_refs import is_reference, unpack
 from runstore.domain.dead_letters import DeadLetter, ReplayOutcome
-from runstore.domain.errors import invalid
+from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.feedback import FeedbackPatch
-from runstore.domain.principals import ApiKey
+from runstore.domain.principals import ApiKey, Tenant, TenantDeletion
+from runstore.domain.rate_limits import RateLimiter
 from runstore.domain.runs import RunPatch
 from runstore.ingest.dead_letters import MAX_LETTERS, DeadLetters
 from runstore.ingest.sequence import accepted_time_us
+from runstore.ingest.validation import uuid_text
 from runstore.rpc.call_line import current_call
 from runstore.rpc.mapping import optional_time_us, set_time
-from runstore.rpc.tenants import role_message, role_of
+from runstore.rpc.tenants import effective_limits, limits_message, limits_of, role_message, role_of
 from runstore.v1 import admin_service_pb2 as pb
 from runstore.v1 import admin_service_pb2_grpc
 
@@ -51,6 +54,14 @@ class Backups(Protocol):
         ...
 
 
+class Tenants(Protocol):
+    """Deletes tenants."""
+
+    async def delete(self, tenant_id: str, name: str) -> TenantDeletion:
+        """Return once nothing opens the tenant any more. Raises NOT_FOUND, INVALID_ARGUMENT, INCONSISTENT."""
+        ...
+
+
 class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     """Answers operators, and nobody else: the table of access says so."""
 
@@ -61,6 +72,9 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         status: StatusReport,
         exposition: Callable[[], bytes],
         backups: Backups,
+        tenants: Tenants,
+        limits: TenantLimitCatalog,
+        limiter: RateLimiter,
     ) -> None:
         """`exposition`: all metrics as text."""
         self._dead_letters = dead_letters
@@ -68,6 +82,9 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         self._status = status
         self._exposition = exposition
         self._backups = backups
+        self._tenants = tenants
+        self._limits = limits
+        self._limiter = limiter
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: _Context) -> pb.GetStatusResponse:
         return await self._status.read()
@@ -142,6 +159,71 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         self, request: pb.RevokeApiKeyRequest, context: _Context
     ) -> pb.RevokeApiKeyResponse:
         return pb.RevokeApiKeyResponse(api_key=_key_message(await self._keys.revoke_key(request.id)))
+
+    async def ListTenants(self, request: pb.ListTenantsRequest, context: _Context) -> pb.ListTenantsResponse:
+        response = pb.ListTenantsResponse()
+        for tenant in await self._keys.list_tenants():
+            message = response.tenants.add(id=tenant.id, name=tenant.name)
+            set_time(message.create_time, tenant.created_at_us)
+        return response
+
+    async def DeleteTenant(
+        self, request: pb.DeleteTenantRequest, context: _Context
+    ) -> pb.DeleteTenantResponse:
+        deletion = await self._tenants.delete(uuid_text("tenant_id", request.tenant_id), request.name)
+        return pb.DeleteTenantResponse(deletion=deletion_message(deletion))
+
+    async def GetTenantLimits(
+        self, request: pb.GetTenantLimitsRequest, context: _Context
+    ) -> pb.GetTenantLimitsResponse:
+        tenant = await self._tenant(request.tenant_id)
+        return pb.GetTenantLimitsResponse(
+            limits=limits_message(await self._limits.of(tenant.id)),
+            effective=effective_limits(await self._limiter.limits_of(tenant.id)),
+        )
+
+    async def SetTenantLimits(
+        self, request: pb.SetTenantLimitsRequest, context: _Context
+    ) -> pb.SetTenantLimitsResponse:
+        tenant = await self._tenant(request.tenant_id)
+        await self._limits.set(tenant.id, limits_of(request.limits))
+        self._limiter.forget(tenant.id)
+        return pb.SetTenantLimitsResponse(
+            effective=effective_limits(await self._limiter.limits_of(tenant.id))
+        )
+
+    async def ListTenantLimits(
+        self, request: pb.ListTenantLimitsRequest, context: _Context
+    ) -> pb.ListTenantLimitsResponse:
+        limits = await self._limits.all()
+        return pb.ListTenantLimitsResponse(
+            tenants=[
+                pb.LimitedTenant(
+                    tenant_id=tenant.id, name=tenant.name, limits=limits_message(limits[tenant.id])
+                )
+                for tenant in await self._keys.list_tenants()
+                if tenant.id in limits
+            ]
+        )
+
+    async def _tenant(self, given: str) -> Tenant:
+        tenant = await self._keys.find_tenant(uuid_text("tenant_id", given))
+        if tenant is None:
+            raise RunstoreError(ErrorReason.NOT_FOUND, "there is no such tenant", field="tenant_id")
+        return tenant
+
+
+def deletion_message(deletion: TenantDeletion) -> pb.TenantDeletion:
+    """How far a deletion is."""
+    message = pb.TenantDeletion(
+        tenant_id=deletion.tenant_id,
+        name=deletion.name,
+        removed_rows=deletion.rows,
+        removed_blobs=deletion.blobs,
+        waits_for=deletion.waits_for,
+    )
+    set_time(message.delete_time, deletion.deleted_at_us)
+    return message
 
 
 def _key_message(key: ApiKey) -> pb.ApiKey:

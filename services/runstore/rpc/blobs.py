@@ -1,11 +1,11 @@
 """Serves `BlobService`."""
 
 from collections.abc import AsyncIterator
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import grpc
 
-from runstore.domain.blob_refs import BlobRef
+from runstore.domain.blob_refs import BlobRef, tenant_of
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.runs import AttachmentRef
 from runstore.ingest.uploads import UploadKind, Uploads
@@ -27,11 +27,27 @@ _JSON: Final = "application/json"
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
+class Tenants(Protocol):
+    """Knows the tenants that there are."""
+
+    async def find_tenant(self, tenant_id: str) -> object | None:
+        """None for one that is deleted."""
+        ...
+
+
 class BlobServicer(blob_service_pb2_grpc.BlobServiceServicer):
     """Maps chunks in and out."""
 
-    def __init__(self, uploads: Uploads, blobs: BlobStore, store: RunReader, read_tokens: ReadTokens) -> None:
+    def __init__(
+        self,
+        uploads: Uploads,
+        blobs: BlobStore,
+        store: RunReader,
+        read_tokens: ReadTokens,
+        tenants: Tenants,
+    ) -> None:
         self._uploads = uploads
+        self._tenants = tenants
         self._blobs = blobs
         self._store = store
         self._read_tokens = read_tokens
@@ -84,7 +100,7 @@ class BlobServicer(blob_service_pb2_grpc.BlobServiceServicer):
     async def _find(self, read_token: str) -> tuple[str, BlobRef | bytes]:
         """MIME type, and where the content is or the content itself."""
         named = self._read_tokens.decode(read_token)
-        if named is None:
+        if named is None or await self._tenants.find_tenant(_tenant_id(named)) is None:
             raise RunstoreError(ErrorReason.NOT_FOUND, "the token is not valid, or not any more")
         if isinstance(named, FileRef):
             return named
@@ -94,6 +110,12 @@ class BlobServicer(blob_service_pb2_grpc.BlobServiceServicer):
         if file is None:
             raise _missing()
         return file.mime_type, file.content if file.blob is None else file.blob
+
+
+def _tenant_id(named: AttachmentRef | FileRef | BlobRef) -> str:
+    if isinstance(named, AttachmentRef):
+        return named.tenant_id
+    return tenant_of((named.blob if isinstance(named, FileRef) else named).key)
 
 
 async def _chunks(requests: AsyncIterator[pb.UploadBlobRequest]) -> AsyncIterator[bytes]:

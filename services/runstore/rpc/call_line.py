@@ -13,6 +13,7 @@ from typing import Any, Final
 import structlog
 
 from runstore.rpc.call_metrics import CallMetrics
+from runstore.runtime import spans
 
 REQUEST_ID_KEY: Final = "x-request-id"
 """Call metadata by which a line here is found for a line of the gateway, and the other way round."""
@@ -22,6 +23,7 @@ _MAX_REQUEST_ID_CHARS: Final = 128
 # The verbs of methods that change something other than runs (https://google.aip.dev/130).
 _CHANGES: Final = ("Create", "Update", "Delete", "Replay", "Drop", "Revoke")
 _TROUBLE: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+_FAILURES: Final = ("INTERNAL", *_TROUBLE)
 
 logger = structlog.get_logger()
 
@@ -32,17 +34,24 @@ current_call: ContextVar["CallLine"] = ContextVar("current_call")
 class CallLine:
     """Gathers what there is to say about a call."""
 
-    def __init__(self, method: str, *, is_stream: bool, metrics: CallMetrics) -> None:
+    def __init__(
+        self, method: str, *, is_stream: bool, metrics: CallMetrics, reads_stream: bool = False
+    ) -> None:
+        """`is_stream`: of requests or answers; `reads_stream`: of requests."""
         self.method = method
         self.tenant_id = ""
+        self.is_stream = is_stream
         self.messages = 0
         """Answers of a stream."""
         self.operations = 0
         """Operations that the call brought."""
         self.refused = 0
         """Those of them that were refused."""
+        self.traceparent = ""
+        """The caller's span."""
         self._request_id = ""
-        self._is_stream = is_stream
+        self._reads_stream = reads_stream
+        self._span = spans.NO_SPAN
         self._metrics = metrics
         self._received = 0
         self._taken = 0
@@ -50,11 +59,18 @@ class CallLine:
         self._started = time.perf_counter()
         metrics.began(method)
 
-    def read_request_id(self, metadata: Mapping[str, str]) -> None:
-        """Take over the caller's name for the request, if it is fit to be logged."""
+    def read(self, metadata: Mapping[str, str]) -> None:
+        """Take over the caller's span, and its name for the request if that is fit to be logged."""
+        self.traceparent = metadata.get(spans.TRACEPARENT, "")
         given = metadata.get(REQUEST_ID_KEY, "")
         if given.isascii() and given.isprintable():
             self._request_id = given[:_MAX_REQUEST_ID_CHARS]
+
+    def span(self) -> spans.Span:
+        """The span of the call. A stream of requests has none, as it lasts: its messages have their own."""
+        if not self._reads_stream:
+            self._span = spans.request(self.method.removeprefix("/"), self.traceparent)
+        return self._span
 
     def take_received(self) -> int:
         """Bytes received since this was last asked: those of the message just read."""
@@ -86,10 +102,11 @@ class CallLine:
         self._metrics.ended(
             self.method,
             code,
-            None if self._is_stream else seconds,
+            None if self.is_stream else seconds,
             received=self._received,
             sent=self._sent,
         )
+        self._end_span(code)
         facts = {
             "messages": self.messages,
             "operations": self.operations,
@@ -108,6 +125,24 @@ class CallLine:
             **more,
         )
 
+    def _end_span(self, code: str) -> None:
+        if not self._span.is_recorded:
+            return
+        service, _, method = self.method.removeprefix("/").partition("/")
+        self._span.set(
+            {
+                "rpc.system": "grpc",
+                "rpc.service": service,
+                "rpc.method": method,
+                "runstore.code": code,
+                "runstore.tenant_id": self.tenant_id,
+                "runstore.request_id": self._request_id,
+                "runstore.operations": self.operations,
+            }
+        )
+        if code in _FAILURES:
+            self._span.fail(code)
+
     def _level(self, code: str, seconds: float) -> Callable[..., Any]:
         if code == "INTERNAL":
             return logger.error  # type: ignore[no-any-return]  # structlog's loggers are made at run time
@@ -116,7 +151,7 @@ class CallLine:
         verb = self.method.rpartition("/")[2]
         is_routine = (
             code == "OK"
-            and not self._is_stream
+            and not self.is_stream
             and not self.refused
             and seconds < _SLOW_S
             and not verb.startswith(_CHANGES)

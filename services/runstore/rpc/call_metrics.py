@@ -38,6 +38,11 @@ class CallMetrics:
         for measure in Measure:
             for scope in Scope:
                 self._rate_limited.labels(measure, scope)
+        self._paused = Counter(
+            "runstore_grpc_paused_calls",
+            "Calls that waited because their caller goes on and on with what is refused.",
+            registry=registry,
+        )
         self._sent = Counter("runstore_grpc_sent_bytes", "Bytes of answers.", ["method"], registry=registry)
 
     def began(self, method: str) -> None:
@@ -47,6 +52,10 @@ class CallMetrics:
     def rate_limited(self, measure: Measure, scope: Scope) -> None:
         """A call was refused because its key or tenant did too much."""
         self._rate_limited.labels(measure, scope).inc()
+
+    def paused(self) -> None:
+        """A call has to wait before anything is done for it."""
+        self._paused.inc()
 
     def ended(self, method: str, code: str, seconds: float | None, *, received: int, sent: int) -> None:
         """A call has ended; `seconds` is None for a stream."""

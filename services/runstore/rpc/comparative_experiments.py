@@ -9,7 +9,6 @@ from runstore.catalog.comparative_experiments import ComparativeExperimentCatalo
 from runstore.domain import json_text
 from runstore.domain.comparative_experiments import ComparativeExperiment, ComparativeFilter
 from runstore.domain.errors import invalid
-from runstore.domain.times import MAX_TIME_US, MIN_TIME_US, out_of_range
 from runstore.ingest.validation import uuid_text
 from runstore.rpc.authentication import current_principal
 from runstore.rpc.datasets import page
@@ -33,8 +32,6 @@ class ComparativeExperimentServicer(pb_grpc.ComparativeExperimentServiceServicer
     ) -> pb.CreateComparativeExperimentResponse:
         now_us = self._clock.now_us()
         created_at_us = optional_time_us(request, "create_time")
-        if created_at_us is not None and not MIN_TIME_US <= created_at_us <= MAX_TIME_US:
-            raise out_of_range("created_at")
         if not request.experiment_ids:
             raise invalid("experiment_ids", "names no experiment")
         extra = request.extra if request.HasField("extra") else b"{}"

@@ -8,7 +8,7 @@ from runstore.domain.errors import invalid
 from runstore.domain.examples import Example
 from runstore.ingest.example_contents import reference
 from runstore.query.read_tokens import FileRef, ReadTokens
-from runstore.rpc.mapping import set_time, time_us
+from runstore.rpc.mapping import optional_time_us, set_time
 from runstore.v1 import dataset_service_pb2 as pb
 from runstore.v1 import example_service_pb2 as examples_pb
 
@@ -26,10 +26,8 @@ def data_type(number: "pb.DatasetType.ValueType") -> str:
 
 def version_name(version: pb.VersionName) -> VersionName:
     """The version that is named; the latest when none is."""
-    kind = version.WhichOneof("name")
-    if kind == "as_of":
-        return time_us(version.as_of)
-    return version.tag if kind == "tag" and version.tag else LATEST_TAG
+    as_of_us = optional_time_us(version, "as_of")
+    return as_of_us if as_of_us is not None else version.tag or LATEST_TAG
 
 
 def version_message(version: DatasetVersion) -> pb.DatasetVersion:

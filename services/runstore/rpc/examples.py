@@ -20,7 +20,6 @@ from runstore.domain.examples import (
     ExampleOrder,
     FileOperations,
 )
-from runstore.domain.times import MAX_TIME_US, MIN_TIME_US, out_of_range
 from runstore.ingest.example_contents import OFFLOADED_BYTES, ExampleContents, check_file_name, reference
 from runstore.ingest.validation import uuid_text
 from runstore.query.example_filters import parse_example_filter
@@ -120,8 +119,6 @@ class ExampleServicer(example_service_pb2_grpc.ExampleServiceServicer):
     async def _change(self, given: pb.ExampleChange, dataset: Dataset) -> ExampleChange:
         """A change, checked, but for what `_offload` puts into the blob store."""
         created_at_us = optional_time_us(given, "create_time")
-        if created_at_us is not None and not MIN_TIME_US <= created_at_us <= MAX_TIME_US:
-            raise out_of_range("created_at")
         change = ExampleChange(
             id=uuid_text("id", given.id) if given.id or not given.create else str(uuid.uuid4()),
             is_create=given.create,

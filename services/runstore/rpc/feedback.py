@@ -12,7 +12,14 @@ from runstore.ingest.validation import uuid_text
 from runstore.query.read_feedback import ReadFeedback
 from runstore.rpc.authentication import current_principal
 from runstore.rpc.call_line import current_call
-from runstore.rpc.mapping import feedback_stats_message, ids, operation_error, optional_time_us, set_time
+from runstore.rpc.mapping import (
+    feedback_stats_message,
+    ids,
+    operation_error,
+    optional_time_us,
+    set_time,
+    time_us,
+)
 from runstore.v1 import feedback_service_pb2 as pb
 from runstore.v1 import feedback_service_pb2_grpc
 
@@ -101,9 +108,10 @@ def _creation(tenant_id: str, message: pb.Feedback) -> FeedbackPatch:
         message.id,
         message.run_id if message.HasField("run_id") else None,
         FeedbackAction.CREATE,
-        created_at_us=optional_time_us(message, "create_time") or 0,
-        modified_at_us=optional_time_us(message, "update_time") or 0,
-        run_start_time_us=optional_time_us(message, "run_start_time"),
+        # Checked with the record, which is refused alone.
+        created_at_us=time_us(message.create_time),
+        modified_at_us=time_us(message.update_time),
+        run_start_time_us=time_us(message.run_start_time) if message.HasField("run_start_time") else None,
         key=message.key,
         error=message.error,
         keeps_trace=message.keeps_trace or not message.HasField("keeps_trace"),

@@ -12,7 +12,7 @@ from runstore.domain.feedback_setup import FeedbackConfig, FeedbackConfigPatch, 
 from runstore.ingest.ingest_feedback import IngestFeedback
 from runstore.ingest.validation import uuid_text
 from runstore.rpc.authentication import current_principal
-from runstore.rpc.mapping import set_time, time_us
+from runstore.rpc.mapping import optional_time_us, set_time
 from runstore.runtime.clock import Clock
 from runstore.v1 import feedback_config_service_pb2 as config_pb
 from runstore.v1 import feedback_config_service_pb2_grpc, feedback_token_service_pb2_grpc
@@ -47,11 +47,7 @@ class FeedbackTokenServicer(feedback_token_service_pb2_grpc.FeedbackTokenService
                 run_id=uuid_text(f"tokens[{index}].run_id", token.run_id),
                 feedback_key=token.feedback_key,
                 created_at_us=now_us,
-                expires_at_us=(
-                    time_us(token.expire_time)
-                    if token.HasField("expire_time")
-                    else now_us + _DEFAULT_LIFETIME_US
-                ),
+                expires_at_us=_expires_at_us(token, now_us),
             )
             for index, token in enumerate(request.tokens)
         ]
@@ -156,6 +152,11 @@ def _check_page(request: Any) -> None:
     for field in ("offset", "page_size"):
         if getattr(request, field) < 0:
             raise invalid(field, "must not be negative")
+
+
+def _expires_at_us(token: token_pb.FeedbackToken, now_us: int) -> int:
+    expires_at_us = optional_time_us(token, "expire_time")
+    return now_us + _DEFAULT_LIFETIME_US if expires_at_us is None else expires_at_us
 
 
 def _token_message(token: FeedbackToken) -> token_pb.FeedbackToken:

@@ -1,27 +1,29 @@
 """What every call goes through: who calls, and may they; one log line; and errors turned into statuses."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
-from typing import Any, TypeAlias
-from urllib.parse import unquote
+from typing import Any, Final, TypeAlias
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from runstore.domain.access import WITHOUT_CREDENTIAL, Access, check_access
 from runstore.domain.access_table import method_access
-from runstore.domain.credentials import credential
+from runstore.domain.credentials import CREDENTIAL_HEADERS, credential
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.failed_attempts import FailedAttempts
-from runstore.domain.networks import Networks, is_within
+from runstore.domain.networks import Networks
 from runstore.domain.principals import ANONYMOUS, Principal, current_tenant_id
 from runstore.domain.rate_limits import Measure, RateLimiter
 from runstore.rpc.authentication import Authenticator, current_principal
 from runstore.rpc.call_line import CallLine, current_call
 from runstore.rpc.call_metrics import CallMetrics
 from runstore.rpc.mapping import error_reason
+from runstore.rpc.messages import MAX_BYTES_OF_STRANGERS, MAX_MESSAGE_BYTES, message, messages, parsing_small
+from runstore.rpc.open_streams import Admission, OpenStreams
+from runstore.rpc.peer import own_address
 from runstore.rpc.visible import See, see_writes
 from runstore.storage.run_store import QueryTooLarge, QueryTooLong, StoreUnavailable
 from runstore.v1 import error_pb2
@@ -32,16 +34,8 @@ STATUS_METADATA_KEY = "grpc-status-details-bin"
 
 logger = structlog.get_logger()
 
-# Of gRPC itself: nothing to authenticate, count or log.
-_INFRASTRUCTURE = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
-
-# (requests are a stream, responses are) → how a handler of that shape is made, and where it keeps its method.
-_SHAPES: dict[tuple[bool, bool], tuple[Callable[..., Any], str]] = {
-    (False, False): (grpc.unary_unary_rpc_method_handler, "unary_unary"),
-    (False, True): (grpc.unary_stream_rpc_method_handler, "unary_stream"),
-    (True, False): (grpc.stream_unary_rpc_method_handler, "stream_unary"),
-    (True, True): (grpc.stream_stream_rpc_method_handler, "stream_stream"),
-}
+INFRASTRUCTURE: Final = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
+"""Of gRPC itself: nothing to authenticate, count or log."""
 
 # A client takes 8 KiB of headers, twelve bytes to a character at most; refusals may repeat what was sent.
 _MAX_MESSAGE_CHARS = 500
@@ -66,15 +60,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         see: See | None = None,
         attempts: FailedAttempts | None = None,
         trusted: Networks = (),
+        streams: OpenStreams | None = None,
     ) -> None:
         """`limiter`: None where queries are not limited. `see` waits for the writes that a call names
-        (`rpc.visible`). `attempts`: None where nobody can fail. `trusted`: where gateways and proxies are."""
+        (`rpc.visible`). `attempts`: None where nobody can fail. `trusted`: where gateways and proxies are.
+        `streams`: where those are found that somebody else may end."""
         self._authenticator = authenticator
         self._metrics = metrics
         self._limiter = limiter
         self._see = see
         self._attempts = attempts
         self._trusted = trusted
+        self._streams = streams or OpenStreams()
 
     async def intercept_service(
         self,
@@ -83,75 +80,83 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
     ) -> Any:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method.startswith(_INFRASTRUCTURE):
-            return handler
-        wrap, behavior = _SHAPES[handler.request_streaming, handler.response_streaming]
-        line = CallLine(
+        if handler is None:
+            return None
+        if method.startswith(INFRASTRUCTURE):
+            return handler._replace(request_deserializer=parsing_small(handler.request_deserializer))
+        line = partial(
+            CallLine,
             method,
             is_stream=handler.request_streaming or handler.response_streaming,
+            reads_stream=handler.request_streaming,
             metrics=self._metrics,
         )
-        guard = self._stream if handler.response_streaming else self._unary
-        read = _messages if handler.request_streaming else _message
-        # Messages are parsed and serialized inside the call, so that its line knows their bytes.
-        return wrap(
-            guard(
-                line,
-                getattr(handler, behavior),
-                partial(read, line.counting_received(handler.request_deserializer)),
-                line.counting_sent(handler.response_serializer),
-            )
-        )
+        # Registered as if its requests were a stream, whatever they are: gRPC would receive a message, and
+        # decompress it, before the call is ours, for strangers, too. On the wire both are the same.
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._stream(line, handler))
+        return grpc.stream_unary_rpc_method_handler(self._unary(line, handler))
 
-    def _unary(
-        self,
-        line: CallLine,
-        behavior: Callable[..., Awaitable[Any]],
-        read: Callable[[Any], Any],
-        serialize: Callable[[Any], bytes],
-    ) -> Callable[..., Awaitable[bytes]]:
-        async def call(request: Any, context: _Context) -> bytes:
-            try:
-                await self._authenticate(context, line)
-                response = serialize(await behavior(read(request), context))
-            except BaseException as error:
-                await self._fail(context, error, line)
-                raise
-            line.end("OK")
-            return response
+    # Messages are parsed and serialized inside the call, so that its line knows their bytes.
 
-        return call
+    def _unary(self, new_line: Callable[[], CallLine], handler: Any) -> Callable[..., Awaitable[bytes]]:
+        behavior = handler.stream_unary if handler.request_streaming else handler.unary_unary
+        read = messages if handler.request_streaming else message
 
-    def _stream(
-        self,
-        line: CallLine,
-        behavior: Callable[..., AsyncIterator[Any]],
-        read: Callable[[Any], Any],
-        serialize: Callable[[Any], bytes],
-    ) -> Callable[..., AsyncIterator[bytes]]:
-        async def call(request: Any, context: _Context) -> AsyncIterator[bytes]:
-            try:
-                await self._authenticate(context, line)
-                async for response in behavior(read(request), context):
-                    line.messages += 1
-                    yield serialize(response)
-            except BaseException as error:
-                await self._fail(context, error, line)
-                raise
-            line.end("OK")
+        async def call(_requests: object, context: _Context) -> bytes:
+            line = new_line()
+            metadata = _metadata(context)
+            line.read(metadata)
+            with line.span():
+                try:
+                    admission = await self._authenticate(metadata, context, line)
+                    with self._streams.opened(line.tenant_id, admission) if line.is_stream else nullcontext():
+                        parse = line.counting_received(handler.request_deserializer)
+                        answer = await behavior(await read(parse, context, _limit(admission)), context)
+                        response = line.counting_sent(handler.response_serializer)(answer)
+                except BaseException as error:
+                    await self._fail(context, error, line)
+                    raise
+                line.end("OK")
+                return response
 
         return call
 
-    async def _authenticate(self, context: _Context, line: CallLine) -> None:
-        metadata = {
-            key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
-        }
-        line.read_request_id(metadata)
+    def _stream(self, new_line: Callable[[], CallLine], handler: Any) -> Callable[..., AsyncIterator[bytes]]:
+        behavior = handler.stream_stream if handler.request_streaming else handler.unary_stream
+        read = messages if handler.request_streaming else message
+
+        async def call(_requests: object, context: _Context) -> AsyncIterator[bytes]:
+            line = new_line()
+            metadata = _metadata(context)
+            line.read(metadata)
+            with line.span():
+                try:
+                    admission = await self._authenticate(metadata, context, line)
+                    with self._streams.opened(line.tenant_id, admission):
+                        parse = line.counting_received(handler.request_deserializer)
+                        serialize = line.counting_sent(handler.response_serializer)
+                        async for response in behavior(
+                            await read(parse, context, _limit(admission)), context
+                        ):
+                            line.messages += 1
+                            yield serialize(response)
+                except BaseException as error:
+                    await self._fail(context, error, line)
+                    raise
+                line.end("OK")
+
+        return call
+
+    async def _authenticate(
+        self, metadata: dict[str, str], context: _Context, line: CallLine
+    ) -> Admission | None:
+        """How the caller was let in; None for whom nobody had to."""
         current_call.set(line)
         # Raises for a method without an entry: what is not known to be allowed is refused.
         access = method_access(line.method)
         if access in WITHOUT_CREDENTIAL:
-            return
+            return None
         try:
             principal = await self._principal(metadata, context.peer())
         except RunstoreError as error:
@@ -168,21 +173,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             await self._limiter.take(principal, {Measure.QUERIES: 1})
         if self._see is not None:
             await see_writes(self._see, metadata, line.method)
+        if principal is ANONYMOUS:
+            return None
+        shown = (metadata.get(name, "") for name in CREDENTIAL_HEADERS)
+        return Admission((access.value, *shown), partial(self._admit, metadata, access))
+
+    async def _admit(self, metadata: dict[str, str], access: Access) -> None:
+        check_access(await self._authenticator.principal(metadata), access)
 
     async def _principal(self, metadata: dict[str, str], peer: str) -> Principal:
-        address = self._attempts and self._address_of(peer)
+        address = self._attempts and own_address(peer, self._trusted)
         if not self._attempts or not address:
             return await self._authenticator.principal(metadata)
         with self._attempts.counted(address, credential(metadata)):
             return await self._authenticator.principal(metadata)
-
-    def _address_of(self, peer: str) -> str | None:
-        """Of a caller that answers for itself; None for gateways, which count attempts of their callers."""
-        kind, _, rest = unquote(peer).partition(":")
-        if kind not in ("ipv4", "ipv6"):
-            return None
-        address = rest.rpartition(":")[0].strip("[]")
-        return None if is_within(address, self._trusted) else address
 
     async def _fail(self, context: _Context, error: BaseException, line: CallLine) -> None:
         """End the call with the status of a known error; an unknown one is INTERNAL and says nothing more."""
@@ -209,12 +213,23 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
                 refusal.reason, text, field=refusal.field, retry_after_s=refusal.retry_after_s
             )
         line.end(refusal.reason.grpc_code, reason=refusal.reason.name, field=refusal.field)
+        # gRPC keeps what is raised now, and so the error and the frames with what the call had brought, in a
+        # circle that only the collector ends.
+        error.__traceback__ = error.__cause__ = error.__context__ = None
         await context.abort(
-            grpc.StatusCode[refusal.reason.grpc_code], refusal.message, _error_metadata(refusal)
+            grpc.StatusCode[refusal.reason.grpc_code], refusal.message, error_metadata(refusal)
         )
 
 
-def _error_metadata(refusal: RunstoreError) -> tuple[tuple[str, bytes], ...]:
+def _limit(admission: Admission | None) -> int:
+    return MAX_BYTES_OF_STRANGERS if admission is None else MAX_MESSAGE_BYTES
+
+
+def _metadata(context: _Context) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def error_metadata(refusal: RunstoreError) -> tuple[tuple[str, bytes], ...]:
     """Trailing metadata of a refused call: our reason, and for clients that know only gRPC's own error model
     (https://google.aip.dev/193) when to try again."""
     detail = error_pb2.ErrorDetail(reason=error_reason(refusal.reason), field=refusal.field)
@@ -227,16 +242,3 @@ def _error_metadata(refusal: RunstoreError) -> tuple[tuple[str, bytes], ...]:
         status.details.add().Pack(retry)
         metadata.append((STATUS_METADATA_KEY, status.SerializeToString()))
     return tuple(metadata)
-
-
-def _message(parse: Callable[[bytes], Any], data: bytes) -> Any:
-    """The message in `data`. gRPC itself would log a traceback for bytes that are none, and say INTERNAL."""
-    try:
-        return parse(data)
-    except DecodeError as error:
-        raise RunstoreError(ErrorReason.MALFORMED_BODY, "the message is not of the method's type") from error
-
-
-async def _messages(parse: Callable[[bytes], Any], stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    async for data in stream:
-        yield _message(parse, data)

@@ -11,6 +11,7 @@ from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.feedback import FeedbackByKey, FeedbackStats
 from runstore.domain.projects import Project
 from runstore.domain.runs import Attachment, RunField, RunPatch, RunQuery, RunType, StoredRun
+from runstore.domain.times import MAX_TIME_US, MIN_TIME_US, out_of_range
 from runstore.ingest.validation import uuid_text
 from runstore.query.binding import parse_condition
 from runstore.query.feedback_window import FeedbackWindow
@@ -173,27 +174,33 @@ def run_message(run: StoredRun, fields: frozenset[RunField]) -> run_pb2.Run:
 
 
 def _plain(field: RunField) -> Callable[[run_pb2.Run, Any], None]:
-    return lambda message, value: setattr(message, field.value, value)
+    name = field.value  # A property, written in Python.
+    return lambda message, value: setattr(message, name, value)
 
 
 def _time(field: RunField) -> Callable[[run_pb2.Run, Any], None]:
-    return lambda message, value: set_time(getattr(message, field.value), value)
+    name = field.value
+    return lambda message, value: set_time(getattr(message, name), value)
 
 
 def _money(field: RunField) -> Callable[[run_pb2.Run, Any], None]:
-    return lambda message, value: setattr(message, field.value, decimal_text(value))
+    name = field.value
+    return lambda message, value: setattr(message, name, decimal_text(value))
 
 
 def _items(field: RunField) -> Callable[[run_pb2.Run, Any], None]:
-    return lambda message, value: getattr(message, field.value).extend(value)
+    name = field.value
+    return lambda message, value: getattr(message, name).extend(value)
 
 
 def _map(field: RunField) -> Callable[[run_pb2.Run, Any], None]:
-    return lambda message, value: getattr(message, field.value).update(value)
+    name = field.value
+    return lambda message, value: getattr(message, name).update(value)
 
 
 def _money_map(field: RunField) -> Callable[[run_pb2.Run, Any], None]:
-    return lambda message, value: getattr(message, field.value).update(
+    name = field.value
+    return lambda message, value: getattr(message, name).update(
         {category: decimal_text(cost) for category, cost in value.items()}
     )
 
@@ -275,7 +282,7 @@ def project_message(project: Project) -> project_service_pb2.Project:
 
 
 def time_us(time: Timestamp) -> int:
-    """Microseconds since the epoch; nanoseconds are cut off."""
+    """Microseconds since the epoch, of any year; nanoseconds are cut off."""
     return time.seconds * 1_000_000 + time.nanos // 1_000
 
 
@@ -286,5 +293,13 @@ def set_time(message: Timestamp, time_us: int) -> None:
 
 
 def optional_time_us(request: Any, field: str) -> int | None:
-    """Microseconds since the epoch of a time that may be absent."""
-    return time_us(getattr(request, field)) if request.HasField(field) else None
+    """Microseconds since the epoch of a time that may be absent.
+
+    Raises INVALID_ARGUMENT naming the field for a time that the engines do not know.
+    """
+    if not request.HasField(field):
+        return None
+    time = time_us(getattr(request, field))
+    if not MIN_TIME_US <= time <= MAX_TIME_US:
+        raise out_of_range(field)
+    return time

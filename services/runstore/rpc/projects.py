@@ -14,7 +14,7 @@ from runstore.ingest.delete_project import DeleteProject
 from runstore.ingest.validation import uuid_text
 from runstore.query.retention import ReadRetention
 from runstore.rpc.authentication import current_principal
-from runstore.rpc.mapping import ids, project_message, time_us
+from runstore.rpc.mapping import ids, optional_time_us, project_message
 from runstore.rpc.retention import TIERS, tier_of
 from runstore.runtime.clock import Clock
 from runstore.v1 import project_service_pb2 as pb
@@ -62,6 +62,7 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
         self, request: pb.CreateProjectRequest, context: _Context
     ) -> pb.CreateProjectResponse:
         now_us, tier = self._clock.now_us(), tier_of(request.trace_tier)
+        start_time_us = optional_time_us(request, "start_time")
         project = Project(
             id=uuid_text("id", request.id) if request.HasField("id") else str(uuid.uuid4()),
             tenant_id=current_principal.get().tenant_id,
@@ -69,7 +70,7 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
             description=request.description if request.HasField("description") else None,
             extra=_extra(request) or b"{}",
             reference_dataset_id=_dataset(request),
-            start_time_us=time_us(request.start_time) if request.HasField("start_time") else now_us,
+            start_time_us=now_us if start_time_us is None else start_time_us,
             created_at_us=now_us,
             modified_at_us=now_us,
         )
@@ -118,7 +119,7 @@ class ProjectServicer(project_service_pb2_grpc.ProjectServiceServicer):
             name=request.name if request.HasField("name") else None,
             description=request.description if request.HasField("description") else None,
             extra=_extra(request),
-            end_time_us=time_us(request.end_time) if request.HasField("end_time") else None,
+            end_time_us=optional_time_us(request, "end_time"),
             reference_dataset_id=_dataset(request),
         )
         tenant_id = current_principal.get().tenant_id

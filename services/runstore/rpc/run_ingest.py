@@ -18,6 +18,7 @@ from runstore.rpc.authentication import current_principal
 from runstore.rpc.call_line import current_call
 from runstore.rpc.mapping import operation_error, run_patch
 from runstore.rpc.visible import write_sequence
+from runstore.runtime import spans
 from runstore.v1 import run_ingest_service_pb2 as pb
 from runstore.v1 import run_ingest_service_pb2_grpc
 
@@ -112,7 +113,8 @@ class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
         await self._ingest.wait_for_room(current_principal.get().tenant_id)
 
         async def reply() -> pb.StreamRunsResponse:
-            sequence = await self._ingest.write(good, has_room=True)
+            with spans.request("StreamRuns batch", current_call.get().traceparent):
+                sequence = await self._ingest.write(good, has_room=True)
             return pb.StreamRunsResponse(batch_id=request.batch_id, errors=errors, write_token=str(sequence))
 
         return asyncio.create_task(reply())

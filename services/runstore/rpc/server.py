@@ -1,14 +1,14 @@
 """The gRPC server: every service, health and reflection, on its addresses."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 
-from runstore.rpc import agent_services, catalog_services
+from runstore.rpc import agent_services, catalog_services, messages
 from runstore.rpc.admin import AdminServicer
 from runstore.rpc.agent_services import AgentServicers
 from runstore.rpc.blobs import BlobServicer
@@ -22,6 +22,7 @@ from runstore.rpc.feedback import FeedbackServicer
 from runstore.rpc.filters import FilterServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.otlp import OtlpServicer
+from runstore.rpc.paced_calls import PacedCalls
 from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.registration import Registration
 from runstore.rpc.run_deletion import RunDeletionServicer
@@ -49,7 +50,6 @@ from runstore.v1 import (
     trace_query_service_pb2_grpc,
 )
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024 + 1024 * 1024
 _HANDSHAKE_TIMEOUT_MS = 10_000
 SERVICES = (
     "runstore.v1.RunIngestService",
@@ -100,12 +100,12 @@ class StoreServer:
         agents: AgentServicers,
         admin: AdminServicer,
         blobs: BlobServicer,
-        interceptor: CallInterceptor,
+        interceptors: Sequence[PacedCalls | CallInterceptor],
     ) -> None:
         self._server = grpc.aio.server(
-            interceptors=[interceptor],
+            interceptors=interceptors,
             options=[
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                *messages.OPTIONS,
                 ("grpc.max_send_message_length", -1),
                 # Two stores on one port would each hold half of the runs.
                 ("grpc.so_reuseport", 0),
@@ -143,9 +143,11 @@ class StoreServer:
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(blobs, services)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs know only the threaded one
         health_pb2_grpc.add_HealthServicer_to_server(self._health, services)
-        reflection.enable_server_reflection(
-            (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), services
-        )
+        # `enable_server_reflection` takes `services` for a threaded server: each open stream, whosever it is,
+        # would keep one of the threads that `asyncio.to_thread` has.
+        names = (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        reflected = reflection.aio.ReflectionServicer(names)  # type: ignore[attr-defined]  # as for health
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, services)
 
     async def start(self, addresses: Iterable[tuple[str, grpc.ServerCredentials | None]]) -> None:
         """Listen, in plain text without credentials. Raises RuntimeError when an address is taken."""

@@ -12,6 +12,7 @@ from runstore.runtime.settings import AuthMode, Settings
 from runstore.runtime.tls import store_channel
 from runstore.v1 import admin_service_pb2 as pb
 from runstore.v1 import admin_service_pb2_grpc, error_pb2
+from runstore.v1 import tenant_service_pb2 as tenant_pb
 
 _TIMEOUT_S = 10.0
 # A replay waits until the engine has taken the operations.
@@ -63,6 +64,34 @@ class AdminClient:
     def drop(self, ids: list[str]) -> list[str]:
         """Removes letters; the ids of those that there were."""
         return list(self._call(self._stub.DropDeadLetters, pb.DropDeadLettersRequest(ids=ids)).ids)
+
+    def tenant_id(self, name: str) -> str:
+        """Id of the tenant of that name. Raises NOT_FOUND."""
+        for tenant in self._call(self._stub.ListTenants, pb.ListTenantsRequest()).tenants:
+            if tenant.name == name:
+                return str(tenant.id)
+        raise RunstoreError(ErrorReason.NOT_FOUND, f"there is no tenant named {name}")
+
+    def delete_tenant(self, tenant_id: str, name: str) -> pb.TenantDeletion:
+        """Shuts a tenant, to be purged by the store; how far that is."""
+        request = pb.DeleteTenantRequest(tenant_id=tenant_id, name=name)
+        deletion: pb.TenantDeletion = self._call(self._stub.DeleteTenant, request).deletion
+        return deletion
+
+    def limits(self, tenant_id: str) -> tenant_pb.TenantLimits:
+        """What was set for a tenant."""
+        request = pb.GetTenantLimitsRequest(tenant_id=tenant_id)
+        limits: tenant_pb.TenantLimits = self._call(self._stub.GetTenantLimits, request).limits
+        return limits
+
+    def set_limits(self, tenant_id: str, limits: tenant_pb.TenantLimits) -> None:
+        """Replaces what is set for a tenant."""
+        request = pb.SetTenantLimitsRequest(tenant_id=tenant_id, limits=limits)
+        self._call(self._stub.SetTenantLimits, request)
+
+    def all_limits(self) -> list[pb.LimitedTenant]:
+        """The tenants that have limits of their own."""
+        return list(self._call(self._stub.ListTenantLimits, pb.ListTenantLimitsRequest()).tenants)
 
     def create_backup(self, folder: str) -> Iterator[pb.CreateBackupResponse]:
         """Has a backup made; ending the iteration early breaks it off."""

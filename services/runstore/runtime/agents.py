@@ -1,7 +1,9 @@
 """Runs one worker process: the composition root of what executes graphs."""
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import grpc
@@ -19,6 +21,7 @@ from runstore.agents.worker import Store, Worker
 from runstore.runtime.failures import BadSettings, CannotStart
 from runstore.runtime.settings import Settings, extend_environment
 from runstore.runtime.tls import async_store_channel, store_channel
+from runstore.runtime.worker_health import WorkerHealth, health_shown
 from runstore.v1 import run_ingest_service_pb2_grpc as ingest_grpc
 
 # Of the time for draining, what is kept for traces.
@@ -26,6 +29,7 @@ _TRACES_S: Final = 3.0
 _CLOSE_S: Final = 2.0
 # A node that is not async keeps its thread, even after its run was cancelled.
 _THREADS_PER_SLOT: Final = 4
+_ANSWER_S: Final = 3.0
 _DEFAULT_RUN_TIMEOUT_S: Final = 86_400.0
 
 _CHANNEL_OPTIONS: Final = (
@@ -83,7 +87,10 @@ async def run_agents(
                 announcing = asyncio.create_task(_announce(worker, ready))
                 try:
                     drain_s = max(settings.drain_timeout_s - _TRACES_S, 1.0)
-                    await worker.run(stop, drain_timeout_s=drain_s)
+                    async with health_shown(
+                        settings.workers_dir, partial(_health, settings, worker, graph_loop)
+                    ):
+                        await worker.run(stop, drain_timeout_s=drain_s)
                 except grpc.aio.AioRpcError as error:
                     raise CannotStart(
                         f"the store refuses this worker: {error.details()} (RUNSTORE_AGENT_API_KEY)"
@@ -106,6 +113,11 @@ def _trace_writer(
     return TraceWriter(
         lambda request, timeout_s: stub.WriteRuns(request, timeout=timeout_s, metadata=metadata)
     )
+
+
+async def _health(settings: Settings, worker: Worker, graph_loop: GraphLoop) -> WorkerHealth:
+    answers = await graph_loop.answers(_ANSWER_S)
+    return WorkerHealth(os.getpid(), worker.is_connected, answers, worker.runs, settings.agent_slots)
 
 
 async def _announce(worker: Worker, ready: Callable[[], None]) -> None:

@@ -1,6 +1,7 @@
 """The `runstore` command. Heavy modules are imported inside commands, so that `--help` stays instant."""
 
 import asyncio
+import gc
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ import typer
 
 from runstore.runtime.cli_backup import backup, restore
 from runstore.runtime.cli_dead_letters import app as dead_letters_app
+from runstore.runtime.cli_health import health
 from runstore.runtime.cli_keys import app as keys_app
 from runstore.runtime.cli_retention import app as retention_app
 from runstore.runtime.cli_start import failures_as_sentences, start
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from runstore.runtime.settings import Settings
 
 _INTERRUPTED = 130
+_USUAL_COLLECTION = gc.get_threshold()
 
 app = typer.Typer(
     name="runstore",
@@ -41,6 +44,7 @@ app.add_typer(tenants_app, name="tenants", rich_help_panel="Administration")
 app.add_typer(retention_app, name="retention", rich_help_panel="Administration")
 app.add_typer(dead_letters_app, name="dead-letters", rich_help_panel="Administration")
 app.command(rich_help_panel="Administration")(status)
+app.command(rich_help_panel="Administration")(health)
 app.command(rich_help_panel="Administration")(backup)
 app.command(rich_help_panel="Administration")(restore)
 app.command(rich_help_panel="Runs")(export)
@@ -106,17 +110,19 @@ def store(data_dir: DataDir = None, grpc: Grpc = None, supervisor_fd: Supervisor
     from runstore.runtime.sockets import check_free
 
     with failures_as_sentences():
-        settings = start("store", data_dir=data_dir, grpc=grpc)
+        settings = start("store", is_child=supervisor_fd is not None, data_dir=data_dir, grpc=grpc)
         with owned_data_dir(settings.data_dir):
             check_whole(settings.data_dir)
             from runstore.runtime.store import run_store
+            from runstore.runtime.telemetry import telemetry
             from runstore.runtime.tls import warn_of_plain_text
 
             check_free(settings.grpc, "grpc (RUNSTORE_GRPC)")
             if supervisor_fd is None:
                 warn_of_plain_text(settings, "grpc")
             body = partial(run_store, settings)
-            run_process(body, drain_timeout_s=settings.drain_timeout_s, supervisor_fd=supervisor_fd)
+            with telemetry(settings, "store"):
+                run_process(body, drain_timeout_s=settings.drain_timeout_s, supervisor_fd=supervisor_fd)
 
 
 @app.command(hidden=True)
@@ -125,10 +131,12 @@ def flusher(fd: Annotated[int, typer.Option()]) -> None:
     import socket
 
     with failures_as_sentences():
-        settings = start("flusher")
+        settings = start("flusher", is_child=True)
         from runstore.runtime.flusher import run_flusher
+        from runstore.runtime.telemetry import telemetry
 
-        asyncio.run(run_flusher(settings, socket.socket(fileno=fd)))
+        with telemetry(settings, "flusher"):
+            asyncio.run(run_flusher(settings, socket.socket(fileno=fd)))
 
 
 @app.command(rich_help_panel=_PARTS)
@@ -148,14 +156,15 @@ def gateway(
     from runstore.runtime.sockets import listen
 
     with failures_as_sentences():
-        settings = start(name, http=http, store_address=store_address, data_dir=data_dir)
+        # A supervised gateway is one of several behind a port; the store shows the metrics of all.
+        alone = supervisor_fd is None
+        settings = start(name, is_child=not alone, http=http, store_address=store_address, data_dir=data_dir)
         from runstore.gateway.metrics import GatewayMetrics
         from runstore.runtime.gateway import run_gateway
         from runstore.runtime.metrics_address import metrics_served
+        from runstore.runtime.telemetry import telemetry
         from runstore.runtime.tls import warn_of_plain_text, watch_certificate
 
-        # A supervised gateway is one of several behind a port; the store shows the metrics of all.
-        alone = supervisor_fd is None
         metrics = GatewayMetrics(name, None if alone else settings.metrics_dir)
         if alone:
             warn_of_plain_text(settings, "http")
@@ -165,7 +174,9 @@ def gateway(
             listening = listen(settings.http, "http (RUNSTORE_HTTP)")
             fd = listening.detach()
         body = partial(run_gateway, settings, listen_fd=fd, metrics=metrics)
-        with metrics_served(settings.metrics if alone else None, metrics.registry):
+        served = metrics_served(settings.metrics if alone else None, metrics.registry)
+        _collect_as_usual()
+        with telemetry(settings, name), served:
             run_process(body, drain_timeout_s=settings.drain_timeout_s, supervisor_fd=supervisor_fd)
 
 
@@ -191,7 +202,12 @@ def agents(
 
     with failures_as_sentences():
         settings = start(
-            "agents", agents=config, store_address=store_address, agent_slots=slots, data_dir=data_dir
+            "agents",
+            is_child=supervisor_fd is not None,
+            agents=config,
+            store_address=store_address,
+            agent_slots=slots,
+            data_dir=data_dir,
         )
         try:
             from runstore.runtime.agents import prepare_agents, run_agents
@@ -199,6 +215,7 @@ def agents(
             raise CannotStart(f"{error.name} is missing: pip install 'runstore[agents]'") from error
         prepared = prepare_agents(settings)
         body = partial(run_agents, settings, prepared)
+        _collect_as_usual()
         run_process(body, drain_timeout_s=settings.drain_timeout_s, supervisor_fd=supervisor_fd)
 
 
@@ -235,8 +252,16 @@ def version() -> None:
     print(f"runstore {version_of('runstore')}")
 
 
+def _collect_as_usual() -> None:
+    """What was made up to here stays; from here on garbage is looked for as often as Python does."""
+    gc.freeze()
+    gc.set_threshold(*_USUAL_COLLECTION)
+
+
 def main() -> None:
     """Entry point of the `runstore` command."""
+    # Modules make objects that stay: looking for garbage among them time and again takes a fifth of a start.
+    gc.set_threshold(50_000, 20, 50)
     app()
 
 

@@ -51,6 +51,10 @@ def create(
     """
     if tenant is not None and organization is not None:
         raise typer.BadParameter("a key opens either --tenant or --organization")
+    if expires_in == 0:
+        raise typer.BadParameter(
+            "--expires-in 0 makes a key that never works; without it a key never expires"
+        )
     expires_at_us = None if expires_in is None else _now_us() + round(expires_in * _US_PER_DAY)
 
     async def run(catalog: "Catalog") -> tuple[ApiKey, str]:

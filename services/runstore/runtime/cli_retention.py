@@ -81,6 +81,8 @@ def set_(
 
     Example:  runstore retention set --tenant research --project chat --short 14 --long 400
     """
+    if tier is None and short is None and long is None:
+        raise typer.BadParameter("nothing to set: --tier, --short or --long")
 
     async def run(catalog: "Catalog") -> None:
         tenant_id, project_id = await _place(catalog, tenant, project)

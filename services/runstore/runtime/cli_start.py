@@ -16,16 +16,21 @@ _FAILURE = 1
 _BAD_SETTINGS = 2
 
 
-def start(process: str, **options: object) -> "Settings":
+def start(process: str, *, is_child: bool = False, **options: object) -> "Settings":
     """The settings, with `options` before the environment; logs are set up in their format.
 
+    Warns of variables that are no settings, unless that is done already by the process whose child this is.
     Raises BadSettings, which `failures_as_sentences` prints.
     """
+    import structlog
+
     from runstore.runtime.logging import configure_logging
-    from runstore.runtime.settings import load_settings
+    from runstore.runtime.settings import load_settings, unknown_variables
 
     settings = load_settings(**options)
     configure_logging(process=process, level=settings.log_level, log_format=settings.log_format)
+    for variable, meant in ({} if is_child else unknown_variables()).items():
+        structlog.get_logger(__name__).warning("unknown setting", variable=variable, did_you_mean=meant)
     return settings
 
 

@@ -149,6 +149,9 @@ def _parts(
     if found.retention:
         yield _retention(found)
         yield ""
+    if found.tenant_deletions:
+        yield _deletions(found)
+        yield ""
     yield _engine(found)
 
 
@@ -164,6 +167,23 @@ def _retention(found: "pb.GetStatusResponse") -> "Table":
             output.age_text(each.sweep_time) if each.HasField("sweep_time") else "never",
             f"{each.freed_rows:,}",
             output.size_text(each.freed_bytes),
+        )
+    return table
+
+
+def _deletions(found: "pb.GetStatusResponse") -> "Table":
+    from rich.text import Text
+
+    from runstore.runtime import cli_output as output
+
+    table = _table("DELETED TENANT", "SINCE", "ROWS GONE", "BLOBS GONE", "WAITS FOR")
+    for each in found.tenant_deletions:
+        table.add_row(
+            Text(each.name),
+            output.age_text(each.delete_time),
+            f"{each.removed_rows:,}",
+            f"{each.removed_blobs:,}",
+            Text(output.first_line(each.waits_for, 60)),
         )
     return table
 

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runstore.runtime.cli_start import failures_as_sentences, start
+from runstore.runtime.failures import CannotStart
 
 if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
     from runstore.domain.errors import RunstoreError
     from runstore.runtime.transfer.client import StoreAccess
     from runstore.runtime.transfer.importing import Import
@@ -189,13 +192,20 @@ def _format(name: str | None, output: Path) -> "FileFormat":
 def _query(
     start_time: str | None, end_time: str | None, filter_: str, trace_filter: str, tree_filter: str
 ) -> "queries.ListRunsRequest":
+    from runstore.domain.errors import RunstoreError
     from runstore.domain.times import parse_time
     from runstore.gateway.time_fields import to_timestamp
     from runstore.v1 import run_query_service_pb2 as queries
 
+    def time_of(option: str, text: str) -> "Timestamp":
+        try:
+            return to_timestamp(parse_time(option, text))
+        except RunstoreError as error:
+            raise CannotStart(f"--{option}: {error.message}") from None
+
     query = queries.ListRunsRequest(filter=filter_, trace_filter=trace_filter, tree_filter=tree_filter)
     if start_time is not None:
-        query.min_start_time.CopyFrom(to_timestamp(parse_time("from", start_time)))
+        query.min_start_time.CopyFrom(time_of("from", start_time))
     if end_time is not None:
-        query.max_start_time.CopyFrom(to_timestamp(parse_time("until", end_time)))
+        query.max_start_time.CopyFrom(time_of("until", end_time))
     return query

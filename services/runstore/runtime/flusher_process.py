@@ -12,7 +12,7 @@ import structlog
 
 from runstore.ingest.flush_pause import FlushPause
 from runstore.ingest.flusher import FlushReport
-from runstore.ingest.link import Drain, Durable, Hurry, StoreEnd
+from runstore.ingest.link import Drain, Durable, Hurry, StoreEnd, Traced
 from runstore.ingest.log import Log, LogPosition
 from runstore.ingest.metrics import IngestMetrics
 from runstore.ingest.peers import Peers
@@ -60,6 +60,10 @@ class FlusherProcess:
     def hurry(self, sequence: int) -> None:
         """Somebody waits for what is up to this sequence number."""
         self._tell(Hurry(sequence))
+
+    def traced(self, sequence: int, traceparent: str) -> None:
+        """Operations up to this sequence number belong to a span."""
+        self._tell(Traced(sequence, traceparent))
 
     def start(
         self, store: ClickHouseRunStore, purge: Purge, log: Log, visibility: Visibility, peers: Peers
@@ -135,7 +139,7 @@ class FlusherProcess:
         await self._task
         return False
 
-    def _tell(self, message: Durable | Hurry | Drain) -> None:
+    def _tell(self, message: Durable | Hurry | Traced | Drain) -> None:
         if self._link is not None:
             self._link.send(message)
 

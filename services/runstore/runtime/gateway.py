@@ -10,12 +10,16 @@ import structlog
 import uvicorn
 
 from runstore.domain.failed_attempts import FailedAttempts
+from runstore.domain.pacing import PacedCallers, Pacing
 from runstore.gateway.app import create_app
 from runstore.gateway.bodies import BodyLimits
 from runstore.gateway.guard import Guard
 from runstore.gateway.live_answers import cut_off
 from runstore.gateway.metrics import GatewayMetrics
+from runstore.gateway.paced_calls import PacedCalls
 from runstore.gateway.store_client import CHANNEL_OPTIONS, StoreClient
+from runstore.runtime.accepting import Accepting, Door
+from runstore.runtime.cache_metrics import CacheCollector
 from runstore.runtime.clock import SystemClock
 from runstore.runtime.guarded_http import GuardedHttp, cut_slow_clients
 from runstore.runtime.settings import AuthMode, Settings
@@ -43,6 +47,7 @@ async def run_gateway(
     Raises OSError when the address cannot be bound, CannotStart for certificates that cannot be used.
     """
     metrics = metrics or GatewayMetrics("gateway", None)
+    metrics.registry.register(CacheCollector())
     limits = BodyLimits(
         max_body_bytes=settings.max_body_bytes,
         max_decompressed_bytes=settings.max_decompressed_bytes,
@@ -61,13 +66,18 @@ async def run_gateway(
         app = create_app(
             store, limits, clock.now_us, metrics, guard=guard, cors_origins=settings.cors_origins
         )
-        server = _Server(_uvicorn_config(app, settings, certificate), ready)
+        door = None
+        if guard is not None:  # Without keys only this machine is served.
+            pacing = Pacing(clock)
+            app = PacedCalls(app, PacedCallers(pacing, clock), metrics.call_paused)
+            door = Door(pacing, settings.connections_per_address, settings.trusted_networks)
+        server = _Server(_uvicorn_config(app, settings, certificate), ready, listener, door, metrics)
         stopping = asyncio.create_task(_stop_when_set(stop, server))
         cutting = asyncio.create_task(
             cut_slow_clients(server.server_state.connections, metrics.slow_client_cut)
         )
         try:
-            await server.serve(sockets=[listener])
+            await server.serve()
         finally:
             stopping.cancel()
             cutting.cancel()
@@ -99,21 +109,42 @@ def _listener(settings: Settings, listen_fd: int | None) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that says when it accepts connections, and leaves signals to the process."""
+    """A uvicorn server that accepts by itself, says when, and leaves signals to the process."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        ready: Callable[[], None],
+        listener: socket.socket,
+        door: Door | None,
+        metrics: GatewayMetrics,
+    ) -> None:
         super().__init__(config)
         self._ready = ready
+        self._listener = listener
+        self._door = door
+        self._metrics = metrics
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup(sockets or [])
+        accepting = Accepting(
+            self._listener, self._protocol, self.config.ssl, self._door, self._metrics.connection_turned_away
+        )
+        self.servers.append(accepting)  # type: ignore[arg-type]  # has what uvicorn uses of a server
         self._ready()
+
+    def _protocol(self) -> GuardedHttp:
+        return GuardedHttp(self.config, self.server_state, self.lifespan.state)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # A wait for a run may take hours. Its client joins the run again, elsewhere or after the restart.
         for connection in list(self.server_state.connections):
             call = getattr(connection, "cycle", None)
-            if call is not None and not call.response_complete and cut_off(call.scope):
+            if call is None or call.response_complete:
+                # An idle client does not answer the end of TLS, which is waited for otherwise.
+                if not connection.transport.get_write_buffer_size():
+                    connection.transport.abort()
+            elif cut_off(call.scope):
                 call.transport.abort()
         await super().shutdown(sockets)
 

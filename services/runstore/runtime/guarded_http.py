@@ -6,10 +6,9 @@ connection, what it has sent so far, and its share of the memory that the gatewa
 
 import asyncio
 from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 SWEEP_S: Final = 1.0
 """How often connections are looked at: their deadlines hold to within this time."""
@@ -21,21 +20,17 @@ _FIRST_REQUEST_S: Final = 75.0
 # As Apache's mod_reqtimeout: so long for a body, and a second more for each of these bytes that have come.
 _BODY_S: Final = 20.0
 _BODY_BYTES_PER_S: Final = 500.0
-# Statuses of bodies that are too large, and of calls that come too early.
-_TOO_MUCH: Final = (413, 429)
-_TOLERATED_REFUSALS: Final = 10
-_PAUSE_S: Final = 0.5
-_CREDENTIALS: Final = (b"x-api-key", b"authorization", b"x-service-key")
-_MAX_CALLERS: Final = 10_000
 
 
 class GuardedHttp(HttpToolsProtocol):
-    """Knows since when its client has owed the rest of a request, and who is refused again and again."""
+    """Knows since when its client has owed the rest of a request, and tells when the connection ends."""
 
-    # Of all connections of the process: refusals in a row by caller. Bounded.
-    _refusals: ClassVar[dict[tuple[str, bytes], int]] = {}
+    is_in_vain = True
+    """Whether it has brought no request, and has not just stayed open for one either."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._is_lost = False
+        self._ended: Callable[[], None] | None = None
         self._connected_s = self.loop.time()
         self._owing_since_s: float | None = None
         self._is_in_head = False
@@ -50,36 +45,18 @@ class GuardedHttp(HttpToolsProtocol):
             if self._head_bytes > _MAX_HEAD_BYTES:
                 self._refuse(b"431 Request Header Fields Too Large")
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        super()._start_asgi_task(cycle, partial(self._paced, app))
+    def on_end(self, ended: Callable[[], None]) -> None:
+        """Have `ended` called as soon as the connection is lost."""
+        if self._is_lost:
+            ended()
+        else:
+            self._ended = ended
 
-    async def _paced(self, app: Any, scope: Any, receive: Any, send: Callable[[Any], Any]) -> None:
-        """Takes its time with a caller that goes on and on with what is too much; others need it."""
-        caller = self._caller(scope["headers"])
-        if self._refusals.get(caller, 0) >= _TOLERATED_REFUSALS:
-            await asyncio.sleep(_PAUSE_S)
-
-        async def watched(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                self._note(caller, is_refused=message["status"] in _TOO_MUCH)
-            await send(message)
-
-        await app(scope, receive, watched)
-
-    def _caller(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, bytes]:
-        """Address and credential: behind a proxy many have the one, and strangers invent the other."""
-        found = (value for name, value in headers if name in _CREDENTIALS)
-        return self.client[0] if self.client else "", next(found, b"")
-
-    def _note(self, caller: tuple[str, bytes], *, is_refused: bool) -> None:
-        if not is_refused:
-            if self._refusals:  # As almost never.
-                self._refusals.pop(caller, None)
-            return
-        count = self._refusals.pop(caller, 0) + 1  # So that the dict's order is that of the last refusals.
-        if len(self._refusals) >= _MAX_CALLERS:
-            del self._refusals[next(iter(self._refusals))]
-        self._refusals[caller] = count
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._is_lost = True
+        if self._ended is not None:
+            self._ended()
 
     def on_message_begin(self) -> None:
         self._owing_since_s = self.loop.time()
@@ -96,6 +73,7 @@ class GuardedHttp(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self.is_in_vain = False
         self._owing_since_s = None
         super().on_message_complete()
 
@@ -109,6 +87,8 @@ class GuardedHttp(HttpToolsProtocol):
         owed, overdue_s = self._overdue()
         if overdue_s <= 0:
             return ""
+        if owed == "request":
+            self.is_in_vain = False  # Pools and browsers open connections that they come not to need.
         if owed == "head":
             self._refuse(b"408 Request Timeout")
         else:

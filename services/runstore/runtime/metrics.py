@@ -10,11 +10,14 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from runstore.catalog.metrics import CatalogMetrics
 from runstore.ingest.metrics import IngestMetrics, RetentionMetrics
 from runstore.rpc.call_metrics import CallMetrics
 from runstore.runtime.backup.last import last_backup_s
+from runstore.runtime.cache_metrics import CacheCollector
 from runstore.runtime.settings import Settings
 from runstore.runtime.tls import watch_certificate
+from runstore.storage.metrics import StorageMetrics
 from runstore.storage.run_store import EngineFigures
 
 
@@ -29,6 +32,9 @@ class StoreMetrics:
         self.ingest = IngestMetrics(self.registry)
         self.calls = CallMetrics(self.registry)
         self.retention = RetentionMetrics(self.registry)
+        self.storage = StorageMetrics(self.registry)
+        self.catalog = CatalogMetrics(self.registry)
+        self.registry.register(CacheCollector())
         ProcessCollector(registry=self.registry)
         build = Gauge(
             "runstore_build_info", "What runs here; always 1.", ["version", "python"], registry=self.registry

@@ -9,6 +9,7 @@ import structlog
 from runstore.runtime.address import Address
 from runstore.runtime.child import Backoff, Child, ChildSpec
 from runstore.runtime.clock import SystemClock
+from runstore.runtime.data_dir import owned_data_dir
 from runstore.runtime.settings import AuthMode, Settings
 from runstore.runtime.sockets import check_free, listen
 from runstore.runtime.supervisor import Supervisor
@@ -22,8 +23,11 @@ _CLI = (sys.executable, "-m", "runstore.runtime.cli")
 def serve(settings: Settings) -> bool:
     """Runs until SIGINT or SIGTERM. Returns False when a second one cut the draining short.
 
-    Raises CannotStart when a port is taken, a certificate cannot be used or a process cannot be started.
+    Raises CannotStart when the folder or a port is taken, a certificate cannot be used or a process cannot be
+    started.
     """
+    with owned_data_dir(settings.data_dir):
+        pass  # Before a store is refused, its gateways and workers would take the places of the owner's.
     server_certificate(settings)
     warn_of_plain_text(settings, "http", "grpc")
     check_free(settings.grpc, "grpc (RUNSTORE_GRPC)")

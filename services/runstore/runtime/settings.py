@@ -6,6 +6,8 @@ Nothing else reads the environment: what a part needs, it is given.
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from difflib import get_close_matches
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
@@ -27,11 +29,16 @@ from runstore.domain.rate_limits import RateLimits, TenantLimits
 from runstore.domain.retention import RetentionRule
 from runstore.runtime.address import Address
 from runstore.runtime.failures import BadSettings
+from runstore.runtime.otlp_receiver import is_same, parse_headers, receiver_of
 from runstore.storage.clickhouse.hosts import hosts_of
 
 _PREFIX = "RUNSTORE_"
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
+
+_POSTGRESQL = ("postgresql://", "postgres://")
+# Variables that are no settings: an option's, and those that Kubernetes makes for a service named runstore….
+_NO_SETTING = re.compile(r"RUNSTORE_(API_KEY|(\w+_)?(SERVICE_HOST|(SERVICE_)?PORT(_\w+)?))")
 
 # RFC 7518, section 3.2: as many as the hash has.
 _MIN_JWT_SECRET_BYTES = 32
@@ -129,6 +136,12 @@ class Settings(BaseSettings):
     )
     failed_attempts_per_minute: int = Field(
         60, ge=1, description="Bad credentials that one address may send to one process; then 429."
+    )
+    connections_per_address: int = Field(
+        1_000,
+        ge=0,
+        description="HTTP connections that one address, trusted_proxies excepted, may have at once with one "
+        "process, where keys are asked for; 0 is no limit.",
     )
     trusted_proxies: str = Field(
         "",
@@ -280,7 +293,7 @@ class Settings(BaseSettings):
         3_600.0, ge=1, le=86_400, description="Pause between two sweeps that delete what has expired."
     )
     slow_query_s: float = Field(
-        1.0, gt=0, le=3_600, description="Time above which a list of runs is logged, by its shape."
+        1.0, gt=0, le=3_600, description="Time above which a query is logged, by its shape."
     )
     max_body_bytes: _Bytes = Field(ByteSize(2 * _GIB), description="Largest HTTP body as it travels.")
     max_decompressed_bytes: _Bytes = Field(ByteSize(2 * _GIB), description="Largest body once decompressed.")
@@ -308,6 +321,25 @@ class Settings(BaseSettings):
     agent_api_key: str = Field(
         "", repr=False, description="Key with which a worker calls the store; its tenant's runs are run."
     )
+    telemetry_url: str = Field(
+        "",
+        description="http(s)://HOST:PORT of an OTLP receiver (gRPC) for traces of what runstore itself does; "
+        "none when empty.",
+    )
+    telemetry_headers: str = Field(
+        "",
+        repr=False,  # May hold a key.
+        description="NAME=VALUE,NAME=VALUE to send to that receiver, such as its key.",
+    )
+    telemetry_ca: _OptionalFile = Field(
+        None, description="PEM file of authorities that sign for that receiver; the usual ones when empty."
+    )
+    telemetry_ratio: float = Field(
+        0.1, ge=0, le=1, description="Share of the requests that are traced, chosen by the trace's id."
+    )
+    telemetry_into_itself: bool = Field(
+        default=False, description="Whether that receiver may be this runstore: traces among its users' runs."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe message that is logged."
     )
@@ -328,17 +360,10 @@ class Settings(BaseSettings):
                 )
         if self.grpc.port == 0:
             raise ValueError("grpc: port 0 is refused, because nobody could learn which port was chosen")
-        if self.clickhouse_cluster and not self.clickhouse_dsn:
-            raise ValueError("clickhouse_cluster: needs clickhouse_dsn")
-        if self.clickhouse_dsn:
-            try:
-                hosts_of(self.clickhouse_dsn)
-            except ValueError as error:
-                raise ValueError(f"clickhouse_dsn: {error}") from None
+        self._verify_storage()
         self._verify_credentials()
         self._verify_tls()
-        if "," in self.store_address:
-            _several_hosts(self.store_address)
+        self._verify_telemetry()
         if self.ai_url and not self.ai_url.startswith(("http://", "https://")):
             raise ValueError("ai_url: neither http:// nor https://")
         if self.ai_url and not self.ai_model:
@@ -351,6 +376,26 @@ class Settings(BaseSettings):
             if getattr(self, smaller) > getattr(self, larger):
                 raise ValueError(f"{smaller}: above {larger} ({getattr(self, larger)} bytes)")
         return self
+
+    def _verify_storage(self) -> None:
+        if self.clickhouse_cluster and not self.clickhouse_dsn:
+            raise ValueError("clickhouse_cluster: needs clickhouse_dsn")
+        if self.clickhouse_dsn:
+            try:
+                hosts_of(self.clickhouse_dsn)
+            except ValueError as error:
+                raise ValueError(f"clickhouse_dsn: {error}") from None
+        if "," in self.store_address:
+            _several_hosts(self.store_address)
+        elif self.store_address and not self.store_address.startswith(("unix:", "dns:")):
+            try:
+                Address.parse(self.store_address)
+            except ValueError as error:
+                raise ValueError(f"store_address: {error}") from None
+        if "://" in self.blob_url and not self.blob_url.startswith(("s3://", "gs://", "az://")):
+            raise ValueError("blob_url: neither s3://, gs://, az:// nor a folder")
+        if self.agent_checkpoint_url and not self.agent_checkpoint_url.startswith(_POSTGRESQL):
+            raise ValueError("agent_checkpoint_url: not postgresql://")
 
     def _verify_credentials(self) -> None:
         if self.jwt_secret and len(self.jwt_secret.encode()) < _MIN_JWT_SECRET_BYTES:
@@ -375,6 +420,31 @@ class Settings(BaseSettings):
             raise ValueError(
                 "store_ca: needed with tls_certificate, as the path of data_dir is too long for a socket"
             )
+
+    def _verify_telemetry(self) -> None:
+        try:
+            parse_headers(self.telemetry_headers)
+        except ValueError as error:
+            raise ValueError(f"telemetry_headers: {error}") from None
+        if not self.telemetry_url:
+            return
+        try:
+            receiver = receiver_of(self.telemetry_url)
+        except ValueError as error:
+            raise ValueError(f"telemetry_url: {error}") from None
+        own = [self.http, self.grpc]
+        with suppress(ValueError):
+            own += [Address.parse(each) for each in self.store_address.removeprefix("dns:///").split(",")]
+        if not self.telemetry_into_itself and any(is_same(receiver, each) for each in own):
+            raise ValueError(
+                f"telemetry_url: {receiver} is runstore itself, whose traces would be among its users' runs; "
+                f"name another receiver, or allow it by {_PREFIX}TELEMETRY_INTO_ITSELF=true"
+            )
+
+    @property
+    def telemetry_metadata(self) -> tuple[tuple[str, str], ...]:
+        """`telemetry_headers`, parsed."""
+        return parse_headers(self.telemetry_headers)
 
     @property
     def trusted_networks(self) -> Networks:
@@ -429,6 +499,14 @@ class Settings(BaseSettings):
         None when their paths would be too long."""
         path = self.data_dir / "metrics"
         longest = path / "gateway-256.sock"
+        return path if len(os.fsencode(longest)) <= _MAX_SOCKET_PATH_BYTES else None
+
+    @property
+    def workers_dir(self) -> Path | None:
+        """Folder of the Unix sockets at which workers say how they are; None when their paths would be too
+        long."""
+        path = self.data_dir / "workers"
+        longest = path / f"{2**32}.sock"
         return path if len(os.fsencode(longest)) <= _MAX_SOCKET_PATH_BYTES else None
 
     @property
@@ -497,6 +575,19 @@ def extend_environment(variables: Mapping[str, str]) -> None:
     """Sets variables for code that this process is about to import; those that are set already stay."""
     for name, value in variables.items():
         os.environ.setdefault(name, value)
+
+
+def unknown_variables() -> dict[str, str]:
+    """Variables that look like settings and are none, each with the one that may be meant, or ""."""
+    known = {_variable(name) for name in Settings.model_fields}
+    unknown = {
+        name for name in os.environ if name.upper().startswith(_PREFIX) and not _NO_SETTING.fullmatch(name)
+    }
+    return {
+        name: next(iter(get_close_matches(name.upper(), known, n=1, cutoff=0.8)), "")
+        for name in sorted(unknown)
+        if name.upper() not in known
+    }
 
 
 def load_settings(**options: object) -> Settings:

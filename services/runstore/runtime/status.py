@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
@@ -11,13 +12,14 @@ from importlib.metadata import version
 import structlog
 from prometheus_client import ProcessCollector
 
-from runstore.catalog.retention import RetentionCatalog
+from runstore.catalog.catalog import Catalog
 from runstore.domain.errors import RunstoreError
 from runstore.domain.retention import RetentionProgress, RetentionRules
 from runstore.ingest.flusher import STAGES
 from runstore.ingest.log import Log
 from runstore.ingest.metrics import IngestMetrics, lag_s
 from runstore.ingest.visibility import Visibility
+from runstore.rpc.admin import deletion_message
 from runstore.rpc.mapping import set_time
 from runstore.runtime.clock import Clock
 from runstore.runtime.flusher_process import FlusherProcess
@@ -35,6 +37,7 @@ _MAX_TENANTS = 1_000
 # What an operator should not wait for any longer.
 _LONGEST_LAG_S = 60.0
 _FULLEST_LOG = 0.8
+_LONGEST_DELETION_S = 86_400.0
 _LEAST_FREE_BYTES = 512 * 1024 * 1024
 
 logger = structlog.get_logger()
@@ -101,10 +104,11 @@ class Status:
         metrics: IngestMetrics,
         observer: Observer,
         gateways: Callable[[], Sequence[tuple[str, int]]],
-        retention: RetentionCatalog,
+        catalog: Catalog,
     ) -> None:
         """`gateways`: names and pids of those on this machine."""
-        self._retention = retention
+        self._retention = catalog.retention
+        self._tenant_deletions = catalog.tenant_deletions
         self._settings = settings
         self._clock = clock
         self._log = log
@@ -138,6 +142,7 @@ class Status:
             status.parked_operations = figures.parked_operations
             status.deleted_runs = figures.deleted_runs
         status.retention.extend(await self._retentions())
+        status.tenant_deletions.extend(await self._deletions())
         status.problems.extend(problems(status))
         return status
 
@@ -202,6 +207,15 @@ class Status:
             for tenant_id in sorted(tenants)[:_MAX_TENANTS]
         ]
 
+    async def _deletions(self) -> list[pb.TenantDeletion]:
+        """Those that are not over, as far as the catalog answers."""
+        try:
+            pending = await self._tenant_deletions.pending()
+        except RunstoreError as error:
+            logger.warning("deletions_unknown", error=error.message)
+            return []
+        return [deletion_message(each) for each in pending[:_MAX_TENANTS]]
+
     def _last_flush(self) -> pb.FlushStatus | None:
         report = self._flusher.last_report
         if report is None:
@@ -233,6 +247,9 @@ def problems(status: pb.GetStatusResponse) -> Iterator[str]:
         yield f"only {status.disk_free_bytes // 2**20} MiB are free on the disk of {status.data_dir}"
     if not any(process.name == "flusher" for process in status.processes):
         yield "the flusher process is not running"
+    for deletion in status.tenant_deletions:
+        if time.time() - deletion.delete_time.ToSeconds() > _LONGEST_DELETION_S:
+            yield f"the deleted tenant {deletion.name} is not removed yet: {deletion.waits_for}"
 
 
 def _tenant_retention(

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -10,14 +10,17 @@ import grpc
 import structlog
 from prometheus_client import CollectorRegistry
 
+from runstore.agents.checkpoint_deletion import delete_checkpoints
 from runstore.catalog.catalog import Catalog, open_catalog
 from runstore.chat.openai import OpenAIChat
 from runstore.domain.failed_attempts import FailedAttempts
+from runstore.domain.pacing import PacedCallers, Pacing
 from runstore.domain.rate_limits import RateLimiter
 from runstore.gateway.metrics import GatewayCollector
 from runstore.ingest.dead_letters import DeadLetters
 from runstore.ingest.delete_project import DeleteProject
 from runstore.ingest.delete_runs import DeleteRuns
+from runstore.ingest.delete_tenant import DeleteTenants
 from runstore.ingest.example_contents import ExampleContents
 from runstore.ingest.ingest_feedback import IngestFeedback
 from runstore.ingest.ingest_runs import IngestRuns
@@ -25,7 +28,8 @@ from runstore.ingest.log import Log
 from runstore.ingest.peers import Peers
 from runstore.ingest.purge import Purge
 from runstore.ingest.retention import Retention
-from runstore.ingest.sequence import Sequence, sequence_at
+from runstore.ingest.sequence import Sequence as SequenceNumbers
+from runstore.ingest.sequence import sequence_at
 from runstore.ingest.unused_blobs import AllRows, UnusedBlobs
 from runstore.ingest.uploads import UploadLimits, Uploads
 from runstore.ingest.visibility import Visibility
@@ -36,6 +40,7 @@ from runstore.query.list_traces import ListTraces
 from runstore.query.natural_language import NaturalLanguage
 from runstore.query.read_feedback import ReadFeedback
 from runstore.query.read_tokens import ReadTokens
+from runstore.query.references import References
 from runstore.query.retention import ReadRetention
 from runstore.query.run_stats import RunStatistics
 from runstore.query.shared_runs import SharedRuns
@@ -57,6 +62,8 @@ from runstore.rpc.feedback_setup import FeedbackConfigServicer, FeedbackTokenSer
 from runstore.rpc.filters import FilterServicer
 from runstore.rpc.interceptor import CallInterceptor
 from runstore.rpc.online_evaluators import OnlineEvaluatorServicer
+from runstore.rpc.open_streams import OpenStreams
+from runstore.rpc.paced_calls import PacedCalls
 from runstore.rpc.projects import ProjectServicer
 from runstore.rpc.prompts import PromptServicer
 from runstore.rpc.retention import RetentionServicer
@@ -89,6 +96,7 @@ from runstore.runtime.webhooks import read_webhook_policy
 from runstore.storage.blobs import BlobStore, open_blob_store
 from runstore.storage.clickhouse.engine import ReadLimits
 from runstore.storage.clickhouse.run_store import ClickHouseRunStore, open_run_store
+from runstore.storage.run_store import StoreUnavailable
 
 logger = structlog.get_logger()
 
@@ -97,7 +105,10 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
     """Serve until `stop` is set, then store what is acknowledged and return."""
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        catalog = await stack.enter_async_context(open_catalog(settings.catalog_location, clock))
+        metrics = StoreMetrics(settings)
+        catalog = await stack.enter_async_context(
+            open_catalog(settings.catalog_location, clock, metrics.catalog)
+        )
         # Without its engine the store accepts writes all the same: the log keeps them.
         store = await stack.enter_async_context(
             open_run_store(
@@ -106,12 +117,12 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
                 limits=ReadLimits(settings.query_timeout_s, settings.query_memory_bytes),
                 may_be_away=True,
                 slow_query_s=settings.slow_query_s,
+                metrics=metrics.storage,
             )
         )
-        metrics = StoreMetrics(settings)
         flusher = FlusherProcess(settings, metrics.ingest)
         log, visibility = _log(settings, clock, flusher, metrics)
-        ingest, peers = await _ingest(settings, clock, catalog, log, visibility, metrics)
+        ingest, peers = await _ingest(settings, clock, catalog, log, visibility, metrics, flusher)
         blobs = open_blob_store(settings.blob_location, endpoint=settings.blob_endpoint)
         unused = UnusedBlobs(blobs, AllRows(store, catalog.datasets), peers, clock)
         purge = Purge(store.deletions, unused, peers)
@@ -123,22 +134,29 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
         metrics.watch_engine(lambda: observer.figures)
         stack.enter_context(metrics_served(settings.metrics, _everything(settings, metrics)))
         named = partial(_gateways, settings)
-        status = Status(
-            settings, clock, log, visibility, flusher, metrics.ingest, observer, named, catalog.retention
-        )
+        status = Status(settings, clock, log, visibility, flusher, metrics.ingest, observer, named, catalog)
         webhooks = read_webhook_policy(settings)
         agents = Agents(catalog, clock, webhooks, run_timeout_s=settings.agent_run_timeout_s)
         store_id = hashlib.sha256(await catalog.secret("store")).hexdigest()
         sources = Sources(store.copies, blobs, unused, visibility, peers, flusher.pause, store_id)
         backups = Backups(settings, sources, clock)
-        serve = partial(_server, agents=agents.servicers, peers=peers, backups=backups)
-        server = await serve(
-            settings, clock, catalog, store, ingest, visibility, blobs, unused, metrics, status
+        streams = OpenStreams()
+        tenants = _tenants(settings, clock, catalog, store, unused, peers, streams)
+        admin = partial(
+            AdminServicer,
+            keys=catalog.keys,
+            status=status,
+            exposition=metrics.exposition,
+            backups=backups,
+            tenants=tenants,
+            limits=catalog.tenant_limits,
         )
+        serve = partial(_server, agents=agents.servicers, peers=peers, admin=admin, streams=streams)
+        server = await serve(settings, clock, catalog, store, ingest, visibility, blobs, unused, metrics)
         await server.start(_addresses(settings))
         spare_the_collector()
         sweep = _retention(settings, clock, catalog, store, ingest, visibility, purge, unused, metrics)
-        beside = (observer.run(), unused.run(), purge.run(), peers.run(), sweep)
+        beside = (observer.run(), unused.run(), purge.run(), peers.run(), sweep, tenants.run(), streams.run())
         tasks = [asyncio.create_task(each) for each in beside]
         agents.start()
         ready()
@@ -154,9 +172,12 @@ async def run_store(settings: Settings, *, ready: Callable[[], None], stop: asyn
 
 
 async def migrate(settings: Settings) -> None:
-    """Bring the engine's tables up to date and return."""
-    async with open_run_store(settings.clickhouse_location, cluster=settings.clickhouse_cluster):
-        pass
+    """Bring the engine's tables up to date and return. Raises CannotStart when the engine is away."""
+    try:
+        async with open_run_store(settings.clickhouse_location, cluster=settings.clickhouse_cluster):
+            pass
+    except StoreUnavailable as error:
+        raise CannotStart(f"the engine does not answer: {error}") from error
 
 
 def _log(
@@ -188,12 +209,13 @@ async def _ingest(
     log: Log,
     visibility: Visibility,
     metrics: StoreMetrics,
+    flusher: FlusherProcess,
 ) -> tuple[IngestRuns, Peers]:
     """The way in, and the stores beside this one, whose numbers are in the sequence."""
     stores = catalog.stores if settings.is_shared else None
     node = 0 if stores is None else await stores.register(instance_id(settings.data_dir), log.checkpoint)
-    sequence = Sequence(clock, log.last_sequence, node)
-    ingest = IngestRuns(catalog.projects, sequence, log, visibility, metrics.ingest)
+    sequence = SequenceNumbers(clock, log.last_sequence, node)
+    ingest = IngestRuns(catalog.projects, sequence, log, visibility, metrics.ingest, flusher.traced)
     return ingest, Peers(stores, node, visibility, ingest.stored_sequence, clock)
 
 
@@ -212,16 +234,17 @@ async def _server(
     blobs: BlobStore,
     unused: UnusedBlobs,
     metrics: StoreMetrics,
-    status: Status,
     *,
     agents: AgentServicers,
-    backups: Backups,
     peers: Peers,
+    admin: Callable[..., AdminServicer],
+    streams: OpenStreams,
 ) -> StoreServer:
     page_tokens = PageTokens(await catalog.secret("page_tokens"))
-    runs = ListRuns(store, visibility, page_tokens)
+    references = References(catalog.example_sources, catalog.shares)
+    runs = ListRuns(store, visibility, page_tokens, references)
     traces = ListTraces(runs, store.traces, catalog.projects)
-    threads = ListThreads(store.threads, runs, traces, catalog.projects, visibility, page_tokens)
+    threads = ListThreads(store.threads, runs, traces, catalog.projects, visibility, page_tokens, references)
     read_tokens = ReadTokens(await catalog.secret("read_tokens"), clock)
     uploads = await _uploads(settings, clock, catalog, blobs, unused)
     dead_letters = DeadLetters(store.dead_letters, store, ingest, visibility)
@@ -244,16 +267,18 @@ async def _server(
             limiter,
         ),
         filters=FilterServicer(NaturalLanguage(_chat_model(settings), settings.ai_timeout_s, clock.now_us)),
-        stats=RunStatsServicer(RunStatistics(store.stats, visibility)),
+        stats=RunStatsServicer(RunStatistics(store.stats, visibility, references)),
         deletion=RunDeletionServicer(DeleteRuns(ingest, visibility, store.deletions, peers)),
         projects=ProjectServicer(catalog.projects, deletion, catalog.retention, retention, clock),
         catalog=_catalog_servicers(
-            catalog, runs, page_tokens, messages, feedback, deletion, clock, ingest, retention
+            catalog, runs, page_tokens, messages, feedback, deletion, clock, ingest, retention, limiter
         ),
         agents=agents,
-        admin=AdminServicer(dead_letters, catalog.keys, status, metrics.exposition, backups),
-        blobs=BlobServicer(uploads, blobs, store, read_tokens),
-        interceptor=await _interceptor(settings, clock, catalog, metrics, limiter, peers.see_sequence),
+        admin=admin(dead_letters, limiter=limiter),
+        blobs=BlobServicer(uploads, blobs, store, read_tokens, catalog.keys),
+        interceptors=await _interceptors(
+            settings, clock, catalog, metrics, limiter, peers.see_sequence, streams
+        ),
         datasets=DatasetServicer(
             catalog.datasets, catalog.dataset_versions, catalog.examples, contents, clock
         ),
@@ -267,17 +292,28 @@ async def _server(
     )
 
 
-async def _interceptor(
-    settings: Settings, clock: Clock, catalog: Catalog, metrics: StoreMetrics, limiter: RateLimiter, see: See
-) -> CallInterceptor:
-    return CallInterceptor(
+async def _interceptors(
+    settings: Settings,
+    clock: Clock,
+    catalog: Catalog,
+    metrics: StoreMetrics,
+    limiter: RateLimiter,
+    see: See,
+    streams: OpenStreams,
+) -> list[PacedCalls | CallInterceptor]:
+    calls = CallInterceptor(
         await _authenticator(settings, catalog),
         metrics.calls,
         limiter,
         see=see,
         attempts=FailedAttempts(clock, per_minute=settings.failed_attempts_per_minute),
         trusted=settings.trusted_networks,
+        streams=streams,
     )
+    if settings.auth is not AuthMode.KEYS:  # Only this machine is served.
+        return [calls]
+    callers = PacedCallers(Pacing(clock), clock)
+    return [PacedCalls(callers, settings.trusted_networks, metrics.calls.paused), calls]
 
 
 async def _uploads(
@@ -321,6 +357,34 @@ async def _retention(
     await retention.run(settings.retention_interval_s)
 
 
+def _tenants(
+    settings: Settings,
+    clock: Clock,
+    catalog: Catalog,
+    store: ClickHouseRunStore,
+    unused: UnusedBlobs,
+    peers: Peers,
+    streams: OpenStreams,
+) -> DeleteTenants:
+    async def checkpoints(thread_ids: Sequence[str]) -> None:
+        try:
+            await delete_checkpoints(settings.checkpoint_location, thread_ids)
+        except OSError as error:
+            raise StoreUnavailable(f"checkpoints: {error}") from error
+
+    return DeleteTenants(
+        catalog.tenant_deletions,
+        store.tenants,
+        unused,
+        checkpoints,
+        peers,
+        catalog.leases,
+        clock,
+        on_shut=streams.end,
+        is_shared=settings.is_shared,
+    )
+
+
 async def _authenticator(settings: Settings, catalog: Catalog) -> Authenticator:
     if settings.auth is not AuthMode.KEYS:
         return NoAuthentication()
@@ -348,6 +412,7 @@ def _catalog_servicers(
     clock: Clock,
     ingest: IngestRuns,
     retention: ReadRetention,
+    limiter: RateLimiter,
 ) -> CatalogServicers:
     shared = SharedRuns(runs, catalog.shares)
     return CatalogServicers(
@@ -358,7 +423,7 @@ def _catalog_servicers(
         shared_runs=SharedRunServicer(shared, messages),
         feedback_tokens=FeedbackTokenServicer(catalog.feedback_tokens, feedback, clock),
         feedback_configs=FeedbackConfigServicer(catalog.feedback_configs, clock),
-        tenants=TenantServicer(catalog.tenant_handles),
+        tenants=TenantServicer(catalog.tenant_handles, limiter),
         online_evaluators=OnlineEvaluatorServicer(catalog.online_evaluators, clock),
         agent_registry=AgentRegistryServicer(catalog.agent_registry, catalog.projects, deletion, clock),
         retention=RetentionServicer(catalog.retention, retention, catalog.projects, ingest),

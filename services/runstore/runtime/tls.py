@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import grpc
 import structlog
-from cryptography import x509
 from prometheus_client import CollectorRegistry, Gauge
 
 from runstore.runtime.failures import CannotStart
@@ -128,6 +127,7 @@ def server_certificate(settings: Settings) -> ServerCertificate | None:
 
 def watch_certificate(path: Path, registry: CollectorRegistry) -> None:
     """Show when the certificate in a file ends; 0 while the file cannot be read."""
+    from cryptography import x509  # A start without TLS does not wait for it.
 
     def expiry_s() -> float:
         with suppress(OSError, ValueError):

@@ -280,6 +280,17 @@ class RetentionStore(Protocol):
         ...
 
 
+class TenantStore(Protocol):
+    """Removes tenants."""
+
+    async def purge(self, tenant_id: str, /) -> int:
+        """Remove every row of a tenant, of runs or of anything else: how many there were, as they are stored.
+
+        Raises StoreUnavailable; safe to repeat.
+        """
+        ...
+
+
 class RunReader(Protocol):
     """Answers questions about runs. Every method raises StoreUnavailable."""
 

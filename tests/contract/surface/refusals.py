@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 INSIGHTS: Final = "Insights are computed by a service of LangSmith."
-_FORMULAS: Final = "The SDK itself raises `NotImplementedError`; nothing is sent."
+_FORMULAS: Final = "The SDK itself raises `NotImplementedError`; nothing is sent."  # Text of the docs.
 
 
 @dataclass(frozen=True)

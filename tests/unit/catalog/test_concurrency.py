@@ -1,14 +1,18 @@
 """Writers of one thing at one moment, in several processes: nothing is lost, counted or made twice."""
 
 import asyncio
+import sqlite3
 import uuid
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, insert, select
+from prometheus_client import CollectorRegistry
+from sqlalchemy import func, insert, select, text
 
 from runstore.catalog import Catalog, database, tables
 from runstore.catalog.database import Conflict, open_database
+from runstore.catalog.metrics import CatalogMetrics
 from runstore.domain.annotation_queues import AnnotationQueue, ItemFilter, NewItem, QueuePatch, ReviewStatus
 from runstore.domain.datasets import Dataset
 from runstore.domain.errors import ErrorReason, RunstoreError
@@ -190,3 +194,30 @@ async def test_writers_of_a_process_take_turns(tmp_path: Path, monkeypatch: pyte
             assert begun == []
         await asyncio.gather(*waiting)
     assert begun == ended == list(range(20))
+
+
+async def test_waiting_for_sqlite_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statements, waits for a connection and for the lock are timed; locks that another process does not give
+    up in time are counted."""
+    monkeypatch.setattr(database, "_SQLITE_PRAGMAS", ("PRAGMA busy_timeout = 0", "PRAGMA journal_mode = WAL"))
+    registry, path = CollectorRegistry(), tmp_path / "measured.sqlite"
+
+    def count(name: str, **labels: str) -> float:
+        return registry.get_sample_value(f"runstore_catalog_{name}", labels) or 0
+
+    async with open_database(f"sqlite:///{path}", CatalogMetrics(registry)) as opened:
+        async with opened.write() as connection:
+            await connection.execute(text("CREATE TABLE things (id INTEGER)"))
+        async with opened.read() as connection:
+            await connection.execute(text("SELECT * FROM things"))
+        for access in ("read", "write"):
+            assert count("statement_seconds_count", access=access) == 1
+            assert count("wait_seconds_count", access=access) == 1
+        assert (count("lock_seconds_count"), count("lock_timeouts_total")) == (1, 0)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(RunstoreError) as refused:
+                async with opened.write() as connection:
+                    await connection.execute(text("DELETE FROM things"))
+        assert refused.value.reason is ErrorReason.UNAVAILABLE
+        assert (count("lock_seconds_count"), count("lock_timeouts_total")) == (1, 1)

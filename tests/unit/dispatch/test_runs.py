@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
@@ -209,10 +210,11 @@ async def test_worker_that_comes_again_keeps_its_runs(store: Store, thread_id: s
 
 async def test_run_of_a_lost_worker_goes_to_another(store: Store, thread_id: str) -> None:
     """Within seconds of the broken stream; the lost worker's word is refused."""
-    async with FakeWorker(store) as other:
-        async with FakeWorker(store, slots=3) as worker:
+    async with AsyncExitStack() as stack:
+        async with FakeWorker(store) as worker:
             run = await store.given_run(thread_id)
             claimed = await worker.next_run()
+            other = await stack.enter_async_context(FakeWorker(store))
         passing = asyncio.create_task(let_time_pass(store, 25))  # Less than a lease.
         again = await other.next_run()
         passing.cancel()

@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import pytest
+from tests.waiting import until_async
 
 from runstore.dispatch.webhook_sender import WebhookSender
 from runstore.domain.errors import ErrorReason, RunstoreError
@@ -101,17 +101,11 @@ async def sending(outbox: MemoryOutbox, policy: WebhookPolicy = LOOPBACK) -> Asy
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - an outbox tells nobody when it changes
-            await asyncio.sleep(0.005)
-
-
 async def test_a_call_is_made_once(receiver: Receiver) -> None:
     """One POST with the stored JSON, when it was sent, and the configured headers."""
     outbox = MemoryOutbox([a_webhook(f"http://localhost:{receiver.port}/hook?a=1")])
     async with sending(outbox):
-        await until(lambda: outbox.removed)
+        await until_async(lambda: outbox.removed, "the webhook is done with")
     ((line, headers, body),) = receiver.requests
     assert line == "POST /hook?a=1 HTTP/1.1"
     assert headers["host"] == f"localhost:{receiver.port}"
@@ -127,7 +121,7 @@ async def test_failures_of_the_receiver_are_tried_three_times(receiver: Receiver
     receiver.answers = ["500 Oops", "429 Slow down", "silence"]
     outbox = MemoryOutbox([a_webhook(f"http://127.0.0.1:{receiver.port}/")])
     async with sending(outbox):
-        await until(lambda: outbox.removed)
+        await until_async(lambda: outbox.removed, "the webhook is done with")
     assert len(receiver.requests) == 3
     first, second = outbox.delays_s
     assert 2.0 <= first <= 3.0
@@ -139,7 +133,7 @@ async def test_a_receiver_that_recovers_gets_the_call(receiver: Receiver) -> Non
     receiver.answers = ["503 Later"]
     outbox = MemoryOutbox([a_webhook(f"http://127.0.0.1:{receiver.port}/")])
     async with sending(outbox):
-        await until(lambda: outbox.removed)
+        await until_async(lambda: outbox.removed, "the webhook is done with")
     assert len(receiver.requests) == 2
 
 
@@ -149,7 +143,7 @@ async def test_refusals_are_final(receiver: Receiver, answer: str) -> None:
     receiver.answers = [answer]
     outbox = MemoryOutbox([a_webhook(f"http://127.0.0.1:{receiver.port}/")])
     async with sending(outbox):
-        await until(lambda: outbox.removed)
+        await until_async(lambda: outbox.removed, "the webhook is done with")
     assert len(receiver.requests) == 1
     assert outbox.delays_s == []
 
@@ -159,7 +153,7 @@ async def test_redirects_are_followed(receiver: Receiver) -> None:
     receiver.answers = ["307 Moved\r\nLocation: /next", "302 Found\r\nLocation: last"]
     outbox = MemoryOutbox([a_webhook(f"http://127.0.0.1:{receiver.port}/a")])
     async with sending(outbox):
-        await until(lambda: outbox.removed)
+        await until_async(lambda: outbox.removed, "the webhook is done with")
     assert [line for line, _, _ in receiver.requests] == [
         "POST /a HTTP/1.1",
         "POST /next HTTP/1.1",
@@ -173,7 +167,7 @@ async def test_secrets_stay_with_their_host(receiver: Receiver) -> None:
     receiver.answers = [f"307 Moved\r\nLocation: http://localhost:{receiver.port}/"]
     outbox = MemoryOutbox([a_webhook(f"http://127.0.0.1:{receiver.port}/")])
     async with sending(outbox):
-        await until(lambda: outbox.removed)
+        await until_async(lambda: outbox.removed, "the webhook is done with")
     assert ["x-secret" in headers for _, headers, _ in receiver.requests] == [True, False]
 
 
@@ -183,7 +177,7 @@ async def test_redirects_are_no_way_around_the_policy(receiver: Receiver, locati
     receiver.answers = [f"307 Moved\r\nLocation: {location}"]
     outbox = MemoryOutbox([a_webhook(f"http://127.0.0.1:{receiver.port}/")])
     async with sending(outbox):
-        await until(lambda: outbox.removed)
+        await until_async(lambda: outbox.removed, "the webhook is done with")
     assert len(receiver.requests) == 1
 
 
@@ -192,7 +186,7 @@ async def test_endless_redirects_are_given_up(receiver: Receiver) -> None:
     receiver.answers = ["307 Moved\r\nLocation: /"] * 10
     outbox = MemoryOutbox([a_webhook(f"http://127.0.0.1:{receiver.port}/")])
     async with sending(outbox):
-        await until(lambda: outbox.removed)
+        await until_async(lambda: outbox.removed, "the webhook is done with")
     assert len(receiver.requests) == 6
 
 
@@ -201,7 +195,7 @@ async def test_this_machine_is_not_called(receiver: Receiver, host: str) -> None
     """Whatever its name: names and odd spellings are looked up, and the address is checked before use."""
     outbox = MemoryOutbox([a_webhook(f"http://{host}:{receiver.port}/")])
     async with sending(outbox, WebhookPolicy()):
-        await until(lambda: outbox.removed)
+        await until_async(lambda: outbox.removed, "the webhook is done with")
     assert receiver.requests == []
 
 
@@ -210,7 +204,7 @@ async def test_names_that_cannot_be_are_given_up(host: str) -> None:
     """Whatever a URL turns out not to be, the call ends, and the sender does not."""
     outbox = MemoryOutbox([a_webhook(f"http://{host}/")])
     async with sending(outbox):
-        await until(lambda: outbox.removed)
+        await until_async(lambda: outbox.removed, "the webhook is done with")
     assert outbox.delays_s == []
 
 
@@ -218,7 +212,7 @@ async def test_attempts_that_nobody_lived_to_end_count(receiver: Receiver) -> No
     """A call that was claimed three times and never came to an end is not made a fourth time."""
     outbox = MemoryOutbox([replace(a_webhook(f"http://127.0.0.1:{receiver.port}/"), attempts=3)])
     async with sending(outbox):
-        await until(lambda: outbox.removed)
+        await until_async(lambda: outbox.removed, "the webhook is done with")
     assert receiver.requests == []
 
 
@@ -246,5 +240,5 @@ async def test_an_outbox_that_is_away_is_asked_again(receiver: Receiver) -> None
     outbox = MemoryOutbox([a_webhook(f"http://127.0.0.1:{receiver.port}/", n) for n in range(50)])
     outbox.failures = [RunstoreError(ErrorReason.UNAVAILABLE, "away")] * 2
     async with sending(outbox):
-        await until(lambda: len(outbox.removed) == 50)
+        await until_async(lambda: len(outbox.removed) == 50, "all are done with")
     assert len(receiver.requests) == 50

@@ -1,6 +1,6 @@
 """The cache: bounded, forgetful, and never filled with what was outdated before it arrived."""
 
-from runstore.domain.expiring import ExpiringMap
+from runstore.domain.expiring import CacheFigures, ExpiringMap, cache_figures
 
 
 def test_entry_expires(clock) -> None:
@@ -28,3 +28,18 @@ def test_value_read_before_a_change_is_not_kept(clock) -> None:
     cache.forget("a")
     cache.put("a", 1, ticket)
     assert cache.get("a") is None
+
+
+def test_figures_are_of_all_maps_of_a_name(clock) -> None:
+    """Hits, misses and entries add up; what has expired is a miss, and maps without a name are not shown."""
+    maps: list[ExpiringMap[str, int]] = [
+        ExpiringMap(clock, max_entries=2, ttl_s=5, name="of this test") for _ in range(2)
+    ]
+    for each in maps:
+        each.put("a", 1, each.ticket())
+        each.get("a")
+    maps[0].get("b")
+    clock.advance(5)
+    maps[1].get("a")
+    assert cache_figures()["of this test"] == CacheFigures(hits=2, misses=2, entries=1)
+    assert "" not in cache_figures()

@@ -1,7 +1,7 @@
 """Token buckets: averages hold, batches are never too large, keys and tenants are counted apart."""
 
-import asyncio
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from tests.manual_clock import ManualClock
@@ -68,6 +68,18 @@ async def test_a_batch_is_never_too_large() -> None:
     assert await limited.takes(ALICE, bytes=1) == 0
 
 
+async def test_a_key_of_an_organisation_in_each_of_its_tenants() -> None:
+    """What it does in one, where it may do much, is not held against it in another."""
+    limited = Limited()
+    limited.overrides["tenant-1"] = TenantLimits(key=RateLimits(runs=1_000))
+    limited.overrides["tenant-2"] = TenantLimits(key=RateLimits(runs=1))
+    there, here = Principal("tenant-1", "key"), Principal("tenant-2", "key")
+    assert await limited.takes(there, runs=10_000) == 0
+    assert await limited.takes(there, runs=1) == 9
+    assert await limited.takes(here, runs=1) == 0
+    assert await limited.takes(here, runs=1) == 1
+
+
 async def test_the_longest_wait_that_is_told() -> None:
     """Nobody is told to come back tomorrow."""
     limited = Limited(key=RateLimits(bytes=1))
@@ -122,7 +134,8 @@ async def test_streams_wait(monkeypatch: pytest.MonkeyPatch) -> None:
         slept.append(seconds)
         limited.clock.advance(seconds + 0.001)
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    # Not of the whole process: others have event loops in it.
+    monkeypatch.setattr(rate_limits, "asyncio", SimpleNamespace(sleep=sleep))
     await limited.limiter.take_in_turn(ALICE, {Measure.RUNS: 1})
     assert sum(slept) == pytest.approx(2, abs=0.01)
     assert not limited.refused

@@ -6,7 +6,7 @@ Both live on one event loop in a thread, so that synchronous SDKs can call them.
 import asyncio
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ import grpc
 import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tests.waiting import until
 
 from runstore.domain.errors import ErrorReason
 from runstore.runtime.gateway import run_gateway
@@ -138,7 +139,7 @@ class _Feedback(feedback_grpc.FeedbackServiceServicer):
         return await self._store.answer("WriteFeedback", request, context, feedback.WriteFeedbackResponse())
 
     def _by_contract_tests(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError  # a real store is better company
+        raise NotImplementedError  # tests/contract calls these, on a real store
 
     UpdateFeedback = GetFeedback = ListFeedback = _by_contract_tests
     DeleteFeedback = GetFeedbackStats = _by_contract_tests
@@ -194,7 +195,8 @@ class _Projects(projects_grpc.ProjectServiceServicer):
         return await self._store.answer("GetProject", request, context, missing)
 
     async def ListProjects(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
-        return await self._store.answer("ListProjects", request, context, projects.ListProjectsResponse())
+        named = projects.ListProjectsResponse(projects=[projects.Project(id=id_) for id_ in request.ids])
+        return await self._store.answer("ListProjects", request, context, named)
 
     async def UpdateProject(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name of the method in the proto
         return await self._store.answer("UpdateProject", request, context, None)
@@ -218,6 +220,7 @@ class _Admin(admin_grpc.AdminServiceServicer):
     GetStatus = ListDeadLetters = GetDeadLetter = _not_for_gateways
     ReplayDeadLetters = DropDeadLetters = CreateBackup = _not_for_gateways
     CreateApiKey = ListApiKeys = RevokeApiKey = _not_for_gateways
+    ListTenants = DeleteTenant = GetTenantLimits = SetTenantLimits = ListTenantLimits = _not_for_gateways
 
 
 class _Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # grpcio-health-checking has no types
@@ -253,10 +256,6 @@ class BackgroundLoop:
 
         return self.run(call())
 
-    def settle(self) -> None:
-        """Returns once the loop has ended the step in which it gave the last answer."""
-        self.start(lambda: None)
-
     async def wait_for(self, event: threading.Event) -> None:
         """Waits on the loop for an event that another thread sets."""
         await self._loop.run_in_executor(None, event.wait, 10)
@@ -266,6 +265,17 @@ class BackgroundLoop:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
         self._loop.close()
+
+
+def line_of(answer: httpx.Response, logs: Sequence[MutableMapping[str, Any]]) -> MutableMapping[str, Any]:
+    """What the gateway logs of a call once it has ended, which may be after its client has the answer."""
+    request_id = answer.headers["x-request-id"]
+
+    def lines() -> list[MutableMapping[str, Any]]:
+        return [each for each in logs if each["event"] == "http_call" and each["request_id"] == request_id]
+
+    [line] = until(lines, "the line of the call")
+    return line
 
 
 class RunningGateway:

@@ -1,5 +1,6 @@
 """What arrives before a body does, or instead of it."""
 
+from functools import cache
 from typing import Any
 from unittest.mock import Mock
 
@@ -13,9 +14,15 @@ from runstore.gateway.metrics import GatewayMetrics
 LIMITS = BodyLimits(1_000, 1_000, 10, 4_000, 1_000, 1_000)
 
 
+@cache
+def gateway() -> Any:
+    """One without a store."""
+    nobody: Any = Mock()
+    return create_app(nobody, LIMITS, lambda: 0, GatewayMetrics("gateway", None))
+
+
 async def post(headers: list[tuple[bytes, bytes]], messages: list[dict[str, Any]]) -> int:
     """The status of a POST whose body arrives as these messages."""
-    nobody: Any = Mock()
     statuses: list[int] = []
     arriving = iter(messages)
 
@@ -30,7 +37,7 @@ async def post(headers: list[tuple[bytes, bytes]], messages: list[dict[str, Any]
         "type": "http", "http_version": "1.1", "method": "POST", "path": "/runs", "query_string": b"",
         "headers": headers, "server": ("host", 80), "client": ("client", 1), "scheme": "http",
     }  # fmt: skip
-    await create_app(nobody, LIMITS, lambda: 0, GatewayMetrics("gateway", None))(scope, receive, send)
+    await gateway()(scope, receive, send)
     [status] = statuses
     return status
 

@@ -1,15 +1,20 @@
 """Pages of other origins: off by default; named origins may call every route and read its errors."""
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import cache
 from typing import Any
 
 import grpc
 import httpx
 import pytest
+import pytest_asyncio
 
 from runstore.gateway.app import create_app
 from runstore.gateway.bodies import BodyLimits
 from runstore.gateway.metrics import GatewayMetrics
 from runstore.gateway.store_client import StoreClient
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ORIGIN = "https://app.example.com"
 LIMITS = BodyLimits(
@@ -22,15 +27,28 @@ LIMITS = BodyLimits(
 )
 
 
-async def call(origins: tuple[str, ...], method: str, path: str, **headers: str) -> httpx.Response:
-    """The answer of a gateway without a store."""
+Call = Callable[..., Awaitable[httpx.Response]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def call() -> AsyncIterator[Call]:
+    """The answer of a gateway without a store: `call(origins, method, path, **headers)`."""
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
         store = StoreClient(channel, patience_s=0)
-        app: Any = create_app(store, LIMITS, lambda: 0, GatewayMetrics("gateway", None), cors_origins=origins)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
-            return await client.request(
-                method, path, headers={k.replace("_", "-"): v for k, v in headers.items()}
-            )
+
+        @cache
+        def gateway(origins: tuple[str, ...]) -> Any:
+            metrics = GatewayMetrics("gateway", None)
+            return create_app(store, LIMITS, lambda: 0, metrics, cors_origins=origins)
+
+        async def call(origins: tuple[str, ...], method: str, path: str, **headers: str) -> httpx.Response:
+            transport = httpx.ASGITransport(gateway(origins))
+            async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+                return await client.request(
+                    method, path, headers={k.replace("_", "-"): v for k, v in headers.items()}
+                )
+
+        yield call
 
 
 def preflight(method: str, *headers: str) -> dict[str, str]:
@@ -38,7 +56,7 @@ def preflight(method: str, *headers: str) -> dict[str, str]:
     return {"access_control_request_method": method, "access_control_request_headers": ", ".join(headers)}
 
 
-async def test_off_unless_set() -> None:
+async def test_off_unless_set(call: Call) -> None:
     """Without the setting no answer allows a page of another origin anything."""
     for method, path, headers in (
         ("OPTIONS", "/runs", preflight("POST")),
@@ -58,7 +76,7 @@ async def test_off_unless_set() -> None:
         ("/no/such/route", "PUT"),
     ],
 )
-async def test_preflights_of_every_route(path: str, method: str) -> None:
+async def test_preflights_of_every_route(call: Call, path: str, method: str) -> None:
     """A named origin may use any method and header, without a credential in the preflight."""
     answer = await call(
         (ORIGIN,), "OPTIONS", path, origin=ORIGIN, **preflight(method, "x-api-key", "content-encoding")
@@ -73,7 +91,7 @@ async def test_preflights_of_every_route(path: str, method: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/no/such/route", 404), ("GET", "/sessions", 503)]
 )
-async def test_errors_can_be_read(method: str, path: str, status: int) -> None:
+async def test_errors_can_be_read(call: Call, method: str, path: str, status: int) -> None:
     """A page is told what is wrong, and when to try again."""
     answer = await call((ORIGIN,), method, path, origin=ORIGIN)
     assert answer.status_code == status
@@ -81,7 +99,7 @@ async def test_errors_can_be_read(method: str, path: str, status: int) -> None:
     assert "Retry-After" in answer.headers["access-control-expose-headers"]
 
 
-async def test_strangers_are_not_named() -> None:
+async def test_strangers_are_not_named(call: Call) -> None:
     """Another origin is refused its preflight, and gets no header that lets it read an answer."""
     for origin in ("https://evil.example", "https://app.example.com.evil.example", "null"):
         refused = await call((ORIGIN,), "OPTIONS", "/runs", origin=origin, **preflight("POST"))
@@ -91,7 +109,7 @@ async def test_strangers_are_not_named() -> None:
             assert "access-control-allow-origin" not in each.headers
 
 
-async def test_any_origin_gets_no_cookies() -> None:
+async def test_any_origin_gets_no_cookies(call: Call) -> None:
     """`*` allows every page to call, but not with the cookie of whoever looks at it."""
     answer = await call(("*",), "GET", "/info", origin="https://any.example")
     assert answer.headers["access-control-allow-origin"] == "*"

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from runstore.domain.errors import ErrorReason
 from runstore.gateway.metrics import GatewayCollector, GatewayMetrics
 
-from .conftest import BackgroundLoop, FakeStore, Refuse
+from .conftest import FakeStore, Refuse, line_of
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -124,29 +124,24 @@ def test_who_may_not_see_the_stores_metrics_sees_none(
     ids=["short", "long", "control character", "empty"],
 )
 def test_request_id_joins_the_lines_of_a_call(
-    http: httpx.Client, store: FakeStore, loop: BackgroundLoop, given: str, is_kept: bool
+    http: httpx.Client, store: FakeStore, given: str, is_kept: bool
 ) -> None:
     """One id is in the answer, in the gateway's line and in the metadata that the store logs."""
     with structlog.testing.capture_logs() as logs:
         answer = http.get("/sessions", headers={"x-request-id": given})
-        loop.settle()
+        line = line_of(answer, logs)
     request_id = answer.headers["x-request-id"]
     assert (request_id == given) is is_kept
     assert request_id
     assert store.metadata["x-request-id"] == request_id
-    [line] = [each for each in logs if each["event"] == "http_call"]
-    assert (line["request_id"], line["log_level"]) == (request_id, "debug")
+    assert line["log_level"] == "debug"
 
 
-def test_what_operators_should_know_is_not_hidden(
-    http: httpx.Client, store: FakeStore, loop: BackgroundLoop
-) -> None:
+def test_what_operators_should_know_is_not_hidden(http: httpx.Client, store: FakeStore) -> None:
     """Refusals are at info, a store that is away is a warning."""
     levels = {}
     for reason in (ErrorReason.OVERLOADED, ErrorReason.UNAVAILABLE):
         store.answers["ListProjects"] = Refuse(reason, "later")
         with structlog.testing.capture_logs() as logs:
-            http.get("/sessions")
-            loop.settle()
-        levels[reason] = [each["log_level"] for each in logs if each["event"] == "http_call"]
-    assert levels == {ErrorReason.OVERLOADED: ["info"], ErrorReason.UNAVAILABLE: ["warning"]}
+            levels[reason] = line_of(http.get("/sessions"), logs)["log_level"]
+    assert levels == {ErrorReason.OVERLOADED: "info", ErrorReason.UNAVAILABLE: "warning"}

@@ -13,7 +13,7 @@ from runstore.v1 import run_query_service_pb2 as queries
 from .conftest import FakeStore, Refuse
 
 PROJECT_ID = "11111111-1111-4111-8111-111111111111"
-STREAM = {"accept": "text/event-stream"}
+STREAM = {"accept": "application/json, Text/Event-Stream"}
 
 
 def run(number: int) -> pb.Run:

@@ -200,7 +200,8 @@ def test_v1_page(http: httpx.Client, store: FakeStore) -> None:
     assert (answer["search_cursors"], answer["parsed_query"]) == (None, None)
     assert set(answer["runs"][0]) == {*ALWAYS, "outputs"}
     assert answer["runs"][0]["prompt_cost_details"] == {"cache_read": "0.0000001"}
-    single = http.post("/runs/query", json={"session": [PROJECT_ID], "skip_pagination": True}).json()
+    unpaged = {"session": [PROJECT_ID], "skip_pagination": True, "order": None}
+    single = http.post("/runs/query", json=unpaged).json()
     assert single["cursors"]["next"] is None
 
 

@@ -1,7 +1,11 @@
 """Errors on the wire, and who calls: through a real server on a Unix socket."""
 
 import asyncio
+import gc
+import gzip
+import weakref
 from collections.abc import AsyncIterator, Mapping
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -12,16 +16,19 @@ import structlog
 from google.rpc import error_details_pb2, status_pb2
 from prometheus_client import CollectorRegistry
 from tests.manual_clock import ManualClock
+from tests.waiting import until_async
 
 from runstore.domain.credentials import credential
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.failed_attempts import FailedAttempts
 from runstore.domain.networks import parse_networks
 from runstore.domain.principals import DEFAULT_TENANT_ID, Grant, Role, Tenant
+from runstore.rpc import messages
 from runstore.rpc.authentication import KeyAuthentication, NoAuthentication, current_principal
 from runstore.rpc.call_line import CallLine
 from runstore.rpc.call_metrics import CallMetrics
 from runstore.rpc.interceptor import ERROR_METADATA_KEY, STATUS_METADATA_KEY, CallInterceptor
+from runstore.rpc.open_streams import OpenStreams
 from runstore.storage.run_store import QueryTooLarge, QueryTooLong, StoreUnavailable
 from runstore.v1 import error_pb2
 from runstore.v1 import run_ingest_service_pb2 as pb
@@ -32,12 +39,19 @@ OTHER = "22222222-2222-4222-8222-222222222222"
 ORGANIZATION = "33333333-3333-4333-8333-333333333333"
 
 
+class Brought:
+    """Stands for what a call works on: messages of protobuf cannot be observed."""
+
+
 class Servicer(pb_grpc.RunIngestServiceServicer):
     """Answers with the caller's tenant, or fails as it is told."""
 
     failure: Exception | None = None
+    brought: "weakref.ref[Brought]"
 
     async def WriteRuns(self, request: Any, context: Any) -> pb.WriteRunsResponse:  # noqa: N802  # gRPC's
+        brought = Brought()
+        self.brought = weakref.ref(brought)
         if self.failure is not None:
             raise self.failure
         return pb.WriteRunsResponse(write_token=current_principal.get().tenant_id)
@@ -57,7 +71,15 @@ class Servicer(pb_grpc.RunIngestServiceServicer):
 class Keys:
     """A key of a tenant, one of an organisation, and one of each role."""
 
+    def __init__(self) -> None:
+        self.revoked: set[str] = set()
+        self.is_away = False
+
     async def authenticate(self, secret: str) -> Grant | None:
+        if self.is_away:
+            raise RunstoreError(ErrorReason.UNAVAILABLE, "away")
+        if secret in self.revoked:
+            return None
         if secret in list(Role):
             return Grant(key_id=secret, role=Role(secret), tenant_id=TENANT, organization_id=None)
         if secret == "organisation":
@@ -80,8 +102,10 @@ class Server:
         self.servicer = Servicer()
         self.registry = CollectorRegistry()
         self._address = f"unix:{folder / 'rpc.sock'}"
+        self.streams = OpenStreams()
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(authenticator, CallMetrics(self.registry))]
+            interceptors=[CallInterceptor(authenticator, CallMetrics(self.registry), streams=self.streams)],
+            options=messages.OPTIONS,
         )
         pb_grpc.add_RunIngestServiceServicer_to_server(self.servicer, self._server)
         self._server.add_insecure_port(self._address)
@@ -116,6 +140,47 @@ async def locked(tmp_path: Path) -> AsyncIterator[Server]:
         yield server
 
 
+async def test_streams_of_a_tenant_end_with_it(locked: Server) -> None:
+    """With the status of a credential that is good no more; those of others go on, and so does the server."""
+    metadata = (("x-api-key", "good"),)
+    start: Any = locked.stub.StreamRuns
+    ended, other = (start(metadata=metadata) for _ in range(2))
+    for stream in (ended, other):
+        await stream.write(pb.StreamRunsRequest(batch_id="1"))
+        assert (await stream.read()).batch_id == "1"
+    locked.streams.end(OTHER)
+    await other.write(pb.StreamRunsRequest(batch_id="2"))
+    assert (await other.read()).batch_id == "2"
+    await other.done_writing()
+    assert not await other.read()
+    locked.streams.end(TENANT)
+    assert (await locked.error(ended.read()))[0] is grpc.StatusCode.UNAUTHENTICATED
+    again = start(metadata=metadata)
+    await again.write(pb.StreamRunsRequest(batch_id="3"))
+    assert (await again.read()).batch_id == "3"
+    again.cancel()
+
+
+async def test_streams_end_with_their_credential(tmp_path: Path) -> None:
+    """When it is revoked or has expired, not while nobody can say so; streams of other keys go on."""
+    keys = Keys()
+    async with Server(tmp_path, KeyAuthentication(keys, "rso_operator")) as locked:
+        start: Any = locked.stub.StreamRuns
+        ended, other = (start(metadata=(("x-api-key", key),)) for key in ("good", "editor"))
+        for stream in (ended, other):
+            await stream.write(pb.StreamRunsRequest(batch_id="1"))
+            assert (await stream.read()).batch_id == "1"
+        keys.is_away = True
+        await locked.streams.check()
+        keys.is_away = False
+        keys.revoked.add("good")
+        await locked.streams.check()
+        assert (await locked.error(ended.read()))[0] is grpc.StatusCode.UNAUTHENTICATED
+        await other.write(pb.StreamRunsRequest(batch_id="2"))
+        assert (await other.read()).batch_id == "2"
+        other.cancel()
+
+
 @pytest.mark.parametrize("reason", list(ErrorReason), ids=lambda reason: reason.name)
 async def test_known_error_arrives_whole(server: Server, reason: ErrorReason) -> None:
     """Code, message, reason and field of an error reach the client."""
@@ -124,6 +189,23 @@ async def test_known_error_arrives_whole(server: Server, reason: ErrorReason) ->
     assert (code.name, message) == (reason.grpc_code, "what is wrong: ä\n")
     assert detail.field == "start_time"
     assert error_pb2.ErrorReason.Name(detail.reason) == f"ERROR_REASON_{reason.name}"
+
+
+@pytest.mark.parametrize(
+    "failure", [None, RunstoreError(ErrorReason.OVERLOADED, "later"), ValueError("defect")]
+)
+async def test_what_a_call_has_brought_does_not_wait_for_the_collector(
+    server: Server, failure: Exception | None
+) -> None:
+    """It runs rarely in a store, and a refused message may be large."""
+    server.servicer.failure = failure
+    gc.disable()
+    try:
+        with nullcontext() if failure is None else pytest.raises(grpc.aio.AioRpcError):
+            await server.stub.WriteRuns(pb.WriteRunsRequest())
+        await until_async(lambda: server.servicer.brought() is None, "what it has brought is let go")
+    finally:
+        gc.enable()
 
 
 async def test_long_message_arrives_cut(server: Server) -> None:
@@ -248,7 +330,7 @@ async def test_stream_is_one_line_for_operators(server: Server) -> None:
 async def test_request_id_is_fit_to_be_logged(server: Server, request_id: str) -> None:
     """What a caller calls its request cannot break a line, nor fill the log."""
     line = CallLine("/runstore.v1.S/M", is_stream=False, metrics=CallMetrics(CollectorRegistry()))
-    line.read_request_id({"x-request-id": request_id})
+    line.read({"x-request-id": request_id})
     with structlog.testing.capture_logs() as logs:
         line.end("OK")
     assert logs[0].get("request_id") in (None, "x" * 128)
@@ -295,6 +377,62 @@ async def test_strangers_are_refused(locked: Server, metadata: dict[str, str], c
     assert (await locked.error(locked.stub.WriteRuns(pb.WriteRunsRequest(), metadata=pairs)))[0].name == code
     stream = locked.stub.StreamRuns(iter([pb.StreamRunsRequest()]), metadata=pairs)
     assert (await locked.error(stream.read()))[0].name == code
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+async def test_compressed_messages(server: Server, size: int) -> None:
+    """Calls and streams, also of several pieces; the line knows what was in them."""
+    request = pb.StreamRunsRequest(batch_id="b" * size)
+    stream = server.stub.StreamRuns(iter([request] * 2), compression=grpc.Compression.Gzip)
+    assert [reply.batch_id async for reply in stream] == [request.batch_id] * 2
+    value = server.registry.get_sample_value
+    labels = {"method": "RunIngestService/StreamRuns"}
+    assert value("runstore_grpc_received_bytes_total", labels) == 2 * request.ByteSize()
+    answer = await server.stub.WriteRuns(pb.WriteRunsRequest(), compression=grpc.Compression.Gzip)
+    assert answer.write_token
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (gzip.compress(b" " * 2_000), "OUT_OF_RANGE"),
+        (gzip.compress(b"\xff" * 1_000), "INVALID_ARGUMENT"),
+        (gzip.compress(b"\n\0" * 400)[:-9], "INVALID_ARGUMENT"),
+        (b"\x1f\x8bnothing of the kind", "INVALID_ARGUMENT"),
+    ],
+    ids=["bomb", "no message", "torn", "no gzip"],
+)
+async def test_what_is_compressed_badly(
+    server: Server, monkeypatch: pytest.MonkeyPatch, data: bytes, code: str
+) -> None:
+    """Refused before it is whole in memory, and like everything else that is no message."""
+    monkeypatch.setattr("runstore.rpc.interceptor.MAX_MESSAGE_BYTES", 1_000)
+    channel: Any = server.channel  # Its stubs do not know that bytes need no serializer.
+    call = channel.unary_unary("/runstore.v1.RunIngestService/WriteRuns")(data)
+    assert (await server.error(call))[0].name == code
+
+
+@pytest.mark.parametrize("method", ["WriteRuns", "StreamRuns"])
+async def test_messages_of_strangers_are_not_read(locked: Server, method: str) -> None:
+    """They are refused for their metadata alone: nobody fills the memory without a key."""
+    never = asyncio.Event()
+
+    async def requests() -> AsyncIterator[bytes]:
+        await never.wait()
+        yield b""
+
+    channel: Any = locked.channel
+    call = channel.stream_unary(f"/runstore.v1.RunIngestService/{method}")(requests(), timeout=20)
+    assert (await locked.error(call))[0] is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_call_without_a_message(server: Server) -> None:
+    """Clients of one message may send none: that is their mistake."""
+    channel: Any = server.channel
+    call = channel.stream_unary("/runstore.v1.RunIngestService/WriteRuns")(iter(()))
+    code, _, detail = await server.error(call)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert detail.reason == error_pb2.ERROR_REASON_MALFORMED_BODY
 
 
 async def test_key_decides_the_tenant(locked: Server) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +33,7 @@ def test_help_names_every_command(run) -> None:
     """`--help` shows what there is."""
     shown = run("--help")
     assert shown.returncode == 0
-    for command in ("serve", "store", "gateway", "keys", "migrate", "version"):
+    for command in ("serve", "store", "gateway", "keys", "migrate", "version", "health"):
         assert re.search(rf"\b{command}\b", shown.stdout), command
 
 
@@ -58,40 +57,24 @@ def test_bad_setting_ends_with_status_2_and_no_traceback(run, command: str) -> N
     assert "flush_interval_ms (RUNSTORE_FLUSH_INTERVAL_MS)" in line
 
 
-@pytest.mark.parametrize("setting", ["http", "grpc"])
-def test_port_in_use_is_one_line(run, setting: str) -> None:
-    """`serve` on a taken port says which setting to change."""
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as free:
-        free_port = free.getsockname()[1]
-        free.close()
-        other = "grpc" if setting == "http" else "http"
-        ended = run(
-            "serve",
-            f"--{setting}", f"127.0.0.1:{taken.getsockname()[1]}",
-            f"--{other}", f"127.0.0.1:{free_port}",
-        )  # fmt: skip
-    assert ended.returncode == 1
-    [line] = ended.stderr.splitlines()
-    assert f"RUNSTORE_{setting.upper()}" in line
-    assert "in use" in line
-
-
-def test_key_is_made_listed_and_revoked(run) -> None:
-    """The secret is printed once, alone on standard output; lists show all but the secret."""
-    made = run("keys", "create", "--name", "ci", "--tenant", "research", "--expires-in", "90")
-    assert made.returncode == 0, made.stderr
-    secret = made.stdout.strip()
-    assert re.fullmatch(r"rsk_[A-Za-z0-9_-]{43}", secret)
-    listed = run("keys", "list").stdout
-    assert re.search(r"\bresearch +ci +editor +rsk_[\w-]{4}.* expires ", listed)
-    assert secret not in listed
-    key_id = listed.splitlines()[1].split()[0]
-    assert run("keys", "revoke", key_id).returncode == 0
-    assert "revoked" in run("keys", "list").stdout
-
-
-def test_revoking_an_unknown_key_fails_with_a_sentence(run) -> None:
-    """Status 1 and one line: a script notices, a person understands."""
-    ended = run("keys", "revoke", "nothing")
-    assert ended.returncode == 1
-    assert "runstore: no key with id nothing" in ended.stderr.splitlines()
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("keys", "create", "--name", "a", "--expires-in", "0"), 2, "--expires-in 0"),
+        (("retention", "set"), 2, "nothing to set"),
+        (("migrate",), 1, "runstore: the engine does not answer"),
+    ],
+)
+def test_mistakes_end_with_a_sentence(run, arguments: tuple[str, ...], status: int, said: str) -> None:
+    """What cannot be meant, and what cannot be reached, without a traceback; slips in names are warned of."""
+    ended = run(
+        *arguments,
+        RUNSTORE_CLICKHOUSE_DSN="http://runstore:secret@127.0.0.1:1/runs",
+        RUNSTORE_CLICKHOUSE_CLUSTERS="a",
+        RUNSTORE_LOG_FORMAT="json",
+    )
+    assert ended.returncode == status
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "secret" not in ended.stderr
+    assert status == 2 or '"did_you_mean": "RUNSTORE_CLICKHOUSE_CLUSTER"' in ended.stderr

@@ -1,8 +1,14 @@
 """Figures as commands show them, and what `runstore status` calls a problem."""
 
+from io import StringIO
+from pathlib import Path
+
 import pytest
+from rich.console import Console
 
 from runstore.runtime.cli_output import counted, duration_text, first_line, plain, size_text
+from runstore.runtime.cli_status import _parts
+from runstore.runtime.settings import load_settings
 from runstore.runtime.status import problems
 from runstore.v1 import admin_service_pb2 as pb
 
@@ -90,6 +96,7 @@ def test_each_problem_is_one_sentence() -> None:
         "wait for 61 s",
         "are free",
         "flusher",
+        "deleted tenant research is not removed yet: a backup",
     )
     faults = [(expected, healthy()) for expected in sentences]
     faults[0][1].engine.available = False
@@ -98,6 +105,9 @@ def test_each_problem_is_one_sentence() -> None:
     faults[3][1].ingest.lag.FromSeconds(61)
     faults[4][1].disk_free_bytes = 2**20
     del faults[5][1].processes[1]
+    late = faults[6][1].tenant_deletions.add(name="research", waits_for="a backup")
+    late.delete_time.FromSeconds(1)
+    faults[6][1].tenant_deletions.add(name="new").delete_time.GetCurrentTime()
     for expected, status in faults:
         [problem] = problems(status)
         assert expected in problem
@@ -109,3 +119,26 @@ def test_recovery_is_no_problem() -> None:
     status.ingest.lag.FromSeconds(3_600)
     status.ingest.recovering = True
     assert list(problems(status)) == []
+
+
+def test_tenants_that_are_being_deleted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What they were called, what is gone, what is waited for; nothing when there are none."""
+    monkeypatch.setenv("RUNSTORE_DATA_DIR", str(tmp_path))
+    settings = load_settings()
+
+    def shown(status: pb.GetStatusResponse) -> str:
+        out = StringIO()
+        console = Console(file=out, width=150)
+        for part in _parts(settings, status, [], http=True):
+            console.print(part)
+        return out.getvalue()
+
+    status = healthy()
+    assert "DELETED TENANT" not in shown(status)
+    deletion = status.tenant_deletions.add(
+        name="[bold]research", removed_rows=12_000, removed_blobs=3, waits_for="a backup [is] being made"
+    )
+    deletion.delete_time.GetCurrentTime()
+    [line] = [each for each in shown(status).splitlines() if "research" in each]
+    assert line.startswith("[bold]research ")
+    assert [part in line for part in ("12,000", " 3 ", "a backup [is] being made")] == [True] * 3

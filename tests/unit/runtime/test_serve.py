@@ -7,17 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.waiting import LONGEST_WAIT_S, until
 
 COMMAND = [sys.executable, "-m", "runstore.runtime.cli"]
 FAKES = Path(__file__).parent / "fake_parts"
-LONGEST_WAIT_S = 30
 
 
 @pytest.fixture
@@ -37,14 +36,6 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Waits for a condition that another process brings about."""
-    give_up_at = time.monotonic() + LONGEST_WAIT_S
-    while not condition():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.01)
 
 
 @contextmanager
@@ -107,7 +98,7 @@ def test_killed_parts_come_back_behind_the_same_addresses(
             os.kill(pid_behind(url), signal.SIGKILL)
         [store] = store_pids()
         os.kill(store, signal.SIGKILL)
-        until(lambda: len(store_pids()) == 2)
+        until(lambda: len(store_pids()) == 2, "the store is started again")
         assert is_alive(pid_behind(url))
         server.terminate()
         assert server.wait(LONGEST_WAIT_S) == 0
@@ -120,7 +111,7 @@ def test_nothing_outlives_a_killed_supervisor(environment: dict[str, str], tmp_p
         gateway = pid_behind(re.findall(r"http://\S+:\d+", greeting)[0])
         server.kill()
         server.wait()
-        until(lambda: not is_alive(gateway))
+        until(lambda: not is_alive(gateway), "the gateway ends")
     with serving(environment) as (server, _):
         server.terminate()
         assert server.wait(LONGEST_WAIT_S) == 0

@@ -8,7 +8,7 @@ import pytest
 
 from runstore.runtime.address import Address
 from runstore.runtime.failures import BadSettings
-from runstore.runtime.settings import AuthMode, Settings, load_settings
+from runstore.runtime.settings import AuthMode, Settings, load_settings, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +55,16 @@ def test_child_process_gets_the_same_settings(monkeypatch) -> None:
         ({"http": "0.0.0.0:1984"}, r"http \(RUNSTORE_HTTP\): .*auth=none.*RUNSTORE_AUTH=keys"),
         ({"grpc": "[::]:1985"}, r"grpc \(RUNSTORE_GRPC\): .*auth=none"),
         ({"http": "example.com:80"}, r"http \(RUNSTORE_HTTP\): .*auth=none"),
+        ({"telemetry_url": "collector:4317"}, r"telemetry_url \(RUNSTORE_TELEMETRY_URL\): not http"),
+        ({"telemetry_url": "http://collector/v1/traces"}, r"telemetry_url .*: not http"),
+        ({"telemetry_url": "http://localhost:1984"}, r"localhost:1984 is runstore itself.*INTO_ITSELF=true"),
+        ({"telemetry_url": "http://[::1]:1985"}, r"telemetry_url .*\[::1\]:1985 is runstore itself"),
+        (
+            {"telemetry_url": "https://stores:1985", "store_address": "dns:///stores:1985"},
+            r"stores:1985 is runstore itself",
+        ),
+        ({"telemetry_ratio": "1.5"}, r"telemetry_ratio \(RUNSTORE_TELEMETRY_RATIO\)"),
+        ({"telemetry_headers": "X-Key=a"}, r"telemetry_headers .*: not name=value"),
         ({"http": "1984"}, r"http \(RUNSTORE_HTTP\): '1984' is not HOST:PORT"),
         ({"http": "::1:1984"}, r"needs brackets: \[::1\]:1984"),
         ({"http": "h:70000"}, r"'70000' is not a port"),
@@ -66,6 +76,9 @@ def test_child_process_gets_the_same_settings(monkeypatch) -> None:
         ),
         ({"tls_certificate": "a.pem"}, r"tls_key \(RUNSTORE_TLS_KEY\): needed with tls_certificate"),
         ({"tls_client_ca": "a.pem"}, r"tls_certificate \(RUNSTORE_TLS_CERTIFICATE\): needed"),
+        ({"store_address": "store:"}, r"store_address \(RUNSTORE_STORE_ADDRESS\): '' is not a port"),
+        ({"blob_url": "ftp://host"}, r"blob_url \(RUNSTORE_BLOB_URL\): neither s3://"),
+        ({"agent_checkpoint_url": "mysql://a:b@h/d"}, r"agent_checkpoint_url .*: not postgresql://$"),
         ({"auth": "basic"}, r"auth \(RUNSTORE_AUTH\): .*'none' or 'keys'"),
         ({"flush_interval_ms": 0}, r"flush_interval_ms \(RUNSTORE_FLUSH_INTERVAL_MS\)"),
         ({"flush_max_bytes": 0}, r"flush_max_bytes \(RUNSTORE_FLUSH_MAX_BYTES\)"),
@@ -77,6 +90,15 @@ def test_bad_setting_is_named_with_its_variable(options: dict[str, object], mess
     """A mistake says which setting, which variable and what would be right."""
     with pytest.raises(BadSettings, match=message):
         load_settings(**options)
+
+
+def test_variables_that_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slip is told with what may be meant; what Kubernetes sets for services of these names is none."""
+    links = ("RUNSTORE_STORE_SERVICE_HOST", "RUNSTORE_PORT", "RUNSTORE_STORE_PORT_1985_TCP_ADDR")
+    names = ("RUNSTORE_AUHT", "RUNSTORE_X", "RUNSTORE_AUTH", "runstore_http", "RUNSTORE_API_KEY", "HOME")
+    for name in (*names, *links):
+        monkeypatch.setenv(name, "1")
+    assert unknown_variables() == {"RUNSTORE_AUHT": "RUNSTORE_AUTH", "RUNSTORE_X": ""}
 
 
 def test_every_mistake_is_reported_at_once() -> None:
@@ -132,3 +154,12 @@ def test_address_knows_who_can_reach_it(text: str, loopback: bool, reachable: st
     assert str(address) == text
     assert address.is_loopback is loopback
     assert str(address.reachable) == reachable
+
+
+def test_telemetry_may_go_elsewhere_or_where_it_is_allowed() -> None:
+    """A port like ours on another machine is not ours; ours is allowed when asked for by name."""
+    assert load_settings(telemetry_url="http://collector:1984").telemetry_url
+    own = load_settings(telemetry_url="http://127.0.0.1:1985", telemetry_into_itself=True)
+    assert own.telemetry_into_itself
+    headers = load_settings(telemetry_headers="x-key=a b=,authorization=Bearer c").telemetry_metadata
+    assert headers == (("x-key", "a b="), ("authorization", "Bearer c"))

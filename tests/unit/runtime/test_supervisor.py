@@ -4,13 +4,14 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.waiting import LONGEST_WAIT_S, until_async
 
 from runstore.runtime.child import Backoff, Child, ChildSpec
 from runstore.runtime.clock import SystemClock
@@ -18,14 +19,6 @@ from runstore.runtime.failures import CannotStart
 from runstore.runtime.supervisor import Supervisor
 
 HERE = Path(__file__).parent
-LONGEST_WAIT_S = 30
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for a condition that another process brings about."""
-    async with asyncio.timeout(LONGEST_WAIT_S):
-        while not condition():  # noqa: ASYNC110 - the journal of other processes raises no event
-            await asyncio.sleep(0.01)
 
 
 @dataclass
@@ -101,7 +94,9 @@ async def test_killed_store_comes_back_while_gateways_keep_running(journal: Jour
         for _ in range(2):
             killed = journal.pids("store")
             os.kill(killed[-1], signal.SIGKILL)
-            await until(partial(journal.has_more_lives_than, "store", len(killed)))
+            await until_async(
+                partial(journal.has_more_lives_than, "store", len(killed)), "the store is started again"
+            )
     assert len(journal.pids("gateway")) == 1
 
 
@@ -119,7 +114,7 @@ async def test_force_kills_what_does_not_drain(journal: Journal) -> None:
     async with running(child(journal, "store", "never-drains"), child(journal, "gateway")) as supervised:
         await supervised.ready.wait()
         supervised.stop.set()
-        await until(lambda: ("store", "draining") in journal.events())
+        await until_async(lambda: ("store", "draining") in journal.events(), "the store drains")
         supervised.force.set()
         await supervised.task
     assert ("store", "drained") not in journal.events()
@@ -148,4 +143,5 @@ async def test_children_end_with_a_killed_supervisor(journal: Journal) -> None:
         assert await supervisor.stdout.readline() == b"ready\n"
     supervisor.kill()
     await supervisor.wait()
-    await until(lambda: {("store", "drained"), ("gateway", "drained")} <= set(journal.events()))
+    drained = {("store", "drained"), ("gateway", "drained")}
+    await until_async(lambda: drained <= set(journal.events()), "both have drained")

@@ -6,6 +6,7 @@ Every row is told apart from the others: one that cannot be read is reported wit
 import mmap
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,17 +18,23 @@ import pyarrow.parquet as pq
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.times import EPOCH, MICROSECOND
-from runstore.gateway.run_json import PAYLOAD_FIELDS, RunJson, parse_run
+from runstore.gateway.run_json import PAYLOAD_FIELDS, RunJson, parse_object, parse_run
+from runstore.runtime.failures import CannotStart
 from runstore.runtime.transfer.writers import STDOUT
 
 _ENDINGS: Final = (".parquet", ".jsonl", ".ndjson", ".json")
 _PARQUET_MAGIC: Final = b"PAR1"
 _BATCH_ROWS: Final = 200
-_TEXTS: Final = ("id", "trace_id", "dotted_order", "parent_run_id", "session_id", "session_name", "name",
-                 "run_type", "reference_example_id")  # fmt: skip
+_IDS: Final = ("id", "trace_id", "parent_run_id", "session_id", "reference_example_id")
+_UUID_BYTES: Final = 16
+_TEXTS: Final = ("dotted_order", "session_name", "name", "run_type")
 _TIMES: Final = ("start_time", "end_time")
 _ATTACHMENTS_KEY: Final = b'"attachments"'
 _FEEDBACK_KEY: Final = b'"feedback"'
+_RUNS_KEY: Final = b'"runs"'
+_CONTAINERS: Final = tuple(name for name in PAYLOAD_FIELDS if name != "error")
+_ROW_DECODER: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NO_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 OnProgress = Callable[[int, int], None]
 """So much is read of so much."""
@@ -79,23 +86,33 @@ def files_in(paths: list[Path]) -> list[Path]:
     """The files, and those in the folders, in order. Raises NOT_FOUND for a path where nothing is."""
     found: list[Path] = []
     for path in paths:
-        if path == STDOUT or path.is_file():
-            found.append(path)
-        elif path.is_dir():
+        if path.is_dir():
             found += sorted(each for each in path.rglob("*") if each.suffix in _ENDINGS and each.is_file())
+        elif path == STDOUT or path.exists():
+            found.append(path)
         else:
             raise RunstoreError(ErrorReason.NOT_FOUND, f"there is no file or folder {path}")
     return found
 
 
 def read_runs(path: Path, on_progress: OnProgress) -> Iterator[FoundRun | BadRow]:
-    """Every row of a file, whatever its format, which its beginning tells.
+    """Every row of a file, whatever its format, which its beginning tells; of a pipe, which has JSON lines.
 
-    Raises MALFORMED_BODY for a file that cannot be read at all.
+    Raises MALFORMED_BODY for a file that makes no sense, CannotStart for one that cannot be read.
     """
-    if path == STDOUT:
-        yield from _json_lines(sys.stdin.buffer, 0, on_progress)
-        return
+    try:
+        if path == STDOUT:
+            yield from _json_lines(sys.stdin.buffer, 0, on_progress)
+        elif path.is_file():
+            yield from _file(path, on_progress)
+        else:
+            with path.open("rb") as pipe:
+                yield from _json_lines(pipe, 0, on_progress)
+    except OSError as error:
+        raise CannotStart(f"{path}: {error.strerror}") from error
+
+
+def _file(path: Path, on_progress: OnProgress) -> Iterator[FoundRun | BadRow]:
     with path.open("rb") as file:
         is_parquet = file.read(4) == _PARQUET_MAGIC
         file.seek(0)
@@ -103,30 +120,40 @@ def read_runs(path: Path, on_progress: OnProgress) -> Iterator[FoundRun | BadRow
         file.seek(0)
         if is_parquet:
             yield from _parquet(path, on_progress)
-        elif first and _is_part_of_a_document(first):
+        elif _begins_a_document(first):
             yield from _json_document(file, on_progress)
         else:
             yield from _json_lines(file, path.stat().st_size, on_progress)
 
 
-def _is_part_of_a_document(line: bytes) -> bool:
-    """Whether a file that begins with this line is one JSON value, rather than a run a line."""
-    if line[:1] != b"{" or not line.endswith(b"}"):
-        return line[:1] in b"[{"
-    try:
-        msgspec.json.decode(line, type=_Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+def _begins_a_document(line: bytes) -> bool:
+    """Whether a file that begins with this line is one JSON value over several, rather than one a line."""
+    if line[:1] not in (b"{", b"["):
         return False
-    return True
+    try:
+        msgspec.json.decode(line, type=msgspec.Raw)
+    except _NO_JSON:
+        return True
+    return False
 
 
 def _json_lines(file: BinaryIO, size: int, on_progress: OnProgress) -> Iterator[FoundRun | BadRow]:
     done = 0
     for number, line in enumerate(file, 1):
         if line.strip():
-            yield _parsed(f"line {number}", line)
+            yield from _of_line(f"line {number}", line)
         done += len(line)
         on_progress(done, max(done, size))
+
+
+def _of_line(place: str, line: bytes) -> Iterator[FoundRun | BadRow]:
+    """A run, or what `_json_document` reads."""
+    rows = [line]
+    if line.lstrip()[:1] != b"{" or _RUNS_KEY in line:
+        with suppress(*_NO_JSON):
+            rows = [bytes(row) for row in _rows_of(line)]
+    for number, row in enumerate(rows, 1):
+        yield _parsed(place if len(rows) == 1 else f"{place}, run {number}", row)
 
 
 def _json_document(file: BinaryIO, on_progress: OnProgress) -> Iterator[FoundRun | BadRow]:
@@ -135,14 +162,14 @@ def _json_document(file: BinaryIO, on_progress: OnProgress) -> Iterator[FoundRun
     content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         rows = _rows_of(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _NO_JSON as error:
         raise RunstoreError(ErrorReason.MALFORMED_BODY, f"{file.name} is no JSON: {error}") from error
     for number, row in enumerate(rows, 1):
         yield _parsed(f"run {number}", bytes(row))
         on_progress(number, len(rows))
 
 
-def _rows_of(content: mmap.mmap) -> list[msgspec.Raw]:
+def _rows_of(content: bytes | mmap.mmap) -> list[msgspec.Raw]:
     try:
         return msgspec.json.decode(content, type=list[msgspec.Raw])
     except msgspec.ValidationError:
@@ -155,9 +182,41 @@ def _rows_of(content: mmap.mmap) -> list[msgspec.Raw]:
 
 def _parsed(place: str, text: bytes) -> FoundRun | BadRow:
     try:
-        return FoundRun(place, parse_run(text), _files(text), _feedback(text))
+        return FoundRun(place, _run_of(text), _files(text), _feedback(text))
     except RunstoreError as error:
         return BadRow(place, error)
+
+
+def _run_of(text: bytes) -> RunJson:
+    """The run of a JSON object; tags and payloads may be JSON in texts, as in tables that became JSON."""
+    try:
+        run = parse_run(text)
+    except RunstoreError as error:
+        if error.reason is ErrorReason.MALFORMED_BODY:
+            raise
+    else:
+        if not any(_is_text(getattr(run, name)) for name in _CONTAINERS):
+            return run
+    row = parse_object(_ROW_DECODER, text)
+    for name in ("tags", *_CONTAINERS):
+        if name in row and _is_text(row[name]):
+            row[name] = _unwrapped(row[name])
+    return parse_run(msgspec.json.encode(row))
+
+
+def _is_text(value: msgspec.Raw) -> bool:
+    return bytes(memoryview(value)[:1]) == b'"'
+
+
+def _unwrapped(text: msgspec.Raw) -> msgspec.Raw:
+    """What a text says if it is JSON of an array or an object; null for "", and else the text itself."""
+    inner = msgspec.json.decode(text, type=str)
+    if not inner:
+        return msgspec.Raw(b"null")
+    with suppress(*_NO_JSON):
+        if inner.lstrip()[:1] in ("{", "["):
+            return msgspec.json.decode(inner, type=msgspec.Raw)
+    return text
 
 
 def _files(text: bytes) -> dict[str, File]:
@@ -185,7 +244,7 @@ def _parquet(path: Path, on_progress: OnProgress) -> Iterator[FoundRun | BadRow]
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise RunstoreError(ErrorReason.MALFORMED_BODY, f"{path} is no Parquet: {error}") from error
-    names = {"attachments", "feedback", "tags", *_TEXTS, *_TIMES, *PAYLOAD_FIELDS}
+    names = {"attachments", "feedback", "tags", *_IDS, *_TEXTS, *_TIMES, *PAYLOAD_FIELDS}
     total, number = file.metadata.num_rows, 0
     with file:
         for batch in file.iter_batches(
@@ -199,9 +258,11 @@ def _parquet(path: Path, on_progress: OnProgress) -> Iterator[FoundRun | BadRow]
 
 def _of_row(place: str, row: dict[str, Any]) -> FoundRun | BadRow:
     """The run of a row: JSON comes as text or, from other writers, as nested columns."""
-    content: dict[str, Any] = {name: _text(row.get(name)) for name in _TEXTS}
-    content |= {name: _time(row.get(name)) for name in _TIMES}
+    content: dict[str, Any] = {name: _time(row.get(name)) for name in _TIMES}
     try:
+        content |= {name: _id(row.pop(name, None)) for name in _IDS}
+        row = _with_texts(row)
+        content |= {name: row.get(name) for name in _TEXTS}
         for name in ("tags", *PAYLOAD_FIELDS):
             content[name] = row.get(name) if name == "error" else _decoded(row.get(name))
         more = msgspec.json.encode(
@@ -214,9 +275,22 @@ def _of_row(place: str, row: dict[str, Any]) -> FoundRun | BadRow:
         return BadRow(place, RunstoreError(ErrorReason.MALFORMED_BODY, str(error)))
 
 
-def _text(value: Any) -> Any:
+def _id(value: Any) -> Any:
     """An id may be a binary column of 16 bytes."""
-    return value.hex() if isinstance(value, bytes) else value
+    return value.hex() if isinstance(value, bytes) and len(value) == _UUID_BYTES else _with_texts(value)
+
+
+def _with_texts(value: Any) -> Any:
+    """The value with texts for bytes: not every writer says which columns are text."""
+    match value:
+        case bytes():
+            return value.decode()
+        case list():
+            return [_with_texts(each) for each in value]
+        case dict():
+            return {key: _with_texts(each) for key, each in value.items()}
+        case _:
+            return value
 
 
 def _time(value: Any) -> Any:

@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runstore.gateway.feedback_json import show_feedback
+from runstore.runtime.failures import CannotStart
 from runstore.runtime.transfer.columns import COLUMNS
 from runstore.v1 import run_pb2 as pb
 from runstore.v1.feedback_service_pb2 import Feedback
@@ -96,11 +97,39 @@ class _Sink(io.RawIOBase):
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that gets its name once it is complete and durable; nothing is left of one that fails."""
+    """A file that gets its name once it is complete and durable; nothing is left of one that fails.
+
+    What is no file, such as a pipe or a device, is written to as it stands. Raises CannotStart if it cannot.
+    """
+    try:
+        with _opened(path) as file:
+            yield file
+    except OSError as error:
+        name = "standard output" if path == STDOUT else path
+        raise CannotStart(f"{name}: {error.strerror}") from error
+
+
+def _opened(path: Path) -> AbstractContextManager[BinaryIO]:
     if path == STDOUT:
+        return _standard_output()
+    if path.exists() and not path.is_file():
+        return path.open("wb")
+    return _named_at_the_end(path)
+
+
+@contextmanager
+def _standard_output() -> Iterator[BinaryIO]:
+    try:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
-        return
+    except OSError:
+        # As when `head` has had enough. Python would complain once more as it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
+@contextmanager
+def _named_at_the_end(path: Path) -> Iterator[BinaryIO]:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with unfinished.open("wb") as file:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from runstore.storage.clickhouse import schema
-from runstore.storage.clickhouse.engine import Engine, ReadLimits, quoted
+from runstore.storage.clickhouse.engine import Engine, ReadLimits
+from runstore.storage.clickhouse.quoting import quoted
 from runstore.storage.run_store import StoreUnavailable
 
 _POLL_S: Final = 0.02

@@ -33,6 +33,8 @@ SETTINGS: Final[Mapping[str, Any]] = {
     "distributed_foreground_insert": 1,
     # A subquery is asked of all shards once, and its answer given to each: rows need not lie together.
     "distributed_product_mode": "global",
+    # Each subquery within another counts as one level of recursion, of which there is none here.
+    "max_distributed_depth": 100,
     # What says its trace is asked of one shard.
     "optimize_skip_unused_shards": 1,
     # Rows go where their key says, also those that are copied from other rows.

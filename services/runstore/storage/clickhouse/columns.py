@@ -406,11 +406,12 @@ def _late_cost(side: str) -> str:
     """Cost of usage and price that came in different flushes: every token at the base price, and the
     difference for the categories that have their own. `MergedRun.cost` is exact where clients count
     more tokens in categories than there are."""
-    prices, details = _prices(side), _usage_element(f"{side}_token_details")
+    details = _usage_element(f"{side}_token_details")
+    # The lambda names the prices, which are costly to plan wherever they are mentioned.
     return (
-        f"({_usage_element(f'{side}_tokens')} * {prices}[''] + arraySum(category -> if(category = '', "
-        f"toDecimal128(0, 18), {details}[category] * ({prices}[category] - {prices}[''])), "
-        f"mapKeys({prices})))"
+        f"arrayMap(prices -> {_usage_element(f'{side}_tokens')} * prices[''] + arraySum(category -> "
+        f"if(category = '', toDecimal128(0, 18), {details}[category] * (prices[category] - prices[''])), "
+        f"mapKeys(prices)), [{_prices(side)}])[1]"
     )
 
 
@@ -425,7 +426,7 @@ def _cost_of(column: str, late: str) -> str:
 def _cost_details_of(side: str) -> str:
     details = _usage_element(f"{side}_token_details")
     late = (
-        f"mapFilter((category, cost) -> category != '' AND mapContains({details}, category), "
+        f"mapFilter((category, cost) -> category != '' AND {details}[category] > 0, "
         f"mapApply((category, price) -> (category, CAST(price * {details}[category], 'Decimal(38, 18)')), "
         f"CAST({_prices(side)}, 'Map(LowCardinality(String), Decimal(38, 18))')))"
     )

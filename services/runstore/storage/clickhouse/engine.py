@@ -17,11 +17,16 @@ import structlog
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from runstore.domain.principals import current_tenant_id
+from runstore.runtime import spans
 from runstore.storage.clickhouse.cluster import SETTINGS as CLUSTER_SETTINGS
 from runstore.storage.clickhouse.cluster import ClusterClient, ClusterDDL
 from runstore.storage.clickhouse.fair_threads import FairThreads
 from runstore.storage.clickhouse.hosts import Host, Hosts, hosts_of
-from runstore.storage.clickhouse.slow_queries import Statements, current_statements
+from runstore.storage.clickhouse.query_watch import Statements, current_statements
+from runstore.storage.clickhouse.quoting import quoted
+from runstore.storage.clickhouse.server_client import SETTINGS as SERVER_SETTINGS
+from runstore.storage.clickhouse.server_client import ServerClient
+from runstore.storage.metrics import READ, WRITE, StorageMetrics
 from runstore.storage.run_store import BlockRefused, QueryTooLarge, QueryTooLong, StoreUnavailable
 
 logger = structlog.get_logger()
@@ -63,16 +68,29 @@ SETTINGS = {
     "optimize_on_insert": 0,
 }
 """Of every connection."""
-# No statement has joins that statistics could put in order, and each would pay a millisecond to load them.
-_EMBEDDED_SETTINGS = {**SETTINGS, "use_statistics": 0}
+_EMBEDDED_SETTINGS = {
+    **SETTINGS,
+    # No statement has joins that statistics could put in order, and each would pay a millisecond for them.
+    "use_statistics": 0,
+    # Asked before rows are read, an index of words is scanned once for a part, and what it says is cached.
+    "use_skip_indexes_on_data_read": 0,
+}
 
 
 _NO_LIMITS = {"max_execution_time": 0, "max_memory_usage": 0}
 _KILL_PAUSE_S = 0.05
 
+_BACKGROUND = "background_processing_pool"
 _EMBEDDED_OPTIONS = {
-    # Where `BACKUP` and `RESTORE` may go: wherever this process may.
-    "chdb_options": {"backups.allowed_path": "/"},
+    "chdb_options": {
+        # Where `BACKUP` and `RESTORE` may go: wherever this process may.
+        "backups.allowed_path": "/",
+        # A table looks for its next part to merge or mutate so long after the last one. By default that is up
+        # to a second, at random, lest thousands of tables look at once; here deletions would just wait.
+        f"{_BACKGROUND}_task_sleep_seconds_when_no_work_random_part": "0",
+        f"{_BACKGROUND}_thread_sleep_seconds_if_nothing_to_do": "0.01",
+        f"{_BACKGROUND}_task_sleep_seconds_when_no_work_multiplier": "1.5",
+    },
 }
 _SERVER_OPTIONS = {
     "autogenerate_session_id": False,
@@ -101,6 +119,7 @@ class Engine:
         readers: int = 4,
         cluster: str = "",
         prepare: Callable[[Any], None] = lambda _client: None,
+        metrics: StorageMetrics | None = None,
     ) -> None:
         """`dsn` is `chdb://…` or `http(s)://…`, also of several hosts (`hosts_of`). Nothing is opened yet.
 
@@ -119,6 +138,7 @@ class Engine:
         self.cluster = cluster
         """Name of the cluster that the tables are on; empty for one server."""
         self._ddl = ClusterDDL(cluster) if cluster else None
+        self._metrics = metrics or StorageMetrics()
         self._prepare = prepare
         self._is_prepared = False
         self._preparing = threading.Lock()
@@ -142,18 +162,21 @@ class Engine:
         # By this name statements are found in `system.processes`; chDB chooses their ids itself.
         name = uuid4().hex
         settings = {"log_comment": name, **(self._limits if is_limited else _NO_LIMITS)}
-        run = partial(self._timed, call, settings, time.perf_counter(), current_statements.get())
-        running = self._readers.submit(current_tenant_id.get(), run)
-        try:
-            return await asyncio.wrap_future(running)
-        except asyncio.CancelledError:
-            if not running.done() and not running.cancel():
-                self._stoppers.submit(self._stop, name, running)
-            raise
+        with spans.inner("engine read") as span:
+            run = self._timed(READ, call, settings, span)
+            running = self._readers.submit(current_tenant_id.get(), run)
+            try:
+                return await asyncio.wrap_future(running)
+            except asyncio.CancelledError:
+                if not running.done() and not running.cancel():
+                    self._stoppers.submit(self._stop, name, running)
+                raise
 
     async def write(self, call: Callable[[Any], T]) -> T:
         """Result of `call`, one at a time in the order given. Raises StoreUnavailable, BlockRefused."""
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self._call, call)
+        with spans.inner("engine write") as span:
+            run = self._timed(WRITE, call, {}, span)
+            return await asyncio.get_running_loop().run_in_executor(self._writer, run)
 
     async def probe(self, call: Callable[[Any], T]) -> T:
         """As `write`, on an engine that is not prepared: `call` changes nothing."""
@@ -174,18 +197,25 @@ class Engine:
             client.close()
 
     def _timed(
-        self,
-        call: Callable[[Any], T],
-        settings: Mapping[str, Any],
-        asked_s: float,
-        statements: Statements | None,
-    ) -> T:
-        started_s = time.perf_counter()
-        try:
-            return self._call(call, settings)
-        finally:
-            if statements is not None:
-                statements.append((started_s - asked_s, time.perf_counter() - started_s))
+        self, access: str, call: Callable[[Any], T], settings: Mapping[str, Any], span: spans.Span
+    ) -> Callable[[], T]:
+        """What a thread is to do, told to those who want to know how long it waits and takes."""
+        asked_s = time.perf_counter()
+        statements: Statements | None = current_statements.get()
+
+        def run() -> T:
+            started_s = time.perf_counter()
+            waited_s = started_s - asked_s
+            span.set({"runstore.waited_ms": round(waited_s * 1e3, 3)})
+            try:
+                return self._call(call, settings)
+            finally:
+                ran_s = time.perf_counter() - started_s
+                self._metrics.ran(access, waited_s, ran_s)
+                if statements is not None:
+                    statements.append((waited_s, ran_s))
+
+        return run
 
     def _stop(self, name: str, running: Future[Any]) -> None:
         """Kill statements of this name until their reader is free: the next one may just be on its way."""
@@ -236,23 +266,21 @@ class Engine:
         """One per thread and host, so sessions never meet; chDB knows no sessions at all."""
         clients: dict[str, Any] = self._local.__dict__.setdefault("clients", {})
         if (client := clients.get(host.name)) is None:
-            settings: Mapping[str, Any] = _EMBEDDED_SETTINGS if self.is_embedded else SETTINGS
+            settings: Mapping[str, Any] = _EMBEDDED_SETTINGS
+            if not self.is_embedded:
+                settings = {**SETTINGS, **SERVER_SETTINGS}
             if self._ddl is not None:
                 settings = {**settings, **CLUSTER_SETTINGS}
             client = clickhouse_connect.get_client(
                 dsn=host.dsn, settings={**settings, **host.settings}, **host.options, **self._options
             )
             self._clients.append(client)
+            if not self.is_embedded:
+                client = ServerClient(client)
             if self._ddl is not None:
                 client = ClusterClient(client, self._ddl)
             clients[host.name] = client
         return client
-
-
-def quoted(text: str) -> str:
-    """A string literal, for the names of files: where the engine takes no parameter."""
-    literal = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{literal}'"
 
 
 def _insert_local_file(client: Any, *, table: str, path: str) -> None:

@@ -13,6 +13,7 @@ from runstore.domain.feedback import (
     FeedbackQuery,
     FeedbackStats,
 )
+from runstore.domain.query_kinds import QueryKind
 from runstore.storage.clickhouse.columns import NIL_UUID, sql_time
 from runstore.storage.clickhouse.engine import Engine
 from runstore.storage.clickhouse.feedback_sql import (
@@ -24,6 +25,7 @@ from runstore.storage.clickhouse.feedback_sql import (
     merged_feedback,
     stats_of,
 )
+from runstore.storage.clickhouse.query_watch import QueryWatch, watched
 from runstore.storage.run_store import BlockRefused
 
 _NIL = f"toUUID('{NIL_UUID}')"
@@ -43,7 +45,8 @@ _FeedbackKey = tuple[str, str]
 class ClickHouseFeedback:
     """`FeedbackStore` on an engine whose schema is up to date."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, watch: QueryWatch) -> None:
+        self._watch = watch
         self._engine = engine
 
     # -- writing ---------------------------------------------------------------------------------
@@ -80,6 +83,7 @@ class ClickHouseFeedback:
         found = await self.page(FeedbackQuery(tenant_id, feedback_ids=(feedback_id,), limit=1))
         return found[0] if found else None
 
+    @watched(QueryKind.FEEDBACK)
     async def page(self, query: FeedbackQuery, /) -> list[Feedback]:
         # In two steps, so that comments and values are read for the page alone.
         rows, parameters = _matching(query)
@@ -93,6 +97,7 @@ class ClickHouseFeedback:
         )
         return [records[key] for _, key in keys if key in records]
 
+    @watched(QueryKind.FEEDBACK)
     async def stats(self, query: FeedbackQuery, /) -> FeedbackByKey:
         rows, parameters = _matching(query)
         found = await self._rows(feedback_stats(rows, "''"), parameters)

@@ -30,6 +30,7 @@ from runstore.domain.runs import Position, RunField, RunKey, RunQuery
 from runstore.storage.clickhouse.candidates import Candidate, CandidateWriter, Rank
 from runstore.storage.clickhouse.columns import PAYLOAD_BITS, sql_time
 from runstore.storage.clickhouse.filter_sql import render
+from runstore.storage.clickhouse.merged_run import selected
 from runstore.storage.clickhouse.merged_sql import (
     KEY,
     SELECTED_KEY,
@@ -187,13 +188,14 @@ class RunListSql:
     def page(self, after: Position | None, until: Position | None, limit: int) -> Statement:
         """Keys of runs behind `after` up to and including `until` that meet the condition, in order, at most
         `limit`."""
-        return self._keys(self._rows_of_candidates(self._rows(after, until)), limit)
+        return self._keys(self._rows_of_candidates(self._rows(after, until)), limit, self.condition)
 
-    def among(self, keys: Sequence[RunKey], limit: int) -> Statement:
-        """Those of the keys behind `query.after` whose runs exist and meet the condition, in order, at most
-        `limit`."""
+    def among(self, keys: Sequence[RunKey], limit: int, condition: Condition | None) -> Statement:
+        """Those of the keys behind `query.after` whose runs exist and meet a condition, which may be said
+        otherwise for these runs, in order, at most `limit`."""
         parameters: dict[str, Any] = {}
-        found = self._keys(f"{self._rows(self.query.after)} AND {bind_keys(parameters, keys)}", limit)
+        rows = f"{self._rows(self.query.after)} AND {bind_keys(parameters, keys)}"
+        found = self._keys(rows, limit, condition)
         return Statement(found.text, found.parameters | parameters)
 
     def partial_rows(
@@ -202,32 +204,45 @@ class RunListSql:
         """Key and columns of the first `rows` partial rows behind `after`, in order; none that began before
         `floor_us`. With candidates, of the first `rows` rows of the first candidate, and of all other rows of
         their runs."""
-        names = ", ".join(columns)
         if self.candidates:
             keys = self._nearest(self.candidates[0], after, rows, floor_us)
             nearest = f"SELECT {KEY} FROM ({keys}) {self._by_position} LIMIT {rows}"
             return Statement(
-                f"SELECT {SELECTED_KEY}, {names} FROM runs WHERE {self._rows(after, floor_us=floor_us)} "
+                f"SELECT {SELECTED_KEY}, {selected(columns)} FROM runs "
+                f"WHERE {self._rows(after, floor_us=floor_us)} "
                 f"AND ({KEY}) IN ({nearest}) {self._by_position}",
                 self._parameters,
             )
+        if len(self._projects) == 1:
+            return Statement(
+                f"SELECT {SELECTED_KEY}, {selected(columns)} FROM runs "
+                f"WHERE {self._rows(after, project=0, floor_us=floor_us)} {self._by_position} LIMIT {rows}",
+                self._parameters,
+            )
+        names = ", ".join(columns)
         branches = " UNION ALL ".join(
             f"(SELECT {KEY}, {names} FROM runs WHERE {self._rows(after, project=project, floor_us=floor_us)} "
             f"{self._by_position} LIMIT {rows})"
             for project in range(len(self._projects))
         )
         return Statement(
-            f"SELECT {SELECTED_KEY}, {names} FROM ({branches}) {self._by_position} LIMIT {rows}",
+            f"SELECT {SELECTED_KEY}, {selected(columns)} FROM ({branches}) {self._by_position} LIMIT {rows}",
             self._parameters,
         )
 
-    def matching(self, expressions: Iterable[str], keys: list[RunKey] | None = None) -> Statement:
-        """All runs of the range, or those of them with these keys, that meet the query's conditions, in no
-        order; see `matching_runs`."""
+    def matching(self, expressions: Iterable[str]) -> Statement:
+        """All runs of the range that meet the condition, in no order; see `matching_runs`."""
         rows = self._rows_of_candidates(self._rows(None))
-        if keys is not None:
-            rows = f"{self._rows(None)} AND {bind_keys(self._parameters, keys)}"
-        return Statement(matching_runs(rows, expressions, self._sql_condition(rows)), self._parameters)
+        text = matching_runs(rows, expressions, self._sql_condition(self.condition, rows))
+        return Statement(text, self._parameters)
+
+    def matching_among(
+        self, keys: Sequence[RunKey], condition: Condition | None, expressions: Iterable[str]
+    ) -> Statement:
+        """As `matching`, of the runs with these keys that meet a condition."""
+        rows = f"{self._rows(None)} AND {bind_keys(self._parameters, keys)}"
+        text = matching_runs(rows, expressions, self._sql_condition(condition, rows))
+        return Statement(text, self._parameters)
 
     def _bind(self, name: str, value: Any, sql_type: str) -> str:
         self._parameters[name] = value
@@ -285,16 +300,16 @@ class RunListSql:
         ]
         return " AND ".join([rows, *(f"({KEY}) IN ({keys})" for keys in found)])
 
-    def _keys(self, rows: str, limit: int) -> Statement:
-        text = keys_of_runs(rows, self._sql_condition(rows), self._by_position, limit)
+    def _keys(self, rows: str, limit: int, condition: Condition | None) -> Statement:
+        text = keys_of_runs(rows, self._sql_condition(condition, rows), self._by_position, limit)
         return Statement(text, self._parameters)
 
-    def _sql_condition(self, rows: str) -> SqlCondition | None:
-        if self.condition is None:
+    def _sql_condition(self, condition: Condition | None, rows: str) -> SqlCondition | None:
+        if condition is None:
             return None
-        condition = render(self.condition, "filter", rows)
-        self._parameters.update(condition.parameters)
-        return condition
+        rendered = render(condition, "filter", rows)
+        self._parameters.update(rendered.parameters)
+        return rendered
 
     def _beside(self, name: str, position: Position, operator: str) -> str:
         """Rows on one side of a position. The bare time bound is what the primary index understands."""
@@ -311,16 +326,19 @@ def rows_of(tenant_id: str, keys: Sequence[RunKey], columns: Sequence[str]) -> S
     """Key and columns of all partial rows with these keys."""
     parameters: dict[str, Any] = {"tenant": tenant_id}
     text = (
-        f"SELECT {SELECTED_KEY}, {', '.join(columns)} FROM runs "
+        f"SELECT {SELECTED_KEY}, {selected(columns)} FROM runs "
         f"WHERE tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, keys)}"
     )
     return Statement(text, parameters)
 
 
-def payloads(tenant_id: str, keys: Sequence[RunKey], columns: Mapping[str, bool]) -> Statement:
-    """Payload columns of the runs with these keys: project id, run id, `present`, and per column its merged
-    value, "" when absent. A column is read whole (of a reference to a blob the beginning) or, if False, as
-    far as a preview needs; `extra` comes as an array of all its values, oldest first."""
+def payloads(
+    tenant_id: str, keys: Sequence[RunKey], columns: Mapping[str, bool], *, is_dense: bool
+) -> Statement:
+    """Payload columns of the runs with these keys: key, `present`, and per column its merged value, "" when
+    absent. A column is read whole (of a reference to a blob the beginning) or, if False, as far as a preview
+    needs; `extra` comes as an array of all its values, oldest first. If `is_dense`, a run may come under
+    other keys, too."""
     parameters: dict[str, Any] = {"tenant": tenant_id}
     outputs = []
     for column, is_whole in columns.items():
@@ -336,8 +354,8 @@ def payloads(tenant_id: str, keys: Sequence[RunKey], columns: Mapping[str, bool]
             value = f"if(startsWith({column}, '\0'), substring({column}, 1, {_REFERENCE_BYTES}), {column})"
         outputs.append(f"argMaxIf({value}, seq, {said})")
     text = (
-        f"SELECT toString(project_id), toString(run_id), groupBitOr(present), {', '.join(outputs)} "
-        f"FROM run_payloads WHERE tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, keys)} "
+        f"SELECT {SELECTED_KEY}, groupBitOr(present), {', '.join(outputs)} FROM run_payloads "
+        f"WHERE tenant_id = {{tenant:UUID}} AND {(bind_range if is_dense else bind_keys)(parameters, keys)} "
         f"GROUP BY {KEY}"
     )
     return Statement(text, parameters)
@@ -358,6 +376,18 @@ def payload_sizes(tenant_id: str, keys: Sequence[RunKey], columns: Collection[st
         "GROUP BY project_id, start_time, run_id"
     )
     return Statement(text, parameters)
+
+
+def bind_range(parameters: dict[str, Any], keys: Sequence[RunKey]) -> str:
+    """Condition on rows of these runs from the first key to the last: much less to parse and to plan."""
+    parameters["projects"] = list({key.project_id for key in keys})
+    parameters["first"] = sql_time(min(key.start_time_us for key in keys))
+    parameters["last"] = sql_time(max(key.start_time_us for key in keys))
+    parameters["runs"] = [key.run_id for key in keys]
+    return (
+        f"project_id IN {{projects:Array(UUID)}} AND start_time >= {{first:{_TIME}}} "
+        f"AND start_time <= {{last:{_TIME}}} AND run_id IN {{runs:Array(UUID)}}"
+    )
 
 
 def bind_keys(parameters: dict[str, Any], keys: Sequence[RunKey]) -> str:

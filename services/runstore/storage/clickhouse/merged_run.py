@@ -1,7 +1,6 @@
 """A run in Python: from its partial rows to the fields that a reader selects, by the rules of `columns`."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from operator import itemgetter
 from typing import Any
@@ -10,12 +9,24 @@ from runstore.domain.prices import Cost, Price, cost
 from runstore.domain.runs import RunField, RunKey
 from runstore.domain.times import format_naive
 from runstore.domain.usage import Usage
-from runstore.storage.clickhouse.columns import EPOCH, EXISTS, GROUPS, Group, Present
+from runstore.storage.clickhouse.columns import EXISTS, GROUPS, NIL_UUID, Present, Rank
 
 Prices = Mapping[str, tuple[Mapping[str, Decimal], Mapping[str, Decimal]]]
 """Dollars per token by category, of prompt and completion, by price model id."""
 
-_MICROSECOND = timedelta(microseconds=1)
+# Bits of `present`: members of an enumeration are many times slower.
+_EXISTS = int(EXISTS)
+_END_TIME = int(Present.END_TIME)
+_ERROR = int(Present.ERROR)
+_FIRST_TOKEN = int(Present.FIRST_TOKEN)
+_GONE = int(Present.GONE)
+_PRICE = int(Present.PRICE)
+_USAGE = int(Present.USAGE)
+
+# By group: the bits of rows that speak about it, 0 for all; and what ranks them.
+_MERGED_BY: Mapping[str, tuple[int, Rank | None]] = {
+    name: (int(group.bit or 0), group.rank) for name, group in GROUPS.items()
+}
 
 
 class MergedRun:
@@ -24,69 +35,85 @@ class MergedRun:
     def __init__(
         self, tenant_id: str, key: RunKey, columns: Mapping[str, int], rows: Sequence[tuple[Any, ...]]
     ) -> None:
-        """`columns`: where in a row each column is, of those that `columns_of` names."""
+        """`columns`: where in a row each column is, those that `columns_of` names, as `selected` reads it."""
         self.tenant_id = tenant_id
         self.key = key
         self._columns = columns
         self._rows = rows
-        self._present = 0
-        for row in rows:
-            self._present |= row[columns["present"]]
+        present = columns["present"]
+        self._present: int = rows[0][present]
+        for row in rows[1:]:
+            self._present |= row[present]
         self._prices: Prices = {}
         self._late_cost: Cost | None = None
 
     def fields(self, wanted: Collection[RunField], prices: Prices) -> dict[RunField, Any]:
         """The wanted fields that have a value; those of other tables are left out."""
         self._prices = prices
-        values = {field: _FIELDS[field][1](self) for field in wanted if field in _FIELDS}
-        return {field: value for field, value in values.items() if value is not None}
+        return {
+            field: value
+            for field in wanted
+            if field in _FIELDS and (value := _FIELDS[field][1](self)) is not None
+        }
+
+    def field(self, field: RunField) -> Any:
+        """A field of the table of runs, whose cost would not be late; None when it has no value."""
+        return _FIELDS[field][1](self)
 
     def exists(self) -> bool:
         """Whether the run was created, and is neither deleted nor moved away."""
+        if self._present & _EXISTS != _EXISTS:
+            return False
+        if not self._present & _GONE:
+            return True
         present, seq = self._columns["present"], self._columns["seq"]
-        gone = max((row[seq] for row in self._rows if row[present] & Present.GONE.value), default=0)
-        return self._present & EXISTS.value == EXISTS.value and max(row[seq] for row in self._rows) > gone
+        gone = max(row[seq] for row in self._rows if row[present] & _GONE)
+        return bool(max(row[seq] for row in self._rows) > gone)
 
-    def has(self, bit: Present) -> bool:
-        """Whether any row spoke about what the bit stands for."""
-        return self._present & bit.value != 0
+    def has(self, bit: int) -> bool:
+        """Whether any row spoke about what the bit of `Present` stands for."""
+        return self._present & bit != 0
 
     def value(self, group: str, column: str) -> Any:
         """One merged column; None when no row spoke about it."""
-        row = self._row(GROUPS[group])
+        row = self._row(group)
         return None if row is None else row[self._columns[column]]
 
-    def _row(self, group: Group) -> tuple[Any, ...] | None:
+    def _row(self, group: str) -> tuple[Any, ...] | None:
         """The row that counts for a group."""
-        columns, bit, rank = self._columns, group.bit, group.rank
-        present, seq = columns["present"], columns["seq"]
-        rows = self._rows if bit is None else [row for row in self._rows if row[present] & bit.value]
-        if len(rows) <= 1:
-            return rows[0] if rows else None
+        columns, rows = self._columns, self._rows
+        bits, rank = _MERGED_BY[group]
+        if bits:
+            if not self._present & bits:
+                return None
+            if len(rows) > 1:
+                present = columns["present"]
+                rows = [row for row in rows if row[present] & bits]
+        if len(rows) == 1:
+            return rows[0]
+        seq = columns["seq"]
         if rank is None:
             return max(rows, key=itemgetter(seq))
         ranked = columns[rank.column]
         return max(rows, key=lambda row: (rank.of(row[ranked]), row[seq]))
 
-    def time_us(self, group: str, bit: Present) -> int | None:
-        """A merged time in microseconds, None when no row spoke about it."""
-        return _time_us(self.value(group, group)) if self.has(bit) else None
-
     def first_token_time_us(self) -> int | None:
         """Of the last events; None when they have no token."""
-        present = self.value("first_token_time", "present") or 0
-        has_token = present & Present.FIRST_TOKEN.value
-        return _time_us(self.value("first_token_time", "first_token_time")) if has_token else None
+        row = self._row("first_token_time")
+        if row is None or not row[self._columns["present"]] & _FIRST_TOKEN:
+            return None
+        time_us: int = row[self._columns["first_token_time"]]
+        return time_us
 
     def status(self) -> str:
         """Contract runs-v1, section 9."""
-        if self.has(Present.ERROR):
+        if self.has(_ERROR):
             return "error"
-        return "success" if self.has(Present.END_TIME) else "pending"
+        return "success" if self.has(_END_TIME) else "pending"
 
     def latency_seconds(self) -> float | None:
-        end_us = self.time_us("end_time", Present.END_TIME)
-        return None if end_us is None else (end_us - self.key.start_time_us) / 1e6
+        end_us = self.value("end_time", "end_time")
+        return None if end_us is None else float(end_us - self.key.start_time_us) / 1e6
 
     def app_path(self) -> str:
         """Where a user interface shows the run; clients put their host before it."""
@@ -99,16 +126,12 @@ class MergedRun:
 
     def price_model_id(self) -> str | None:
         """None for a model that nobody prices, and without any."""
-        price_model_id = self.value("price_model_id", "price_model_id")
-        return None if price_model_id is None or price_model_id.int == 0 else str(price_model_id)
-
-    def usage(self, column: str) -> Any:
-        """Merged usage; None when the run has none."""
-        return self.value("usage", column) if self.has(Present.USAGE) else None
+        price_model_id: str | None = self.value("price_model_id", "price_model_id")
+        return None if price_model_id == NIL_UUID else price_model_id
 
     def needs_price(self) -> bool:
         """Whether its usage and its price came apart, so that its cost is still to be made."""
-        if not (self.has(Present.USAGE) and self.has(Present.PRICE)):
+        if not (self.has(_USAGE) and self.has(_PRICE)):
             return False
         priced_by = self.value("usage", "price_model_id")
         is_told = self.value("usage", "is_cost_told")
@@ -123,26 +146,20 @@ class MergedRun:
         return getattr(self._late_cost, column)
 
     def _price_late(self) -> Cost:
-        price_model_id = str(self.value("price_model_id", "price_model_id"))
+        price_model_id = self.value("price_model_id", "price_model_id")
         told = {field.value: self.value("usage", field.value) for field in _USAGE_FIELDS}
         usage = Usage(0, **told)
         prices = self._prices.get(price_model_id)
         return cost(usage, None if prices is None else Price(price_model_id, *prices))
 
 
-def _time_us(time: datetime) -> int:
-    return (time.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
-
-
 _Read = Callable[[MergedRun], Any]
 
 
-def _text(group: str, bit: Present) -> tuple[tuple[str, ...], _Read]:
-    return (group,), lambda run: str(run.value(group, group)) if run.has(bit) else None
-
-
-def _usage(field: RunField) -> tuple[tuple[str, ...], _Read]:
-    return (f"usage.{field.value}",), lambda run: run.usage(field.value)
+def _column(group: str, column: str | None = None) -> tuple[tuple[str, ...], _Read]:
+    """A column as it is, by default the only one of its group."""
+    name = column or group
+    return (f"{group}.{name}",), lambda run: run.value(group, name)
 
 
 def _cost(field: RunField) -> tuple[tuple[str, ...], _Read]:
@@ -176,31 +193,25 @@ _FIELDS: dict[RunField, tuple[tuple[str, ...], _Read]] = {
     RunField.PROJECT_ID: ((), lambda run: run.key.project_id),
     RunField.START_TIME: ((), lambda run: run.key.start_time_us),
     RunField.STATUS: ((), MergedRun.status),
-    RunField.END_TIME: (("end_time",), lambda run: run.time_us("end_time", Present.END_TIME)),
+    RunField.END_TIME: _column("end_time"),
     RunField.LATENCY_SECONDS: (("end_time",), MergedRun.latency_seconds),
-    RunField.FIRST_TOKEN_TIME: (
-        ("first_token_time",),
-        MergedRun.first_token_time_us,
-    ),
-    RunField.TRACE_ID: (("position.trace_id",), lambda run: str(run.value("position", "trace_id"))),
-    RunField.DOTTED_ORDER: (("position.dotted_order",), lambda run: run.value("position", "dotted_order")),
-    RunField.PARENT_RUN_IDS: (
-        ("position.parent_run_ids",),
-        lambda run: [str(run_id) for run_id in run.value("position", "parent_run_ids")],
-    ),
+    RunField.FIRST_TOKEN_TIME: (("first_token_time",), MergedRun.first_token_time_us),
+    RunField.TRACE_ID: _column("position", "trace_id"),
+    RunField.DOTTED_ORDER: _column("position", "dotted_order"),
+    RunField.PARENT_RUN_IDS: _column("position", "parent_run_ids"),
     RunField.IS_ROOT: (
         ("position.parent_run_ids",),
         lambda run: not run.value("position", "parent_run_ids"),
     ),
     RunField.APP_PATH: (("position.trace_id",), MergedRun.app_path),
-    RunField.NAME: _text("name", Present.NAME),
-    RunField.RUN_TYPE: _text("run_type", Present.RUN_TYPE),
-    RunField.REFERENCE_EXAMPLE_ID: _text("reference_example_id", Present.REFERENCE_EXAMPLE),
+    RunField.NAME: _column("name"),
+    RunField.RUN_TYPE: _column("run_type"),
+    RunField.REFERENCE_EXAMPLE_ID: _column("reference_example_id"),
     RunField.PRICE_MODEL_ID: (("price_model_id",), MergedRun.price_model_id),
     RunField.THREAD_ID: (("thread_id",), lambda run: run.value("thread_id", "thread_id") or None),
     RunField.LS_USER_ID: (("ls_user_id",), lambda run: run.value("ls_user_id", "ls_user_id") or None),
     RunField.TAGS: (("tags",), lambda run: run.value("tags", "tags") or []),
-    **{field: _usage(field) for field in _USAGE_FIELDS},
+    **{field: _column("usage", field.value) for field in _USAGE_FIELDS},
     **{field: _cost(field) for field in COST_FIELDS},
 }
 
@@ -219,3 +230,15 @@ def columns_of(fields: Collection[RunField], *, with_usage: bool = False) -> tup
         if group.rank is not None:
             names.add(group.rank.column)
     return tuple(sorted(names))
+
+
+def selected(columns: Sequence[str]) -> str:
+    """SQL of these columns, as a `MergedRun` reads them: ids as text, times in microseconds."""
+    return ", ".join(_SELECTED.get(column, column) for column in columns)
+
+
+_SELECTED = {
+    **{column: f"toString({column})" for column in ("trace_id", "reference_example_id", "price_model_id")},
+    **{column: f"toUnixTimestamp64Micro({column})" for column in ("end_time", "first_token_time")},
+    "parent_run_ids": "CAST(parent_run_ids, 'Array(String)')",
+}

@@ -40,13 +40,14 @@ def matching_runs(rows: str, expressions: Iterable[str], condition: SqlCondition
     """Select the merged runs among the partial rows that `rows` admits, for more SQL: the key and the columns
     of MERGED that the expressions name."""
     named = {name for name in _COLUMN_NAME.findall(" ".join(expressions)) if name in MERGED}
-    merged = _merged(rows, named | (condition.columns if condition else frozenset()))
+    if condition is None:
+        return _merged(rows, named, KEY)
     names = ", ".join([KEY, *sorted(named)])
-    return f"SELECT {names} FROM ({merged}) WHERE {condition.text if condition else '1'}"
+    return f"SELECT {names} FROM ({_merged(rows, named | condition.columns)}) WHERE {condition.text}"
 
 
-def _merged(rows: str, columns: Iterable[str]) -> str:
-    """The runs that exist, with their key and these columns."""
+def _merged(rows: str, columns: Iterable[str], beside: str = "*") -> str:
+    """The runs that exist, with these columns, and `beside` of the key and the aggregates."""
     texts = {name: MERGED[name] for name in sorted(columns) if name in MERGED}
     merged = ", ".join(f"{text} AS {name}" for name, text in texts.items())
     grouped = {name: AGGREGATES[name] for name in _AGGREGATE.findall(merged)}
@@ -64,4 +65,4 @@ def _merged(rows: str, columns: Iterable[str]) -> str:
         names = read[group]
         return f"m_{group}" if len(names) == 1 else f"m_{group}.{names.index(column) + 1}"
 
-    return f"SELECT *, {_OF_GROUP.sub(of_group, merged)} FROM ({runs})"
+    return f"SELECT {beside}, {_OF_GROUP.sub(of_group, merged)} FROM ({runs})"

@@ -192,9 +192,10 @@ class ClickHouseRetention:
     async def _bytes_per_row(self, month: Month | None = None) -> float:
         """On disk, of everything that a row of `runs` brings."""
         text = (
-            "SELECT sum(bytes_on_disk) / greatest(sumIf(rows, name = 'runs'), 1) FROM (SELECT *, "
-            f"replaceRegexpOne(table, '_local$', '') AS name FROM {self._parts}) "
-            f"WHERE active AND database = currentDatabase() AND name IN {_RUN_TABLES}"
+            "WITH replaceRegexpOne(table, '_local$', '') AS of_table "
+            "SELECT sum(bytes_on_disk) / greatest(sumIf(rows, of_table = 'runs'), 1) "
+            f"FROM {self._parts} "
+            f"WHERE active AND database = currentDatabase() AND of_table IN {_RUN_TABLES}"
         )
         if month is not None:
             text += f" AND partition = '{month.number:d}'"
@@ -212,7 +213,7 @@ class ClickHouseRetention:
 
     async def _delete(self, table: str, where: str, parameters: Mapping[str, Any]) -> None:
         """Beside the writer, which would have to wait for it."""
-        # A mutation takes half a second even where there is nothing to do.
+        # On a server a mutation takes half a second even where there is nothing to do.
         if await self._rows(f"SELECT 1 FROM {table} WHERE {where} LIMIT 1", parameters):
             await self._command(f"DELETE FROM {table} WHERE {where}", parameters)
 

@@ -7,20 +7,14 @@ common, and near. Only keys are found; but a query without conditions reads the 
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, Protocol
-from uuid import UUID
 
 from runstore.domain.conditions import (
     AllOf,
-    Always,
-    AnyOf,
-    Compare,
     Condition,
-    OneOf,
-    Relation,
-    ScalarField,
     SomeRunOfTrace,
     TraceRoot,
 )
@@ -32,11 +26,11 @@ from runstore.storage.clickhouse.list_sql import (
     KeyRange,
     RunListSql,
     Statement,
-    bind_keys,
     condition_of,
     conjuncts,
 )
-from runstore.storage.clickhouse.merged_run import columns_of
+from runstore.storage.clickhouse.merged_run import MergedRun, columns_of
+from runstore.storage.clickhouse.trace_finder import IS_ROOT, NEVER, TraceFinder, in_traces
 
 _FEW = 1_024
 """Rows of a candidate that are looked up in one go; also the rows of the first window."""
@@ -68,8 +62,16 @@ class Places(Protocol):
 class Merging(Protocol):
     """Knows what partial rows say together."""
 
-    async def merge(self, query: RunQuery, rows: Sequence[Sequence[Any]], /) -> dict[RunKey, StoredRun]:
-        """The runs that exist among partial rows, in the order of the rows."""
+    async def merge(
+        self,
+        query: RunQuery,
+        rows: Sequence[Sequence[Any]],
+        columns: Sequence[str],
+        passes: Callable[[MergedRun], bool],
+        most: int,
+        /,
+    ) -> dict[RunKey, StoredRun]:
+        """The first `most` runs among partial rows that exist and pass, in the order of the rows."""
         ...
 
 
@@ -78,6 +80,8 @@ class FoundRuns(NamedTuple):
 
     keys: list[RunKey]
     runs: Mapping[RunKey, StoredRun] | None = None
+    is_dense: bool = False
+    """Whether hardly any other runs of their projects lie between them."""
 
 
 class _Narrowed(NamedTuple):
@@ -106,6 +110,8 @@ class RunFinder:
         self._merging = merging
         self._horizons: Memory[int] = OrderedDict()
         self._ways: Memory[Way] = OrderedDict()
+        self._traces = TraceFinder(rows)
+        self._reaches: Memory[int] = OrderedDict()
 
     async def page(self, query: RunQuery) -> FoundRuns:
         """Runs behind `query.after`, in order, at most one more than `query.limit`."""
@@ -122,9 +128,13 @@ class RunFinder:
         """SQL of all runs that the query means; see `merged_sql.matching_runs`."""
         if query.run_ids:
             keys, key_range = await self._named(query)
-            return RunListSql(query, key_range, condition_of(query)).matching(expressions, keys)
-        narrowed = await self._narrowed(query, await self._key_range(query))
-        return narrowed.sql.matching(expressions, narrowed.few)
+            sql = RunListSql(query, key_range, condition_of(query))
+        else:
+            narrowed = await self._narrowed(query, await self._key_range(query))
+            if narrowed.few is None:
+                return narrowed.sql.matching(expressions)
+            keys, sql = narrowed.few, narrowed.sql
+        return sql.matching_among(keys, await self._condition(sql, keys), expressions)
 
     # -- by id -----------------------------------------------------------------------------------
 
@@ -152,14 +162,14 @@ class RunFinder:
         such runs, so that it is better to find these first."""
         condition = condition_of(query)
         sql = RunListSql(query, key_range, condition)
-        tested = replace(query, fields=query.fields | _TESTED_FIELDS) if condition else query
-        columns = columns_of(tested.fields)
+        columns = columns_of(query.fields | _TESTED_FIELDS if condition else query.fields)
         horizon = Horizon(self._horizons, query, key_range)
         most, floor_us, after = 2 * query.limit + 16, horizon.known, query.after
         most_read = _WIDEST_WINDOW_ROWS
         if condition is not None:
             # Of several conditions one finds the rows, most of which may not meet the others.
             most_read = 16 * most if len(conjuncts(condition)) == 1 else most
+        passes = partial(_passes, query)
         runs: dict[RunKey, StoredRun] = {}
         while most <= most_read:
             rows = await self._rows(sql.partial_rows(columns, after, most, floor_us))
@@ -168,10 +178,9 @@ class RunFinder:
                 horizon.learned(rows[-1][1])
                 most *= 4
                 rows = _before_the_cut(rows)
-            merged = await self._merging.merge(tested, rows)
-            runs |= merged if condition is None else _passing(query, merged)
+            runs |= await self._merging.merge(query, rows, columns, passes, query.limit + 1 - len(runs))
             if len(runs) > query.limit or (not is_cut and floor_us is None):
-                return FoundRuns(list(runs)[: query.limit + 1], runs)
+                return FoundRuns(list(runs), runs, is_dense=condition is None)
             if not is_cut:
                 floor_us = None
             if rows:
@@ -180,7 +189,7 @@ class RunFinder:
 
     async def _conditional(self, query: RunQuery, key_range: KeyRange) -> list[RunKey]:
         """Until one run more than the page holds is found."""
-        if query.trace_filter is not None or query.tree_filter is not None:
+        if _asks_of_traces(query):
             return (await self._search(query, key_range))[0]
         wanted = query.limit + 1
         ways = Horizon(self._ways, query, key_range)
@@ -202,8 +211,8 @@ class RunFinder:
         """The keys, and how to find them at once; None for those that are found soon enough."""
         sql, nearest, border, is_open = await self._narrowed(query, key_range)
         wanted = query.limit + 1
-        # Most of the nearest match, or few do.
-        likely = wanted + wanted // 4
+        # Most of the nearest match, or few do; of a trace some.
+        likely = (wanted + wanted // 4) * (3 if _asks_of_traces(query) else 1)
         found = await self._among(sql, nearest[:likely], wanted)
         after = query.after
         if len(found) < wanted and len(nearest) > likely:
@@ -228,7 +237,15 @@ class RunFinder:
         return found, Way(found[-1].start_time_us if len(found) == wanted else None, sql.driver)
 
     async def _among(self, sql: RunListSql, keys: Sequence[RunKey], limit: int) -> list[RunKey]:
-        return await self._keys(sql.among(keys, limit)) if keys else []
+        if not keys or (condition := await self._condition(sql, keys)) == NEVER:
+            return []
+        return await self._keys(sql.among(keys, limit, condition))
+
+    async def _condition(self, sql: RunListSql, keys: Sequence[RunKey]) -> Condition | None:
+        """The same as the question's for the runs with these keys, without conditions on traces."""
+        if not _asks_of_traces(sql.query):
+            return sql.condition
+        return await self._traces.exact(sql.query, keys)
 
     async def _keys(self, statement: Statement) -> list[RunKey]:
         return [RunKey(*row) for row in await self._rows(statement)]
@@ -239,21 +256,14 @@ class RunFinder:
         if not key_range.project_ids:
             return _Narrowed(sql, [])
         narrowed = await self._nearest(sql, query.after, _FEW, Horizon(self._horizons, query, key_range))
-        few = narrowed.few
-        if few == [] or (query.trace_filter is None and query.tree_filter is None):
+        if narrowed.few is not None or not _asks_of_traces(query):
             return narrowed
-        known = await self._traces_of(query, few) if few is not None else None
-        conditions: list[Condition] = []
         for part in conjuncts(condition):
-            exact = await self._traces_with(query, key_range, part, known)
-            conditions.append(exact or part)
-            known = exact or known
-        if known is None:
-            return narrowed
-        sql = RunListSql(query, key_range, AllOf(tuple(conditions)))
-        if few is not None:
-            return narrowed._replace(sql=sql)
-        return await self._nearest(sql, query.after, _FEW)
+            among = await self._may_be_in(query, key_range, part)
+            if among is not None:
+                sql = RunListSql(query, key_range, AllOf((among, *conjuncts(condition))))
+                return await self._nearest(sql, query.after, _FEW, Horizon(self._reaches, query, key_range))
+        return narrowed
 
     async def _nearest(
         self, sql: RunListSql, after: Position | None, most: int, horizon: "Horizon[int] | None" = None
@@ -287,39 +297,33 @@ class RunFinder:
         rows = found[sparsest]
         if horizon:
             horizon.learned(rows[-1][1])
-        rows = _before_the_cut(rows) or rows
+        if not (rows := _before_the_cut(rows)):
+            return _Narrowed(sql, [], is_open=True)  # One run, perhaps in other projects, too.
         return _Narrowed(sql, _distinct(rows), Position(*rows[-1][1:3]))
 
     # -- traces ----------------------------------------------------------------------------------
 
-    async def _traces_with(
-        self, query: RunQuery, key_range: KeyRange, condition: Condition, known: Condition | None
-    ) -> Condition | None:
-        """For a condition on the trace of a run: the same as the ids of all traces that meet it, if the runs
-        that decide it are few. `known` is a condition that these runs have to meet, too."""
-        match condition:
+    async def _may_be_in(self, query: RunQuery, key_range: KeyRange, part: Condition) -> Condition | None:
+        """For a condition on the trace of a run: that it is in one of the only traces that can meet it, if
+        these are few."""
+        match part:
             case TraceRoot(test):
-                parts = [known, Compare(ScalarField.IS_ROOT, Relation.EQ, value=True), test]
+                decisive: Condition = AllOf((IS_ROOT, test))
             case SomeRunOfTrace(test):
-                parts = [known, test]
+                decisive = test
             case _:
                 return None
         # The runs of a trace may lie outside of the times that the query asks about.
-        everywhere = KeyRange(key_range.project_ids)
-        sql = RunListSql(query, everywhere, AllOf(tuple(part for part in parts if part is not None)))
+        sql = RunListSql(query, KeyRange(key_range.project_ids), decisive)
         # Roots are never few, nor are the runs of a type.
-        sql.candidates = [each for each in sql.candidates if each.rank < Rank.KIND] or sql.candidates
+        sql.candidates = [each for each in sql.candidates if each.rank < Rank.KIND]
         keys = (await self._nearest(sql, None, _FEW_IN_TRACES)).few
         if keys is None:
             return None
-        return _in_traces(await self._rows(_traces(sql.matching(["trace_id"], keys))) if keys else [])
-
-    async def _traces_of(self, query: RunQuery, keys: list[RunKey]) -> Condition:
-        """The run is in a trace of one of these runs, or in one that was taken for it."""
-        parameters: dict[str, Any] = {"tenant": query.tenant_id}
-        where = f"tenant_id = {{tenant:UUID}} AND {bind_keys(parameters, keys)}"
-        rows = Statement(f"SELECT project_id, trace_id FROM runs WHERE {where}", parameters)
-        return _in_traces(await self._rows(_traces(rows)) if keys else [])
+        if isinstance(part, TraceRoot):
+            # A root has the id of its trace.
+            return in_traces((key.project_id, key.run_id) for key in keys)
+        return in_traces(await self._traces.of_runs(query.tenant_id, keys) if keys else [])
 
     async def _key_range(self, query: RunQuery) -> KeyRange:
         """Projects and times to look in, as narrow as the query's conditions allow."""
@@ -357,6 +361,10 @@ class RunFinder:
         return _narrowed(bounds, await self._rows(Statement(text, parameters)))
 
 
+def _asks_of_traces(query: RunQuery) -> bool:
+    return query.trace_filter is not None or query.tree_filter is not None
+
+
 _TESTED_FIELDS = frozenset({RunField.TRACE_ID, RunField.PARENT_RUN_IDS, RunField.RUN_TYPE})
 
 
@@ -366,24 +374,13 @@ def _is_plain(query: RunQuery) -> bool:
     return not asks_more and query.filter is query.trace_filter is query.tree_filter is None
 
 
-def _passing(query: RunQuery, merged: Mapping[RunKey, StoredRun]) -> dict[RunKey, StoredRun]:
-    """Those of the merged runs, which have `_TESTED_FIELDS`, that meet the conditions of a plain query."""
-    found = {}
-    for key, run in merged.items():
-        if _passes(query, run.values):
-            found[key] = run
-            for field in _TESTED_FIELDS - query.fields:
-                run.values.pop(field, None)
-    return found
-
-
-def _passes(query: RunQuery, values: Mapping[RunField, Any]) -> bool:
-    parents = values[RunField.PARENT_RUN_IDS]
+def _passes(query: RunQuery, run: MergedRun) -> bool:
+    """Whether a run, of which `_TESTED_FIELDS` are known, meets the conditions of a plain query."""
     return (
-        (query.trace_id is None or values[RunField.TRACE_ID] == query.trace_id)
-        and (query.parent_run_id is None or query.parent_run_id in parents[-1:])
-        and (query.is_root is None or query.is_root is not bool(parents))
-        and (query.run_type is None or values[RunField.RUN_TYPE] == query.run_type.value)
+        (query.trace_id is None or run.field(RunField.TRACE_ID) == query.trace_id)
+        and (query.parent_run_id is None or query.parent_run_id in run.field(RunField.PARENT_RUN_IDS)[-1:])
+        and (query.is_root is None or run.field(RunField.IS_ROOT) is query.is_root)
+        and (query.run_type is None or run.field(RunField.RUN_TYPE) == query.run_type.value)
     )
 
 
@@ -395,29 +392,6 @@ def _before_the_cut(rows: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
 def _distinct(rows: Sequence[Sequence[Any]]) -> list[RunKey]:
     """Keys in order, each once."""
     return list(dict.fromkeys(RunKey(*row) for row in rows))
-
-
-def _traces(rows: Statement) -> Statement:
-    """Project and trace of all rows."""
-    text = f"SELECT DISTINCT toString(project_id), toString(trace_id) FROM ({rows.text})"
-    return Statement(text, rows.parameters)
-
-
-def _in_traces(traces: Sequence[Sequence[Any]]) -> Condition:
-    """The run is in one of the traces, given by project and id."""
-    by_project: dict[str, list[UUID]] = {}
-    for project_id, trace_id in traces:
-        by_project.setdefault(project_id, []).append(UUID(trace_id))
-    in_projects = tuple(
-        AllOf(
-            (
-                OneOf(ScalarField.TRACE_ID, tuple(sorted(ids))),
-                Compare(ScalarField.PROJECT_ID, Relation.EQ, UUID(project_id)),
-            )
-        )
-        for project_id, ids in by_project.items()
-    )
-    return AnyOf(in_projects) if in_projects else Always(value=False)
 
 
 def _narrowed(bounds: KeyRange, found: Sequence[Sequence[Any]]) -> KeyRange:

@@ -1,7 +1,8 @@
 """Reads what is asked of runs whose keys are known, from all tables at once."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from runstore.domain.blob_refs import is_reference, unpack
@@ -39,42 +40,61 @@ class RunReader:
         self._traces = traces
 
     async def read(
-        self, query: RunQuery, keys: Sequence[RunKey], merged: Mapping[RunKey, StoredRun] | None
+        self,
+        query: RunQuery,
+        keys: Sequence[RunKey],
+        merged: Mapping[RunKey, StoredRun] | None = None,
+        *,
+        is_dense: bool = False,
     ) -> tuple[StoredRun, ...]:
-        """The runs with these keys in the order of the keys, without those that exist no more. `merged` are
-        runs, these among them, whose partial rows have been read already."""
+        """The runs with these keys in the order of the keys, without those that exist no more.
+
+        `merged` are runs, these among them, whose partial rows have been read already. `is_dense`: hardly any
+        others lie between them.
+        """
         if not keys:
             return ()
         found, payload_values, files, stats = await asyncio.gather(
             self._merged(query, keys, merged),
-            self._payloads(query, keys),
+            self._payloads(query, keys, is_dense=is_dense),
             self._attachments(query, keys),
             self._feedback_stats(query, keys),
         )
         runs = []
         for key in keys:
             if (run := found.get(key)) is not None:
-                run.values.update(payload_values.get((key.project_id, key.run_id), {}))
+                run.values.update(payload_values.get(key, {}))
                 run.values.update(files.get(key.run_id, {}))
                 run.values.update(stats.get(key.run_id, {}))
                 runs.append(run)
         await self._add_subtree_usage(query, runs)
         return tuple(runs)
 
-    async def merge(self, query: RunQuery, rows: Rows) -> dict[RunKey, StoredRun]:
-        """The runs that exist among partial rows, in the order of the rows: key and `columns_of` the query's
-        fields."""
-        runs = _merged(query.tenant_id, rows, columns_of(query.fields))
+    async def merge(
+        self,
+        query: RunQuery,
+        rows: Rows,
+        columns: Sequence[str],
+        passes: Callable[[MergedRun], bool] = lambda _run: True,
+        most: int | None = None,
+        /,
+    ) -> dict[RunKey, StoredRun]:
+        """The first `most` runs among partial rows that exist and pass, in the order of the rows.
+
+        `columns`: what the rows have behind the key, at least `columns_of` the query's fields.
+        """
+        runs = _merged(query.tenant_id, rows, columns)
+        found = {run.key: run for run in islice((run for run in runs if run.exists() and passes(run)), most)}
         prices: Prices = {}
-        if query.fields & COST_FIELDS and (late := [key for key, run in runs.items() if run.needs_price()]):
+        if query.fields & COST_FIELDS and (late := [key for key, run in found.items() if run.needs_price()]):
             columns = columns_of(query.fields, with_usage=True)
             prices, rows = await asyncio.gather(
                 self._prices(), self._engine(rows_of(query.tenant_id, late, columns))
             )
-            runs |= _merged(query.tenant_id, rows, columns)
+            found |= {run.key: run for run in _merged(query.tenant_id, rows, columns)}
         return {
             key: StoredRun(Position(key.start_time_us, key.run_id), run.fields(query.fields, prices))
-            for key, run in runs.items()
+            for key, run in found.items()
             if run.exists()
         }
 
@@ -97,8 +117,8 @@ class RunReader:
     ) -> Mapping[RunKey, StoredRun]:
         if merged is not None:
             return merged
-        statement = rows_of(query.tenant_id, keys, columns_of(query.fields))
-        return await self.merge(query, await self._engine(statement))
+        columns = columns_of(query.fields)
+        return await self.merge(query, await self._engine(rows_of(query.tenant_id, keys, columns)), columns)
 
     async def _prices(self) -> Prices:
         """Every price that runs were charged by; a few hundred at most."""
@@ -109,16 +129,17 @@ class RunReader:
         return {row[0]: (row[1], row[2]) for row in await self._engine(Statement(text, {}))}
 
     async def _payloads(
-        self, query: RunQuery, keys: Sequence[RunKey]
-    ) -> dict[tuple[str, str], dict[RunField, Any]]:
-        """Values by project and run."""
+        self, query: RunQuery, keys: Sequence[RunKey], *, is_dense: bool
+    ) -> dict[RunKey, dict[RunField, Any]]:
         columns = {PREVIEWED[field]: False for field in query.fields if field in PREVIEWED}
         columns.update({PAYLOAD_FIELDS[field]: True for field in query.fields if field in PAYLOAD_FIELDS})
         if not columns:
             return {}
-        rows = await self._engine(payloads(query.tenant_id, keys, columns), bytes_columns=True)
+        rows = await self._engine(
+            payloads(query.tenant_id, keys, columns, is_dense=is_dense), bytes_columns=True
+        )
         return {
-            (_text(project_id), _text(run_id)): _payload_values(
+            RunKey(_text(project_id), time_us, _text(run_id)): _payload_values(
                 query.fields,
                 {
                     column: value
@@ -126,7 +147,7 @@ class RunReader:
                     if present & PAYLOAD_BITS[column].value
                 },
             )
-            for project_id, run_id, present, *values in rows
+            for project_id, time_us, run_id, present, *values in rows
         }
 
     async def _attachments(self, query: RunQuery, keys: Sequence[RunKey]) -> dict[str, dict[RunField, Any]]:
@@ -166,13 +187,13 @@ class RunReader:
             run.values.update(usage.get(run.position.run_id, {}))
 
 
-def _merged(tenant_id: str, rows: Rows, columns: Sequence[str]) -> dict[RunKey, MergedRun]:
+def _merged(tenant_id: str, rows: Rows, columns: Sequence[str]) -> Iterator[MergedRun]:
     """The runs of partial rows, key and these columns, in the order of the rows."""
     places = {column: place for place, column in enumerate(columns, 3)}
     by_key: dict[RunKey, list[Any]] = {}
     for row in rows:
         by_key.setdefault(RunKey(*row[:3]), []).append(row)
-    return {key: MergedRun(tenant_id, key, places, rows) for key, rows in by_key.items()}
+    return (MergedRun(tenant_id, key, places, rows) for key, rows in by_key.items())
 
 
 def _payload_values(fields: Collection[RunField], columns: dict[str, Any]) -> dict[RunField, Any]:

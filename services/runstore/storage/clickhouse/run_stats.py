@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from runstore.domain.query_kinds import QueryKind
 from runstore.domain.run_stats import (
     Facet,
     FacetField,
@@ -18,6 +19,7 @@ from runstore.storage.clickhouse.engine import Engine
 from runstore.storage.clickhouse.feedback_sql import feedback_stats, merged_feedback, stats_of
 from runstore.storage.clickhouse.filter_sql import metadata_texts
 from runstore.storage.clickhouse.list_sql import Statement
+from runstore.storage.clickhouse.query_watch import QueryWatch, watched
 
 _MAX_FACETS = 20
 """Values per facet field."""
@@ -29,6 +31,10 @@ def _percentile(level: float, value: str) -> str:
 
 def _whole_percentile(level: float, value: str) -> str:
     return f"quantileExact({level})({value})"
+
+
+def _summed(details: str) -> str:
+    return f"mapFilter((category, amount) -> amount != 0, sumMap({details}))"
 
 
 _FIRST_TOKEN = "date_diff('microsecond', start_time, first_token_time) / 1e6"  # noqa: S105 - a time
@@ -58,10 +64,10 @@ _NUMBERS: dict[StatsField, str] = {
     StatsField.COMPLETION_COST: "ifNull(sum(completion_cost), 0)",
     StatsField.COST_P50: _percentile(0.5, _COST),
     StatsField.COST_P99: _percentile(0.99, _COST),
-    StatsField.PROMPT_TOKEN_DETAILS: "sumMap(prompt_token_details)",
-    StatsField.COMPLETION_TOKEN_DETAILS: "sumMap(completion_token_details)",
-    StatsField.PROMPT_COST_DETAILS: "sumMap(prompt_cost_details)",
-    StatsField.COMPLETION_COST_DETAILS: "sumMap(completion_cost_details)",
+    StatsField.PROMPT_TOKEN_DETAILS: _summed("prompt_token_details"),
+    StatsField.COMPLETION_TOKEN_DETAILS: _summed("completion_token_details"),
+    StatsField.PROMPT_COST_DETAILS: _summed("prompt_cost_details"),
+    StatsField.COMPLETION_COST_DETAILS: _summed("completion_cost_details"),
 }
 """SQL of each number over columns of merged runs."""
 
@@ -99,10 +105,12 @@ class Runs(Protocol):
 class ClickHouseRunStats:
     """`RunStatsReader` over the runs of a store."""
 
-    def __init__(self, engine: Engine, runs: Runs) -> None:
+    def __init__(self, engine: Engine, runs: Runs, watch: QueryWatch) -> None:
+        self._watch = watch
         self._engine = engine
         self._runs = runs
 
+    @watched(QueryKind.STATS)
     async def run_stats(self, query: StatsQuery, /) -> list[GroupStats]:
         numbers = [field for field in query.fields if field in _NUMBERS]
         expressions = [_NUMBERS[field] for field in numbers]
@@ -111,10 +119,12 @@ class ClickHouseRunStats:
         runs = await self._runs.matching(query.runs, [*expressions, *facets, groups.text])
         runs.parameters.update(groups.parameters)
         members = f"(SELECT *, arrayJoin({groups.text}) AS run_group FROM ({runs.text}))"
-        found = {
-            group: dict(zip(numbers, values, strict=True))
-            for group, *values in await self._rows(_numbers(members, runs, expressions, query.grouping))
-        }
+        found: _Found = {"": {}}  # All runs together are a group, also when there are none.
+        if numbers or query.grouping is not None:
+            found = {
+                group: dict(zip(numbers, values, strict=True))
+                for group, *values in await self._rows(_numbers(members, runs, expressions, query.grouping))
+            }
         if query.grouping is not None:
             runs.parameters["found"] = list(found)
             members = f"(SELECT * FROM {members} WHERE run_group IN {{found:Array(String)}})"

@@ -19,6 +19,7 @@ from runstore.domain.retention import TraceKeep
 from runstore.domain.runs import (
     Attachment,
     AttachmentRef,
+    Position,
     RunField,
     RunKey,
     RunMove,
@@ -39,13 +40,15 @@ from runstore.storage.clickhouse.engine import Engine, ReadLimits
 from runstore.storage.clickhouse.feedback import ClickHouseFeedback
 from runstore.storage.clickhouse.figures import engine_figures
 from runstore.storage.clickhouse.list_sql import Statement, bind_keys
+from runstore.storage.clickhouse.query_watch import QueryWatch, watched
 from runstore.storage.clickhouse.retention import ClickHouseRetention
 from runstore.storage.clickhouse.run_finder import RunFinder
 from runstore.storage.clickhouse.run_reader import RunReader
 from runstore.storage.clickhouse.run_stats import ClickHouseRunStats
-from runstore.storage.clickhouse.slow_queries import SlowQueries
+from runstore.storage.clickhouse.tenants import ClickHouseTenants
 from runstore.storage.clickhouse.threads import ClickHouseThreads
 from runstore.storage.clickhouse.traces import ClickHouseTraces
+from runstore.storage.metrics import StorageMetrics
 from runstore.storage.run_store import Block, BlockRefused, EngineFigures, StoreUnavailable
 
 logger = structlog.get_logger()
@@ -69,6 +72,7 @@ async def open_run_store(
     limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
     may_be_away: bool = False,
     slow_query_s: float = math.inf,
+    metrics: StorageMetrics | None = None,
 ) -> AsyncIterator["ClickHouseRunStore"]:
     """Connect to `chdb://…` or `http(s)://…` and bring its schema up to date.
 
@@ -78,7 +82,7 @@ async def open_run_store(
     is away, every call raises StoreUnavailable.
     Raises StoreUnavailable, SchemaTooNew, WrongTopology.
     """
-    engine = Engine(dsn, limits=limits, cluster=cluster, prepare=_migrate)
+    engine = Engine(dsn, limits=limits, cluster=cluster, prepare=_migrate, metrics=metrics)
     with TemporaryDirectory() as temporary:
         try:
             try:
@@ -90,7 +94,7 @@ async def open_run_store(
                     raise
                 logger.warning("engine_unavailable", error=str(error))
             yield ClickHouseRunStore(
-                engine, BlockBuilder(block_folder or Path(temporary)), SlowQueries(slow_query_s)
+                engine, BlockBuilder(block_folder or Path(temporary)), QueryWatch(slow_query_s, metrics)
             )
         finally:
             engine.close()
@@ -107,25 +111,21 @@ def _migrate(client: Any) -> None:
 class ClickHouseRunStore:
     """`RunStore` on an engine whose schema is up to date."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        blocks: BlockBuilder,
-        slow: SlowQueries = SlowQueries(math.inf),  # noqa: B008 - holds no state
-    ) -> None:
-        self._slow = slow
+    def __init__(self, engine: Engine, blocks: BlockBuilder, watch: QueryWatch | None = None) -> None:
+        self._watch = watch = watch or QueryWatch()
         self._engine = engine
         self._blocks = blocks
         self.dead_letters = ClickHouseDeadLetters(engine)
-        self.traces = ClickHouseTraces(engine)
-        self.threads = ClickHouseThreads(engine, self)
-        self.feedback = ClickHouseFeedback(engine)
-        self.stats = ClickHouseRunStats(engine, self)
+        self.traces = ClickHouseTraces(engine, watch)
+        self.threads = ClickHouseThreads(engine, self, watch)
+        self.feedback = ClickHouseFeedback(engine, watch)
+        self.stats = ClickHouseRunStats(engine, self, watch)
         self._reader = RunReader(self._rows, self.feedback, self.traces)
         self._finder = RunFinder(self._rows, self, self._reader)
         self.deletions = ClickHouseDeletions(engine, self)
         self.copies = EngineCopies(engine)
         self.retention = ClickHouseRetention(engine, self)
+        self.tenants = ClickHouseTenants(engine)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class ClickHouseRunStore:
 
         def delete(client: Any) -> None:
             for table in ("runs", "run_keys", "trace_keys", "run_payloads", "run_attachments"):
-                # A mutation takes half a second even where there is nothing to do.
+                # On a server a mutation takes half a second even where there is nothing to do.
                 if client.query(f"SELECT 1 FROM {table} WHERE {where} LIMIT 1", parameters).result_rows:
                     client.command(f"DELETE FROM {table} WHERE {where}", parameters=parameters)
 
@@ -277,25 +277,23 @@ class ClickHouseRunStore:
 
     # -- reading ---------------------------------------------------------------------------------
 
+    @watched()
     async def list_runs(self, query: RunQuery, /) -> RunPage:
-        with self._slow.watch("list", query):
-            return await self._list_runs(query)
-
-    async def _list_runs(self, query: RunQuery) -> RunPage:
         if query.with_subtree_usage:
             query = replace(query, fields=query.fields | {RunField.TRACE_ID})
         while True:
             found = await self._finder.page(query)
             keys = await self._reader.fitting(query, found.keys[: query.limit])
-            runs = await self._reader.read(query, keys, found.runs)
+            runs = await self._reader.read(query, keys, found.runs, is_dense=found.is_dense)
             has_more = len(found.keys) > len(keys)
             # Runs can be deleted meanwhile, but a page that is empty is the last one.
             if runs or not has_more:
                 return RunPage(runs, has_more)
 
-    async def read(self, query: RunQuery, keys: Sequence[RunKey], /) -> Sequence[StoredRun]:
-        """The fields of the query of the runs with these keys, without those that exist no more."""
-        return await self._reader.read(query, keys, None)
+    async def read_existing(self, query: RunQuery, keys: Sequence[RunKey], /) -> Sequence[StoredRun]:
+        """The payload fields of the query of the runs with these keys, which are known to exist."""
+        known = {key: StoredRun(Position(key.start_time_us, key.run_id), {}) for key in keys}
+        return await self._reader.read(query, keys, known)
 
     async def matching(self, query: RunQuery, expressions: Iterable[str], /) -> Statement:
         """SQL of the runs that a query means, whatever its page; see `merged_sql.matching_runs`."""

@@ -138,6 +138,18 @@ def in_threads(thread_ids: Collection[str] | None) -> Condition:
             return OneOf(ScalarField.THREAD_ID, tuple(several))
 
 
+def roots_of(query: ThreadQuery, thread_ids: Collection[str], columns: Collection[str]) -> Statement:
+    """The merged roots of these threads in the window: key and these columns."""
+    parameters: dict[str, Any] = {"of_threads": list(thread_ids)}
+    of_threads = "thread_id IN {of_threads:Array(String)}"
+    roots = runs_with(
+        _window(query, parameters),
+        [f"{of_threads} AND {_IS_CANDIDATE}"],
+        {*columns, "thread_id", "is_root"},
+    )
+    return Statement(f"SELECT * FROM {roots} WHERE is_root AND ifNull({of_threads}, false)", parameters)
+
+
 def root_rows(roots: Statement, most: int) -> Statement:
     """The roots themselves, at most so many: run id, start time in microseconds, thread id, whether it
     failed, and the end in microseconds, NULL while there is none."""
@@ -189,23 +201,33 @@ class _ThreadConditionWriter(ConditionWriter):
         return f"thread_id IN ({self.of_runs.replace('{test}', super()._some_row(family, test))})"
 
 
+def _window(query: ThreadQuery, parameters: dict[str, Any]) -> str:
+    """Condition on rows: of the project, between the times of the query."""
+    parameters.update(tenant=query.tenant_id, project=query.project_id)
+    conditions = ["tenant_id = {tenant:UUID}", "project_id = {project:UUID}"]
+    for bound, operator, name in (
+        (query.min_start_time_us, ">=", "min_start"),
+        (query.max_start_time_us, "<=", "max_start"),
+    ):
+        if bound is not None:
+            parameters[name] = sql_time(bound)
+            conditions.append(f"start_time {operator} {{{name}:{_TIME}}}")
+    return " AND ".join(conditions)
+
+
+# The position in the trace and the name of the thread stand on one row: an update repeats the position.
+_IS_CANDIDATE = "thread_id != '' AND empty(parent_run_ids)"
+
+
 class ThreadOrderSql:
     """Finds the threads of a window in their order: that of their latest root runs, as of one moment."""
 
     def __init__(self, query: ThreadQuery) -> None:
-        self._parameters: dict[str, Any] = {"tenant": query.tenant_id, "project": query.project_id}
-        conditions = ["tenant_id = {tenant:UUID}", "project_id = {project:UUID}"]
-        for bound, operator, name in (
-            (query.min_start_time_us, ">=", "min_start"),
-            (query.max_start_time_us, "<=", "max_start"),
-        ):
-            if bound is not None:
-                self._parameters[name] = sql_time(bound)
-                conditions.append(f"start_time {operator} {{{name}:{_TIME}}}")
+        self._parameters: dict[str, Any] = {}
+        self._range = _window(query, self._parameters)
         if query.as_of is not None:
             self._parameters["as_of"] = query.as_of
-            conditions.append("seq <= {as_of:UInt64}")
-        self._range = " AND ".join(conditions)
+            self._range += " AND seq <= {as_of:UInt64}"
 
     def border(self, after: Position | None, rows: int) -> Statement:
         """Key of the `rows`-th partial row of a thread's root behind `after`; no row when fewer are left."""
@@ -247,10 +269,6 @@ class ThreadOrderSql:
 
     def _last(self, position: Position, name: str, operator: str) -> str:
         return self._key(name, position, operator, "last")
-
-
-# The position in the trace and the name of the thread stand on one row: an update repeats the position.
-_IS_CANDIDATE = "thread_id != '' AND empty(parent_run_ids)"
 
 
 class ThreadStatsSql:

@@ -1,12 +1,14 @@
 """Threads in ClickHouse: listed, and summed up."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from runstore.domain.conditions import AllOf, Condition
 from runstore.domain.feedback import FeedbackByKey, FeedbackStats
+from runstore.domain.query_kinds import QueryKind
 from runstore.domain.runs import Position, RunField, RunKey, RunQuery, StoredRun
 from runstore.domain.threads import (
     LISTED_STATS,
@@ -16,9 +18,12 @@ from runstore.domain.threads import (
     ThreadStat,
     ThreadStats,
 )
+from runstore.storage.clickhouse.columns import NIL_UUID
 from runstore.storage.clickhouse.engine import Engine
 from runstore.storage.clickhouse.feedback_sql import stats_of
-from runstore.storage.clickhouse.list_sql import Statement
+from runstore.storage.clickhouse.horizons import Horizon, Memory
+from runstore.storage.clickhouse.list_sql import KeyRange, Statement
+from runstore.storage.clickhouse.query_watch import QueryWatch, watched
 from runstore.storage.clickhouse.thread_sql import (
     ROOT_COLUMNS,
     ThreadOrderSql,
@@ -28,6 +33,7 @@ from runstore.storage.clickhouse.thread_sql import (
     known_roots,
     root_columns_of,
     root_rows,
+    roots_of,
 )
 
 _WIDEST_WINDOW_ROWS = 1_000_000
@@ -40,8 +46,8 @@ _PREVIEWS = frozenset({RunField.INPUTS_PREVIEW, RunField.OUTPUTS_PREVIEW, RunFie
 class Runs(Protocol):
     """What threads need of the store of runs."""
 
-    async def read(self, query: RunQuery, keys: Sequence[RunKey], /) -> Sequence[StoredRun]:
-        """The fields of the query of the runs with these keys, without those that exist no more."""
+    async def read_existing(self, query: RunQuery, keys: Sequence[RunKey], /) -> Sequence[StoredRun]:
+        """The payload fields of the query of the runs with these keys, which are known to exist."""
         ...
 
     async def matching(self, query: RunQuery, expressions: Iterable[str], /) -> Statement:
@@ -52,10 +58,13 @@ class Runs(Protocol):
 class ClickHouseThreads:
     """`ThreadReader` over the runs of a store."""
 
-    def __init__(self, engine: Engine, runs: Runs) -> None:
+    def __init__(self, engine: Engine, runs: Runs, watch: QueryWatch) -> None:
+        self._watch = watch
         self._engine = engine
         self._runs = runs
+        self._horizons: Memory[int] = OrderedDict()
 
+    @watched(QueryKind.THREADS)
     async def list_threads(self, query: ThreadQuery, /) -> ThreadPage:
         while True:
             found = await self._in_order(query)
@@ -66,20 +75,22 @@ class ClickHouseThreads:
                 return ThreadPage(tuple(threads), has_more)
             query = replace(query, after=page[-1][1])
 
+    @watched(QueryKind.THREADS)
     async def aggregate_stats(self, query: ThreadQuery, stats: Collection[ThreadStat], /) -> ThreadStats:
         filters = (query.filter, query.trace_filter, query.tree_filter, query.thread_filter)
         thread_ids = None
         if any(each is not None for each in filters):
             thread_ids = [thread_id for thread_id, _ in await self._in_order(replace(query, limit=_ALL))]
-        return await self._totals(query, _roots(query, thread_ids), stats)
+        return await self._totals(query, await self._roots(query, thread_ids), stats)
 
+    @watched(QueryKind.THREADS)
     async def thread_stats(
         self, query: ThreadQuery, thread_id: str, stats: Collection[ThreadStat], /
     ) -> ThreadStats:
-        return await self._totals(query, _roots(query, [thread_id], query.filter), stats)
+        return await self._totals(query, await self._roots(query, [thread_id], query.filter), stats)
 
     async def _totals(
-        self, query: ThreadQuery, roots: RunQuery, stats: Collection[ThreadStat]
+        self, query: ThreadQuery, roots: Statement, stats: Collection[ThreadStat]
     ) -> ThreadStats:
         sql = await self._stats_sql(query, roots)
         found: dict[ThreadStat, Any] = {}
@@ -94,7 +105,7 @@ class ClickHouseThreads:
     async def turn_numbers(
         self, tenant_id: str, project_id: str, thread_id: str, trace_ids: Collection[str], /
     ) -> Mapping[str, int]:
-        roots = await self._runs.matching(_roots(ThreadQuery(tenant_id, project_id), [thread_id]), ())
+        roots = roots_of(ThreadQuery(tenant_id, project_id), [thread_id], ())
         text = (
             "SELECT toString(run_id), turn FROM (SELECT run_id, "
             "row_number() OVER (ORDER BY start_time, run_id) AS turn "
@@ -108,9 +119,13 @@ class ClickHouseThreads:
         sql = ThreadOrderSql(query)
         found: list[tuple[str, Position]] = []
         after, window = query.after, min(16 * query.limit + 16, _WIDEST_WINDOW_ROWS)
+        horizon = self._horizon(query)
+        floor_us = horizon.known if horizon else None
+        until = None if floor_us is None else Position(floor_us, NIL_UUID)
         while len(found) <= query.limit:
-            border = await self._rows(sql.border(after, window))
-            until = Position(*border[0]) if border else None
+            if until is None:
+                border = await self._rows(sql.border(after, window))
+                until = Position(*border[0]) if border else None
             rows = await self._rows(sql.threads(after, until))
             threads = {thread_id: Position(time_us, run_id) for thread_id, time_us, run_id in rows}
             eligible = await self._eligible(query, threads)
@@ -119,25 +134,40 @@ class ClickHouseThreads:
             ]
             if until is None:
                 break
-            after = until
+            after, until = until, None
             window = min(4 * window, _WIDEST_WINDOW_ROWS)
+        if horizon and len(found) > query.limit:
+            horizon.learned(found[query.limit][1].start_time_us)
         return found
+
+    def _horizon(self, query: ThreadQuery) -> Horizon[int] | None:
+        """How far back the first page of such a query reaches; None for one that nothing is remembered of."""
+        if query.after is not None or query.max_start_time_us is not None or query.thread_filter is not None:
+            return None
+        kind = replace(
+            _root_query(query, None, query.filter),
+            min_start_time_us=None,
+            trace_filter=query.trace_filter,
+            tree_filter=query.tree_filter,
+            limit=query.limit,
+        )
+        return Horizon(self._horizons, kind, KeyRange(kind.project_ids))
 
     async def _eligible(self, query: ThreadQuery, thread_ids: Collection[str]) -> Collection[str]:
         """Those of the threads that satisfy the query's filters."""
         eligible = thread_ids
         if query.filter is not None and eligible:
-            eligible = await self._with_root(_roots(query, eligible, query.filter))
+            eligible = await self._with_root(_root_query(query, eligible, query.filter))
         if query.trace_filter is not None and eligible:
             columns = root_columns_of(query.trace_filter)
-            sql = await self._about(query, await self._runs.matching(_roots(query, eligible), columns))
+            sql = await self._about(query, roots_of(query, eligible, columns))
             eligible = await self._thread_ids(sql.threads_with_trace(query.trace_filter))
         if query.tree_filter is not None and eligible:
-            roots = replace(_roots(query, eligible), tree_filter=query.tree_filter)
+            roots = replace(_root_query(query, eligible), tree_filter=query.tree_filter)
             eligible = await self._with_root(roots)
         if query.thread_filter is not None and eligible:
-            roots = _roots(ThreadQuery(query.tenant_id, query.project_id), eligible)
-            sql = await self._stats_sql(query, roots)
+            all_of_them = ThreadQuery(query.tenant_id, query.project_id)
+            sql = await self._stats_sql(query, await self._roots(all_of_them, eligible))
             eligible = await self._thread_ids(sql.threads_that(query.thread_filter))
         return eligible
 
@@ -154,7 +184,7 @@ class ClickHouseThreads:
         """The threads with what there is to say of them, in the order given."""
         if not positions:
             return []
-        sql = await self._stats_sql(query, _roots(query, positions))
+        sql = await self._stats_sql(query, await self._roots(query, positions))
         summaries, feedback = await asyncio.gather(
             self._rows(sql.by_thread(LISTED_STATS)), self._feedback(sql, by_thread=True)
         )
@@ -200,16 +230,23 @@ class ClickHouseThreads:
     async def _previews(
         self, query: ThreadQuery, keys: Sequence[RunKey]
     ) -> Mapping[str, Mapping[RunField, Any]]:
-        runs = await self._runs.read(RunQuery(query.tenant_id, _PREVIEWS), keys)
+        runs = await self._runs.read_existing(RunQuery(query.tenant_id, _PREVIEWS), keys)
         return {run.position.run_id: run.values for run in runs}
 
-    async def _stats_sql(self, query: ThreadQuery, roots: RunQuery) -> ThreadStatsSql:
+    async def _roots(
+        self, query: ThreadQuery, thread_ids: Collection[str] | None, condition: Condition | None = None
+    ) -> Statement:
+        """The merged roots in the window, of these threads or of any, that satisfy the condition."""
+        if thread_ids and condition is None:
+            return roots_of(query, thread_ids, ROOT_COLUMNS)
+        return await self._runs.matching(_root_query(query, thread_ids, condition), ROOT_COLUMNS)
+
+    async def _stats_sql(self, query: ThreadQuery, roots: Statement) -> ThreadStatsSql:
         """Statements about the traces below these roots."""
-        matching = await self._runs.matching(roots, ROOT_COLUMNS)
-        rows = await self._rows(root_rows(matching, _FEW_ROOTS + 1))
+        rows = await self._rows(root_rows(roots, _FEW_ROOTS + 1))
         if len(rows) <= _FEW_ROOTS:
-            matching = known_roots(rows, query.project_id)
-        return await self._about(query, matching)
+            roots = known_roots(rows, query.project_id)
+        return await self._about(query, roots)
 
     async def _about(self, query: ThreadQuery, roots: Statement) -> ThreadStatsSql:
         sql = ThreadStatsSql(roots, query.tenant_id, query.project_id)
@@ -223,7 +260,7 @@ class ClickHouseThreads:
         )
 
 
-def _roots(
+def _root_query(
     query: ThreadQuery, thread_ids: Collection[str] | None, condition: Condition | None = None
 ) -> RunQuery:
     """Root runs in the window, of these threads or of any, that satisfy the condition."""

@@ -10,7 +10,12 @@ def root_rows(rows: str) -> str:
 
     A root has the id of its trace.
     """
-    roots = f"SELECT {KEY} FROM run_keys WHERE {_TENANT} AND run_id IN ({_traces(rows)})"
+    return rows_of_roots(f"({_traces(rows)})")
+
+
+def rows_of_roots(traces: str) -> str:
+    """As `root_rows`, of the traces whose ids `traces` holds: an array or a subquery."""
+    roots = f"SELECT {KEY} FROM run_keys WHERE {_TENANT} AND run_id IN {traces}"
     return f"{_TENANT} AND ({KEY}) IN ({roots})"
 
 

@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+from runstore.domain.query_kinds import QueryKind
 from runstore.domain.runs import RunField
 from runstore.domain.traces import USAGE_FIELDS, Usage
 from runstore.storage.clickhouse.columns import EPOCH, sql_time
 from runstore.storage.clickhouse.engine import Engine
 from runstore.storage.clickhouse.list_sql import Statement
+from runstore.storage.clickhouse.query_watch import QueryWatch
 from runstore.storage.clickhouse.usage_sql import HAS_USAGE, runs_with, usage_columns
 
 _TIME = "DateTime64(6, 'UTC')"
@@ -24,7 +26,8 @@ _MICROSECOND = sql_time(1) - EPOCH
 class ClickHouseTraces:
     """`TraceReader` on an engine whose schema is up to date."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, watch: QueryWatch) -> None:
+        self._watch = watch
         self._engine = engine
 
     async def trace_usage(
@@ -34,6 +37,13 @@ class ClickHouseTraces:
         trace_ids: Collection[str],
         fields: Collection[RunField],
         /,
+    ) -> Mapping[str, Usage]:
+        shape = {"given": ["project_id", "trace_ids"], "limit": len(trace_ids), "fields": len(fields)}
+        with self._watch.watch(QueryKind.USAGE, tenant_id, lambda: shape):
+            return await self._trace_usage(tenant_id, project_id, trace_ids, fields)
+
+    async def _trace_usage(
+        self, tenant_id: str, project_id: str, trace_ids: Collection[str], fields: Collection[RunField]
     ) -> Mapping[str, Usage]:
         asked = _asked(fields)
         statement = await self._runs_of_traces(tenant_id, (project_id,), trace_ids, {"trace_id", *asked})
