@@ -6,27 +6,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from langgraph_sdk import get_client
 from tests.agents.conftest import MANIFEST
 from tests.agents.steps import log_of, until, until_next, until_status, until_thread
 from tests.contract.servers import Server, serving
-
-
-def child_of(server: Server, part: str) -> psutil.Process:
-    """The process of a part of a server."""
-    children = psutil.Process(server.process.pid).children(recursive=True)
-    [found] = [child for child in children if part in child.cmdline()]
-    return found
-
-
-def kill_all(server: Server) -> None:
-    """Everything of a server at once, as a power cut does."""
-    supervisor = psutil.Process(server.process.pid)
-    for process in (*supervisor.children(recursive=True), supervisor):
-        process.kill()
-    server.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +30,7 @@ async def test_run_outlives_its_worker(server: Server, tmp_path: Path) -> None:
         waiting = asyncio.create_task(client.runs.wait(thread, "steps", input=body))
         await until_next(client, thread, "b")
         queued = await client.runs.create(thread, "steps", input={"secs": 0})
-        child_of(server, "agents").kill()
+        server.part("agents").kill()
         result: Any = await waiting
         assert result["log"] == ["a", "b", "c"]
         await until_status(client, thread, queued["run_id"], "success")
@@ -90,7 +74,7 @@ async def test_run_outlives_its_server(tmp_path: Path, number: signal.Signals) -
             await until_next(client, thread, "b")
             queued = await client.runs.create(thread, "steps", input={"secs": 0})
         if number is signal.SIGKILL:
-            kill_all(server)
+            server.kill()
         else:
             server.stop(number)
     with serving(tmp_path, agents=str(MANIFEST)) as server:
@@ -108,7 +92,7 @@ async def test_wait_outlives_the_store(mortal: Server) -> None:
         thread = (await client.threads.create())["thread_id"]
         waiting = asyncio.create_task(client.runs.wait(thread, "steps", input={"secs": 4, "slow": "b"}))
         await until_next(client, thread, "b")
-        child_of(mortal, "store").kill()
+        mortal.part("store").kill()
         result: Any = await waiting
         assert result["log"] == ["a", "b", "c"]
 
@@ -127,7 +111,7 @@ async def test_run_that_kills_its_workers_fails(mortal: Server, tmp_path: Path) 
                 return marks.exists() and marks.read_text() == expected
 
             await until(has_begun, f"attempt {attempt} has begun")
-            child_of(mortal, "agents").kill()
+            mortal.part("agents").kill()
         result: Any = await waiting
         assert "__error__" in result
         assert (await until_thread(client, thread, "error"))["status"] == "error"

@@ -9,11 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from tests.data_folder import copy_prepared
 from tests.waiting import LONGEST_WAIT_S, until
 
@@ -82,6 +83,37 @@ class Server:
         url = self.environment.get("RUNSTORE_CATALOG_URL", f"sqlite:///{self.folder}/data/catalog.sqlite")
         with ThreadPoolExecutor(1) as thread:  # The test may have an event loop.
             return thread.submit(asyncio.run, _create_key(url, tenant, Role(role))).result()
+
+    def processes(self) -> list[psutil.Process]:
+        """The supervisor and all below it."""
+        supervisor = psutil.Process(self.process.pid)
+        return [supervisor, *supervisor.children(recursive=True)]
+
+    def part(self, name: str) -> psutil.Process:
+        """The one process with this argument, as "store"."""
+        found = []
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):  # Ended since it was found.
+                found += [process] if name in process.cmdline() else []
+        [one] = found
+        return one
+
+    def memory_bytes(self) -> int:
+        """What its processes hold alone: pages of files, which the system may drop, are not counted."""
+        total = 0
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                total += process.memory_full_info().uss
+        return total
+
+    def kill(self) -> None:
+        """Everything at once, as a power cut does."""
+        processes = self.processes()
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait(LONGEST_WAIT_S)
+        psutil.wait_procs(processes, LONGEST_WAIT_S)
 
     def stop(self, number: int = signal.SIGINT) -> int:
         """Interrupts it, as Ctrl-C does, and waits: the exit status."""

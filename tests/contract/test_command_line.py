@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
-import psutil
 import pytest
 from langsmith import Client
 from tests.data_folder import copy_prepared
@@ -311,12 +310,7 @@ def survived_a_kill(server: Server) -> Load:
     with Load(server.url, "loaded") as load:
         until(lambda: len(load.acknowledged) >= 400, "some runs are acknowledged")
         before = len(load.acknowledged)
-        [store] = [
-            process
-            for process in psutil.Process(server.process.pid).children()
-            if "store" in process.cmdline()
-        ]
-        store.kill()
+        server.part("store").kill()
         until(lambda: len(load.acknowledged) >= before + 400, "the server goes on")
     assert load.refused == []
     return load

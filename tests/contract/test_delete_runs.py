@@ -1,6 +1,5 @@
 """Deleting runs and traces over HTTP and gRPC, and what of it survives a crash."""
 
-import signal
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import grpc
 import httpx
-import psutil
 import pytest
 from langsmith import Client
 from langsmith.utils import LangSmithNotFoundError
@@ -148,17 +146,6 @@ def test_tenants_delete_their_own(guarded: Server, key: str, foreign_key: str, p
     client.close()
 
 
-def kill(server: Server) -> None:
-    """Ends every process of a server at once, as a loss of power does."""
-    processes = [
-        psutil.Process(server.process.pid),
-        *psutil.Process(server.process.pid).children(recursive=True),
-    ]
-    for process in processes:
-        process.send_signal(signal.SIGKILL)
-    psutil.wait_procs(processes, timeout=30)
-
-
 def test_deletion_survives_a_crash(tmp_path: Path, project: str) -> None:
     """Killed right behind the answer, before anything is purged, a server comes back without the runs, also
     though the log that is replayed has them; and what was written after the deletion is there."""
@@ -169,7 +156,7 @@ def test_deletion_survives_a_crash(tmp_path: Path, project: str) -> None:
         assert delete(server, trace_ids=[str(doomed[0])]).status_code == 200
         late = trace(client, project)
         client.close()
-        kill(server)
+        server.kill()
     # The checkpoint may be older than what is stored: the whole log is replayed.
     (tmp_path / "data" / "log" / "checkpoint").write_bytes(b"")
     with serving(tmp_path) as server:

@@ -12,7 +12,6 @@ from typing import Any
 
 import grpc
 import httpx
-import psutil
 import pytest
 import zstandard
 from langsmith import Client
@@ -63,24 +62,17 @@ def digest(chunks: Iterator[bytes]) -> str:
     return sha.hexdigest()
 
 
-def memory_bytes(server: Server) -> int:
-    """What the server's processes hold alone: pages of files, which the system may drop, are not counted."""
-    processes = [psutil.Process(server.process.pid)]
-    processes += processes[0].children(recursive=True)
-    return sum(process.memory_full_info().uss for process in processes)
-
-
 @contextmanager
 def bounded_memory(server: Server) -> Iterator[None]:
     """Inside, the server never takes much more memory than before."""
-    before = memory_bytes(server)
+    before = server.memory_bytes()
     peak = before
     done = threading.Event()
 
     def watch() -> None:
         nonlocal peak
         while not done.wait(0.05):
-            peak = max(peak, memory_bytes(server))
+            peak = max(peak, server.memory_bytes())
 
     watcher = threading.Thread(target=watch)
     watcher.start()

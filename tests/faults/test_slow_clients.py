@@ -26,24 +26,6 @@ MOST_GROWTH_BYTES = 600 * 1024 * 1024
 """What storing so much at once takes, however many clients send it."""
 
 
-def memory_bytes(server: Server) -> int:
-    """Proportional set size of the supervisor and everything it started."""
-    total = 0
-    for pid in group(server.process.pid):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1]) * 1024
-    return total
-
-
-def group(pid: int) -> Iterator[int]:
-    """A process and all below it."""
-    yield pid
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from group(int(child))
-
-
 def batch() -> ingest.StreamRunsRequest:
     fields = ingest.RunFields(
         id=str(uuid.uuid4()), name="slow", run_type=run_pb2.RUN_TYPE_LLM, project_name="slow",
@@ -73,7 +55,7 @@ async def test_streams_whose_replies_nobody_reads(server: Server) -> None:
                 everyone_sent.set()
         await asyncio.Event().wait()  # Neither ends nor goes on.
 
-    before = memory_bytes(server)
+    before = server.memory_bytes()
     channels = [
         grpc.aio.insecure_channel(server.grpc, [("grpc.use_local_subchannel_pool", 1)])
         for _ in range(CONNECTIONS)
@@ -88,7 +70,7 @@ async def test_streams_whose_replies_nobody_reads(server: Server) -> None:
         answer = await stub.WriteRuns(ingest.WriteRunsRequest(operations=request.operations), timeout=20)
         await stub.WaitVisible(ingest.WaitVisibleRequest(), timeout=60)
     assert not answer.errors
-    assert memory_bytes(server) - before < MOST_GROWTH_BYTES
+    assert server.memory_bytes() - before < MOST_GROWTH_BYTES
     for call in calls:
         call.cancel()
     await asyncio.gather(*(channel.close(None) for channel in channels))
@@ -111,10 +93,10 @@ def half_sent_bodies(server: Server) -> Iterator[None]:
 
 def test_uploads_that_do_not_go_on(server: Server) -> None:
     """A request beside them is answered; what they have sent is all that they cost."""
-    before = memory_bytes(server)
+    before = server.memory_bytes()
     with half_sent_bodies(server):
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as connection:
             connection.sendall(b"GET /info HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert connection.recv(64).startswith(b"HTTP/1.1 200")
-        assert memory_bytes(server) - before < MOST_GROWTH_BYTES
+        assert server.memory_bytes() - before < MOST_GROWTH_BYTES
