@@ -340,6 +340,17 @@ async def test_whole_months_are_dropped(world: World, tenant_id: str) -> None:
     assert await world.pipeline.store.feedback.page(FeedbackQuery(tenant_id)) == []
 
 
+async def test_what_stays_for_ever_may_be_older_than_the_epoch(world: World, tenant_id: str) -> None:
+    """Its month, and it itself among projects that have a rule, outlive those that expire."""
+    world.t0_us = int(datetime(1965, 6, 15, tzinfo=UTC).timestamp()) * 1_000_000
+    mine, others, forever = world.family(tenant_id), world.family(new_id()), world.family(tenant_id)
+    await world.store(*mine, *others, *forever)
+    world.limit(tenant_id, short_days=7)
+    world.limit_project(tenant_id, forever[0].project_id, short_days=0)
+    await world.sweep(days=60)
+    assert await world.listed(*mine, *others, *forever) == [False] * 2 + [True] * 4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("why", ["kept", "goes on"])
 async def test_month_with_a_living_trace_stays(world: World, tenant_id: str, why: str) -> None:

@@ -6,11 +6,16 @@ from enum import StrEnum
 
 import msgspec
 
+from runstore.domain.times import MIN_TIME_US
+
 MAX_DAYS = 36_500
 _US_PER_DAY = 86_400 * 1_000_000
 
 FOREVER = 0
 """As a number of days."""
+
+NEVER_US = MIN_TIME_US
+"""A cutoff that nothing started before."""
 
 
 class TraceTier(StrEnum):
@@ -61,9 +66,9 @@ class Retention:
         return None if days == FOREVER else days * 86_400
 
     def cutoff_us(self, now_us: int, *, is_kept: bool) -> int:
-        """A trace whose last run started before this time has expired; 0 when none ever does."""
+        """A trace whose last run started before this time has expired; `NEVER_US` when none ever does."""
         days = self.kept_days if is_kept else self.days
-        return 0 if days == FOREVER else max(now_us - days * _US_PER_DAY, 0)
+        return NEVER_US if days == FOREVER else max(now_us - days * _US_PER_DAY, NEVER_US)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,7 @@ class TraceKeep(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpiryQuery:
-    """Which traces of a tenant have expired. Times are microseconds since the epoch, 0 for "never"."""
+    """Which traces of a tenant have expired. Times are microseconds since the epoch."""
 
     tenant_id: str
     cutoff_us: int

@@ -16,6 +16,7 @@ import structlog
 from runstore.domain.errors import RunstoreError
 from runstore.domain.retention import (
     FOREVER,
+    NEVER_US,
     ExpiredTrace,
     ExpiryQuery,
     Freed,
@@ -172,8 +173,8 @@ class Retention:
         if month.end_us > now_us:
             return False
         kept = [rules.of(*place) for place in await self._store.projects_of(month)]
-        cutoff_us = min((each.cutoff_us(now_us, is_kept=False) for each in kept), default=0)
-        kept_cutoff_us = min((each.cutoff_us(now_us, is_kept=True) for each in kept), default=0)
+        cutoff_us = min((each.cutoff_us(now_us, is_kept=False) for each in kept), default=NEVER_US)
+        kept_cutoff_us = min((each.cutoff_us(now_us, is_kept=True) for each in kept), default=NEVER_US)
         return cutoff_us >= month.end_us and not await self._store.has_living(
             month, cutoff_us, kept_cutoff_us
         )

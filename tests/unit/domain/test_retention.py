@@ -2,7 +2,16 @@
 
 import pytest
 
-from runstore.domain.retention import FOREVER, NO_RULE, Retention, RetentionRule, RetentionRules, TraceTier
+from runstore.domain.retention import (
+    FOREVER,
+    NEVER_US,
+    NO_RULE,
+    Retention,
+    RetentionRule,
+    RetentionRules,
+    TraceTier,
+)
+from runstore.domain.times import MIN_TIME_US
 
 SHORT, LONG = TraceTier.SHORTLIVED, TraceTier.LONGLIVED
 DAY_US = 86_400_000_000
@@ -56,11 +65,11 @@ def test_other_projects_and_tenants_have_their_own() -> None:
 
 
 def test_times_and_tiers_of_traces() -> None:
-    """A cutoff of 0 is in front of everything: nothing expires by it."""
+    """What is kept for ever does not expire, however long ago it started."""
     retention = Retention(SHORT, 2, FOREVER)
     now_us = 10 * DAY_US
     assert retention.cutoff_us(now_us, is_kept=False) == 8 * DAY_US
-    assert retention.cutoff_us(now_us, is_kept=True) == 0
-    assert retention.cutoff_us(DAY_US, is_kept=False) == 0
+    assert retention.cutoff_us(now_us, is_kept=True) == NEVER_US == MIN_TIME_US
+    assert retention.cutoff_us(DAY_US, is_kept=False) == -DAY_US
     assert (retention.ttl_seconds(is_kept=False), retention.ttl_seconds(is_kept=True)) == (172_800, None)
     assert (retention.tier_of(is_kept=False), retention.tier_of(is_kept=True)) == (SHORT, LONG)

@@ -250,7 +250,7 @@ def _drop(client: Any, month: Month) -> None:
 
 
 def _expired(query: ExpiryQuery) -> str:
-    """Traces of a tenant that have expired. A cutoff of 0 is in front of every start."""
+    """Traces of a tenant that have expired."""
     cutoff, kept_cutoff = "{cutoff:Int64}", "{kept_cutoff:Int64}"
     if query.cutoffs_us:
         cutoff, kept_cutoff = (
