@@ -26,8 +26,9 @@ MAY_IMPORT = {
     "agents": ("domain", "v1"),
 }
 
-# Import nothing of runstore themselves: every layer may be driven by a test's clock, and tells of its spans.
-LEAVES = ("runstore.runtime.clock", "runstore.runtime.spans")
+# Import nothing of runstore themselves: every layer may be driven by a test's clock, tells of its spans, and
+# may share an SQLite file with other processes.
+LEAVES = ("runstore.runtime.clock", "runstore.runtime.spans", "runstore.runtime.sqlite_wal")
 
 # Libraries that only these parts may import.
 HOMES = {

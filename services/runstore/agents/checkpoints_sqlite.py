@@ -34,6 +34,7 @@ from runstore.agents.checkpoints import (
     WriteKey,
 )
 from runstore.domain.errors import ErrorReason, RunstoreError
+from runstore.runtime.sqlite_wal import use_wal
 
 _T = TypeVar("_T")
 
@@ -177,6 +178,7 @@ class SqliteCheckpoints:
         self._thread = thread
         # Opened in one thread and used in another, never in two at once.
         self._connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+        use_wal(self._connection, BUSY_TIMEOUT_S)
         saver = SqliteSaver(self._connection)
         saver.setup()
         self._connection.execute("PRAGMA synchronous = NORMAL")

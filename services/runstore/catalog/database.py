@@ -21,6 +21,7 @@ from runstore.catalog import sqlite_driver
 from runstore.catalog.metrics import READ, WRITE, CatalogMetrics
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.runtime import spans
+from runstore.runtime.sqlite_wal import is_busy
 
 _ASYNC_DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -28,19 +29,13 @@ _ASYNC_DRIVERS = {
     "postgres": "postgresql+asyncpg",
 }
 
-_BUSY_TIMEOUT_MS = 10_000
 _SQLITE_PRAGMAS = (
-    # First, because switching to WAL itself may have to wait for another process.
-    f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}",
-    "PRAGMA journal_mode = WAL",
     # WAL's usual NORMAL may lose the last commits with the power; a key that was shown must exist.
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
 )
 _WRITES = "runstore_writes"
 _BEGUN_S = "runstore_begun_s"
-# SQLite's extended codes have the reason above it.
-_PRIMARY_CODE = 0xFF
 # PostgreSQL's usual READ COMMITTED shows each statement another moment; SQLite's readers see one anyway.
 _SNAPSHOT: Final = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 # SQLSTATE 22xxx: a NUL in a text, a number out of range. SQLAlchemy has no name for what asyncpg raises then.
@@ -202,15 +197,11 @@ def _translated_errors(metrics: CatalogMetrics) -> Iterator[None]:
     except (DataError, UnicodeEncodeError, OverflowError) as error:
         raise _not_storable() from error
     except (SQLAlchemyError, OSError) as error:
-        if isinstance(error, DBAPIError) and _is_busy(error):
+        if isinstance(error, DBAPIError) and is_busy(error.orig):
             metrics.timed_out()
         if isinstance(error, DBAPIError) and _sqlstate(error).startswith(_DATA_EXCEPTION):
             raise _not_storable() from error
         raise RunstoreError(ErrorReason.UNAVAILABLE, "the catalog's database did not answer") from error
-
-
-def _is_busy(error: DBAPIError) -> bool:
-    return getattr(error.orig, "sqlite_errorcode", 0) & _PRIMARY_CODE == sqlite3.SQLITE_BUSY
 
 
 def _sqlstate(error: DBAPIError) -> str:

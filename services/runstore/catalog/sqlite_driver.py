@@ -12,6 +12,9 @@ from typing import Any, Final, Self
 
 import aiosqlite
 
+from runstore.runtime.sqlite_wal import use_wal
+
+_BUSY_TIMEOUT_S: Final = 10.0
 # Rows that come with the statement itself, and with each further trip of a cursor that streams.
 _ROWS_A_TRIP: Final = 1_000
 
@@ -20,7 +23,7 @@ class SqliteConnection(aiosqlite.Connection):
     """What SQLAlchemy uses of aiosqlite's connection, with fewer trips."""
 
     def __init__(self, database: str, options: dict[str, Any]) -> None:
-        super().__init__(lambda: sqlite3.connect(database, **options), _ROWS_A_TRIP)
+        super().__init__(lambda: _opened(database, options), _ROWS_A_TRIP)
         # Connections that are left open must not keep the process from ending.
         self._thread.daemon = True
         self.on_locked: Callable[[float], None] = lambda _seconds: None
@@ -144,6 +147,12 @@ class _Cursor:
         if self._cursor is not None:
             await self._connection.call(self._cursor.close)
             self._cursor = None
+
+
+def _opened(database: str, options: dict[str, Any]) -> sqlite3.Connection:
+    connection: sqlite3.Connection = sqlite3.connect(database, **{"timeout": _BUSY_TIMEOUT_S, **options})
+    use_wal(connection, _BUSY_TIMEOUT_S)
+    return connection
 
 
 def connect(database: str, **options: Any) -> SqliteConnection:
