@@ -35,7 +35,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("patient")
 # Nor is it for httpx, whose calls give up after five seconds unless told otherwise.
-httpx._config.DEFAULT_TIMEOUT_CONFIG.connect = httpx._config.DEFAULT_TIMEOUT_CONFIG.read = 60.0
+for _phase in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _phase, 60.0)
 # Each of its clients, and each call without one, would read the certificates of all authorities anew: 30 ms.
 httpx._transports.default.create_ssl_context = functools.cache(  # type: ignore[attr-defined]  # imported there
     httpx.create_ssl_context

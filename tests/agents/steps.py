@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from langgraph_sdk.client import LangGraphClient
+from tests.waiting import until_async
 
 _T = TypeVar("_T")
 
@@ -19,6 +21,15 @@ async def until(condition: Callable[[], Awaitable[_T]], what: str) -> _T:
         assert time.monotonic() < give_up_at, f"waited {LONGEST_WAIT_S} s in vain: {what}"
         await asyncio.sleep(0.02)
     return value
+
+
+async def until_marks(marks: Path, letters: str) -> None:
+    """Waits until the nodes have left these letters in a file, no more and no less."""
+    await until_async(lambda: _are_in(marks, letters), f"the marks are {letters}")
+
+
+def _are_in(marks: Path, letters: str) -> bool:
+    return marks.exists() and marks.read_text() == letters
 
 
 async def until_next(client: LangGraphClient, thread: str, node: str) -> None:

@@ -45,19 +45,19 @@ async def test_a_stateless_cron_keeps_its_threads_when_told(client: LangGraphCli
         input={"n": 1},
         metadata={"mark": mark},
         on_run_completed="keep",
-        end_time=datetime.now(UTC) + timedelta(seconds=3),
     )
+
+    async def kept() -> Any:
+        return await client.threads.search(metadata={"mark": mark}, status="idle")
+
+    assert await until(kept, "a thread of the cron")
+    await client.crons.update(cron["cron_id"], end_time=datetime.now(UTC) + timedelta(seconds=1.5))
 
     async def ended() -> Any:
         found = await client.crons.search(metadata={"mark": mark})
         return found if found[0]["next_run_date"] is None else None
 
     await until(ended, "the cron has ended")
-
-    async def kept() -> Any:
-        return await client.threads.search(metadata={"mark": mark}, status="idle")
-
-    assert await until(kept, "a thread of the cron")
     await client.crons.delete(cron["cron_id"])
 
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,22 +14,34 @@ from langgraph_sdk.errors import NotFoundError
 from tests.agents.steps import until, until_next, until_status, until_thread, values_of
 from tests.contract.servers import Server
 
-SLOW_B: Any = {"secs": 1, "slow": "b"}
+
+def at_b(gate: Path) -> Any:
+    """The input of a run that stays at b until there is a file."""
+    return {"slow": "b", "gate": str(gate)}
 
 
 @pytest.mark.parametrize("path", ["wait", "stream"])
 @pytest.mark.parametrize(("wish", "status"), [(None, "success"), ("cancel", "interrupted")])
 async def test_client_that_leaves(
-    client: LangGraphClient, server: Server, thread: str, path: str, wish: str | None, status: str
+    client: LangGraphClient,
+    server: Server,
+    thread: str,
+    tmp_path: Path,
+    path: str,
+    wish: str | None,
+    status: str,
 ) -> None:
     """E1, E2: its run goes on, unless it wanted otherwise."""
-    body = {"assistant_id": "steps", "input": SLOW_B, "on_disconnect": wish}
+    gate = tmp_path / "gate"
+    body = {"assistant_id": "steps", "input": at_b(gate), "on_disconnect": wish}
     async with (
         httpx.AsyncClient(base_url=server.url, timeout=60) as http,
         http.stream("POST", f"/threads/{thread}/runs/{path}", json=body) as answer,
     ):
         run = answer.headers["content-location"].rsplit("/", 1)[1]
         await until_next(client, thread, "b")
+    if wish is None:
+        gate.touch()
     await until_status(client, thread, run, status)
     found = await until_thread(client, thread, "idle" if wish is None else "interrupted")
     assert found["values"]["log"] == (["a", "b", "c"] if wish is None else ["a"])
@@ -65,25 +78,35 @@ async def test_thread_is_created_with_the_run(client: LangGraphClient) -> None:
 
 async def test_delayed_run(client: LangGraphClient, thread: str) -> None:
     """E6 to E8: pending and its thread busy until it is due, and overtaken by one that is not delayed."""
-    began = time.monotonic()
-    run = await client.runs.create(thread, "steps", input={"n": 1}, after_seconds=1)
-    due, made = (datetime.fromisoformat(str(time_)) for time_ in (run["created_at"], run["updated_at"]))
-    assert 0.99 < (due - made).total_seconds() < 1.01
-    assert (run["status"], (await client.threads.get(thread))["status"]) == ("pending", "busy")
+
+    async def delayed(seconds: int) -> str:
+        run = await client.runs.create(thread, "steps", input={"n": 1}, after_seconds=seconds)
+        due, made = (datetime.fromisoformat(str(time_)) for time_ in (run["created_at"], run["updated_at"]))
+        assert abs((due - made).total_seconds() - seconds) < 0.01
+        assert run["status"] == "pending"
+        return run["run_id"]
+
+    late = await delayed(3600)
+    assert (await client.threads.get(thread))["status"] == "busy"
     overtaking: Any = await client.runs.wait(thread, "steps", input={"n": 2})
     assert overtaking["log"] == ["a", "b", "c"]
-    assert (await client.threads.get(thread))["status"] == "busy"
-    await until_status(client, thread, run["run_id"], "success")
+    began = time.monotonic()
+    await until_status(client, thread, await delayed(1), "success")
     assert time.monotonic() - began > 1
+    assert (await client.runs.get(thread, late))["status"] == "pending"
+    assert (await client.threads.get(thread))["status"] == "busy"
     assert (await values_of(client, thread))["log"] == list("abcabc")
 
 
-@pytest.mark.parametrize(("durability", "at_b", "after"), [("sync", 2, 5), ("async", 2, 5), ("exit", 0, 1)])
+@pytest.mark.parametrize(
+    ("durability", "meanwhile", "after"), [("sync", 2, 5), ("async", 2, 5), ("exit", 0, 1)]
+)
 async def test_durability(
-    client: LangGraphClient, thread: str, durability: Any, at_b: int, after: int
+    client: LangGraphClient, thread: str, tmp_path: Path, durability: Any, meanwhile: int, after: int
 ) -> None:
     """E9, E10: checkpoints grow with the run, or there is one at its end."""
-    run = (await client.runs.create(thread, "steps", input=SLOW_B, durability=durability))["run_id"]
+    gate = tmp_path / "gate"
+    run = (await client.runs.create(thread, "steps", input=at_b(gate), durability=durability))["run_id"]
 
     async def has_told_a() -> bool:
         async for part in client.runs.join_stream(thread, run, last_event_id="0"):
@@ -92,14 +115,15 @@ async def test_durability(
         return False
 
     await until(has_told_a, "a is done")
-    if at_b:
+    if meanwhile:
 
         async def are_written() -> bool:
-            return len(await client.threads.get_history(thread)) > at_b
+            return len(await client.threads.get_history(thread)) > meanwhile
 
         await until(are_written, "its checkpoints are written")
     else:
         assert await client.threads.get_history(thread) == []
+    gate.touch()
     await client.runs.join(thread, run)
     assert len(await client.threads.get_history(thread)) == after
 

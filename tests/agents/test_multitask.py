@@ -12,6 +12,7 @@ from tests.agents.steps import (
     log_of,
     until,
     until_gone,
+    until_marks,
     until_next,
     until_status,
     until_thread,
@@ -23,9 +24,9 @@ LONG: Any = {"secs": 30}
 SLOW_B: Any = {**LONG, "slow": "b"}
 
 
-async def run_at_b(client: LangGraphClient, thread: str, secs: float = 30) -> str:
+async def run_at_b(client: LangGraphClient, thread: str, stays: Any = LONG) -> str:
     """A run that has completed `a` and stays at `b`."""
-    run = await client.runs.create(thread, "steps", input={"secs": secs, "slow": "b"})
+    run = await client.runs.create(thread, "steps", input={**stays, "slow": "b"})
     await until_next(client, thread, "b")
     return run["run_id"]
 
@@ -64,11 +65,13 @@ async def test_one_of_five_is_not_rejected(client: LangGraphClient, thread: str)
     await client.runs.cancel(thread, run["run_id"])
 
 
-async def test_enqueue(client: LangGraphClient, thread: str) -> None:
+async def test_enqueue(client: LangGraphClient, thread: str, tmp_path: Path) -> None:
     """D4: in the order of their creation, each on the state of the one before."""
-    first = await client.runs.create(thread, "steps", input={"secs": 0.1, "n": 1})
+    gate = tmp_path / "gate"
+    first = await client.runs.create(thread, "steps", input={"gate": str(gate), "n": 1})
     second = await client.runs.create(thread, "steps", input={"n": 2})
     assert (await client.runs.get(thread, second["run_id"]))["status"] == "pending"
+    gate.touch()
     third: Any = await client.runs.wait(thread, "steps", input={"n": 3})
     assert (third["log"], third["n"]) == (list("abcabcabc"), 3)
     for run in (first, second):
@@ -115,13 +118,13 @@ async def test_rollback(client: LangGraphClient, thread: str) -> None:
     assert (await client.threads.get(thread))["status"] == "idle"
 
 
-@pytest.mark.parametrize(("rest", "begun"), [({}, 1), ({"input": {"secs": 0}}, 2)])
+@pytest.mark.parametrize(("rest", "begun"), [({}, 1), ({"input": {}}, 2)])
 async def test_finished_siblings(
     client: LangGraphClient, thread: str, tmp_path: Path, rest: Any, begun: int
 ) -> None:
     """D11, D12: what a step had finished is kept for going on, and dropped for new input."""
-    marks = tmp_path / "marks"
-    run = await client.runs.create(thread, "par", input={"secs": 1, "marks": str(marks)})
+    marks, gate = tmp_path / "marks", tmp_path / "gate"
+    run = await client.runs.create(thread, "par", input={"gate": str(gate), "marks": str(marks)})
 
     async def is_fast_done() -> bool:
         state: Any = await client.threads.get_state(thread)
@@ -129,14 +132,16 @@ async def test_finished_siblings(
 
     await until(is_fast_done, "fast is done")
     await client.runs.cancel(thread, run["run_id"], wait=True)
+    gate.touch()
     result: Any = await client.runs.wait(thread, "par", **rest)
     assert sorted(result["log"]) == ["fast", "join", "slow"]
     assert marks.read_text().split().count("fast") == begun
 
 
-async def test_cancel_of_a_running_run(client: LangGraphClient, thread: str) -> None:
+async def test_cancel_of_a_running_run(client: LangGraphClient, thread: str, tmp_path: Path) -> None:
     """D13, D18, D19: it and its thread are interrupted, once and for all, and the thread goes on at b."""
-    run = await run_at_b(client, thread, secs=1)
+    gate = tmp_path / "gate"
+    run = await run_at_b(client, thread, {"gate": str(gate)})
     await client.runs.cancel(thread, run)
     await until_status(client, thread, run, "interrupted")
     found: Any = await until_thread(client, thread, "interrupted")
@@ -145,6 +150,7 @@ async def test_cancel_of_a_running_run(client: LangGraphClient, thread: str) -> 
     for run_id in (run, "00000000-0000-4000-8000-000000000000"):
         with pytest.raises(NotFoundError):
             await client.runs.cancel(thread, run_id)
+    gate.touch()
     result: Any = await client.runs.wait(thread, "steps")
     assert result["log"] == ["a", "b", "c"]
 
@@ -210,16 +216,13 @@ async def test_cancel_many(client: LangGraphClient, thread: str) -> None:
 
 async def test_cancel_of_a_synchronous_node(client: LangGraphClient, thread: str, tmp_path: Path) -> None:
     """D21: answered before the node ends; the node's code runs on, and what it returns is dropped."""
-    marks = tmp_path / "marks"
-    run = await client.runs.create(thread, "sblock", input={"secs": 1, "marks": str(marks)})
-
-    async def marks_are(text: str) -> bool:
-        return marks.exists() and marks.read_text() == text
-
-    await until(lambda: marks_are("a"), "the node has begun")
+    marks, gate = tmp_path / "marks", tmp_path / "gate"
+    run = await client.runs.create(thread, "sblock", input={"gate": str(gate), "marks": str(marks)})
+    await until_marks(marks, "a")
     await client.runs.cancel(thread, run["run_id"], wait=True)
     assert marks.read_text() == "a"
-    await until(lambda: marks_are("aA"), "the node has ended")
+    gate.touch()
+    await until_marks(marks, "aA")
     assert not (await values_of(client, thread) or {}).get("log")
 
 

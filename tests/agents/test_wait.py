@@ -1,6 +1,8 @@
 """`runs.wait` and the runs it makes, through the published SDK (contract agents, section 6, A and B)."""
 
+import json
 import uuid
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -62,13 +64,21 @@ async def test_on_run_created_is_called_once(client: LangGraphClient, thread: st
 
 
 @pytest.mark.slow
-async def test_long_run_shows_that_it_lives(server: Server, thread: str) -> None:
+async def test_long_run_shows_that_it_lives(server: Server, thread: str, tmp_path: Path) -> None:
     """A6: a line break every five seconds, before the JSON."""
-    body = {"assistant_id": "steps", "input": {"secs": 4}}
-    async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
-        answer = await http.post(f"/threads/{thread}/runs/wait", json=body)
-    assert answer.content.startswith(b"\n\n")
-    assert answer.json()["out"] == "done"
+    gate = tmp_path / "gate"
+    body = {"assistant_id": "steps", "input": {"gate": str(gate)}}
+    said = b""
+    async with (
+        httpx.AsyncClient(base_url=server.url, timeout=60) as http,
+        http.stream("POST", f"/threads/{thread}/runs/wait", json=body) as answer,
+    ):
+        async for part in answer.aiter_bytes():
+            said += part
+            if said == b"\n\n":
+                gate.touch()
+    assert said.startswith(b"\n\n")
+    assert json.loads(said)["out"] == "done"
 
 
 async def test_state_accumulates(client: LangGraphClient, thread: str) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import grpc
 from tests.bench import processes
 from tests.bench.http_client import Connection, get
+from tests.ports import free_port
 
 from runstore.v1 import project_service_pb2 as projects
 from runstore.v1 import project_service_pb2_grpc as projects_grpc
@@ -66,7 +66,7 @@ class Server:
 def serving(data_dir: Path, **settings: str) -> Iterator[Server]:
     """`runstore serve` on free ports with the default settings, but for `settings` and RUNSTORE_… of the
     environment."""
-    http_port, grpc_port = _free_port(), _free_port()
+    http_port, grpc_port = free_port(), free_port()
     address = f"127.0.0.1:{grpc_port}"
     command = [sys.executable, "-m", "runstore.runtime.cli", "serve"]
     command += ["--data-dir", str(data_dir), "--http", f"127.0.0.1:{http_port}", "--grpc", address]
@@ -127,9 +127,3 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

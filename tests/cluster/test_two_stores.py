@@ -17,9 +17,10 @@ import grpc
 import httpx
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from tests.contract.servers import clean_environment, free_port
+from tests.contract.servers import clean_environment
 from tests.engine_front.front import engine_front
 from tests.faults.store_process import Store
+from tests.ports import free_port
 from tests.postgres import Postgres
 from tests.s3 import BUCKET, s3_service
 from tests.waiting import LONGEST_WAIT_S, until

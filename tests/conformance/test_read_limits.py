@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -16,12 +15,14 @@ pytestmark = pytest.mark.engine
 
 HOURS = "SELECT sum(cityHash64(number)) FROM numbers(10000000000000)"
 """Takes hours."""
-PROMPTLY_S = 20.0
+PROMPTLY_S = 60.0
 """Far below hours, far above what a machine under load needs to stop a statement."""
+PATIENT = ReadLimits(max_seconds=300.0)
+"""Statements that are to be stopped end by themselves only when it is too late: a test takes less."""
 
 
 @asynccontextmanager
-async def engine(dsn: str, limits: ReadLimits = ReadLimits(), readers: int = 4) -> AsyncIterator[Engine]:  # noqa: B008
+async def engine(dsn: str, limits: ReadLimits = PATIENT, readers: int = 4) -> AsyncIterator[Engine]:
     opened = Engine(dsn, limits=limits, readers=readers)
     try:
         yield opened
@@ -66,9 +67,8 @@ async def test_cancelled_reader_stops_its_statement_and_frees_its_slot(engine_ds
         asked = group.create_task(readers.read(query(statement)))
         await until(observer, statement, 1)
         asked.cancel()
-        started = monotonic()
-        assert list(await readers.read(query("SELECT 7"))) == [(7,)]
-        assert monotonic() - started < PROMPTLY_S
+        async with asyncio.timeout(PROMPTLY_S):
+            assert list(await readers.read(query("SELECT 7"))) == [(7,)]
         assert await running(observer, statement) == 0
     assert asked.cancelled()
 

@@ -110,6 +110,6 @@ def client(server: Server) -> Iterator[Client]:
 
 @pytest.fixture
 async def async_client(server: Server) -> AsyncIterator[AsyncClient]:
-    """The newest asynchronous SDK."""
-    async with AsyncClient(server.url, api_key="any") as client:
+    """The newest asynchronous SDK; after ten seconds it would repeat a call, which may be a conflict."""
+    async with AsyncClient(server.url, api_key="any", timeout_ms=(60_000,) * 4) as client:
         yield client

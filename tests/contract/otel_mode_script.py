@@ -15,6 +15,7 @@ os.environ.update(
     LANGSMITH_ENDPOINT=url,
     LANGSMITH_API_KEY="any",
     LANGSMITH_PROJECT=project,
+    OTEL_EXPORTER_OTLP_TIMEOUT="60",  # Seconds, instead of ten, after which spans are dropped.
 )
 
 from langsmith import Client, traceable  # noqa: E402

@@ -11,8 +11,6 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from tests.waiting import until
 
-from .servers import free_port
-
 CALLER_ID = "c" * 16
 """The span of whoever calls the server in a test."""
 
@@ -33,8 +31,8 @@ class ReceivedSpan:
 class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
     """Keeps what it is sent."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self) -> None:
+        self.url = ""
         self.spans: list[ReceivedSpan] = []
         self.metadata: list[dict[str, str | bytes]] = []
 
@@ -49,14 +47,18 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         return pb.ExportTraceServiceResponse()
 
     def trace(self, trace_id: str, *expected: tuple[str, ...]) -> dict[tuple[str, ...], ReceivedSpan]:
-        """The spans of a trace, by the names from the request down to each, once all expected have come."""
+        """The spans of a trace, by the names from the request down to each, once all expected have come.
+
+        Of others that have come by then, what they are below is there, too: it ends after them, and may be
+        sent a second later.
+        """
 
         def found() -> dict[tuple[str, ...], ReceivedSpan]:
             spans = {span.span_id: span for span in list(self.spans) if span.trace_id == trace_id}
-            return {_path(span, spans): span for span in spans.values()}
+            paths = {_path(span, spans): span for span in spans.values()}
+            return paths if paths.keys() >= set(expected) and all(path[0] for path in paths) else {}
 
-        until(lambda: found().keys() >= set(expected), f"all of {expected} in a trace")
-        return found()
+        return until(found, f"all of {expected} in a trace")
 
 
 def _path(span: ReceivedSpan, spans: Mapping[str, ReceivedSpan]) -> tuple[str, ...]:
@@ -70,11 +72,10 @@ def _path(span: ReceivedSpan, spans: Mapping[str, ReceivedSpan]) -> tuple[str, .
 @contextmanager
 def receiving() -> Iterator[OtlpReceiver]:
     """A receiver on a free port."""
-    port = free_port()
-    receiver = OtlpReceiver(f"http://127.0.0.1:{port}")
+    receiver = OtlpReceiver()
     server = grpc.server(ThreadPoolExecutor(2))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(receiver, server)  # type: ignore[no-untyped-call]
-    server.add_insecure_port(f"127.0.0.1:{port}")
+    receiver.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:
         yield receiver

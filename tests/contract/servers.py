@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 
 import psutil
 from tests.data_folder import copy_prepared
+from tests.ports import free_port
 from tests.waiting import LONGEST_WAIT_S, until
 
 from runstore.catalog import open_catalog
@@ -23,13 +23,6 @@ from runstore.domain.principals import Role
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (str(Path(sys.executable).with_name("runstore")),)
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def clean_environment(**settings: str) -> dict[str, str]:
@@ -61,10 +54,9 @@ class Server:
         return (self.folder / "out").read_text()
 
     def log(self) -> list[dict[str, Any]]:
-        """The lines of its log so far."""
-        return [
-            json.loads(line) for line in (self.folder / "log").read_text().splitlines() if line[:1] == "{"
-        ]
+        """The lines of its log so far, without the one that is being written."""
+        *whole, _ = (self.folder / "log").read_text().split("\n")
+        return [json.loads(line) for line in whole if line[:1] == "{"]
 
     def defects(self) -> list[dict[str, Any]]:
         """Log lines that tell of a defect: errors, tracebacks, answers 500."""

@@ -299,7 +299,8 @@ def test_lists_of_examples(client: Client, dataset: Dataset, server: Server) -> 
     assert found(full_text_contains=['SAY "3']) == [3]
     mixed = found(order="random", random_seed=0.25)
     assert sorted(mixed) == list(range(7))
-    assert mixed != sorted(mixed)
+    # The order depends on the ids, too: that of one seed may happen to be the usual one.
+    assert any(found(order="random", random_seed=n / 8) != sorted(mixed) for n in range(4))
     assert found(order="random", random_seed=0.25, offset=3) == mixed[3:]
     pages = [
         httpx.get(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -14,14 +15,28 @@ from tests.waiting import until
 from .servers import ROOT, Server
 from .wire import run_json
 
+PATIENCE_S = 1.0
+"""How long a gateway waits for another one's figures; for the store's it waits longer."""
+
+
+def exposition(url: str, **headers: str) -> str:
+    """All metrics, of a scrape that nobody was left out of for answering late."""
+
+    def in_time() -> list[httpx.Response]:
+        began = time.monotonic()
+        answer = httpx.get(f"{url}/metrics", headers=headers)
+        return [answer] if time.monotonic() - began < PATIENCE_S else []
+
+    [answer] = until(in_time, "all answer a scrape in time")
+    assert answer.status_code == 200
+    return answer.text
+
 
 def scrape(url: str, **headers: str) -> dict[str, float]:
     """The sum of each metric over its labels; every series is there once."""
-    answer = httpx.get(f"{url}/metrics", headers=headers)
-    assert answer.status_code == 200
     seen: set[object] = set()
     sums: dict[str, float] = {}
-    for family in text_string_to_metric_families(answer.text):
+    for family in text_string_to_metric_families(exposition(url, **headers)):
         for sample in family.samples:
             series = (sample.name, frozenset(sample.labels.items()))
             assert series not in seen, series
@@ -70,7 +85,7 @@ def test_every_gateway_is_in_every_scrape(server: Server) -> None:
     """Two workers share the port; each scrape names both, and counts never go back from one to the next."""
     last = 0.0
     for _ in range(10):
-        text = httpx.get(f"{server.url}/metrics").text
+        text = exposition(server.url)
         for worker in ("gateway-1", "gateway-2"):
             assert f'runstore_gateway_pid{{worker="{worker}"}}' in text
         now = scrape(server.url)["runstore_http_requests_total"]
@@ -102,7 +117,7 @@ def test_names_in_the_metrics_have_a_bound(server: Server) -> None:
     """No run, project or tenant becomes a label."""
     [run_id] = write(server, 1)
     httpx.get(f"{server.url}/runs/{run_id}")
-    text = httpx.get(f"{server.url}/metrics").text
+    text = exposition(server.url)
     assert run_id not in text
     assert "metrics}" not in text
     assert "7c5e1f5a-3b0d" not in text
@@ -144,7 +159,7 @@ def test_alerts_and_dashboards_show_what_is_served(server: Server) -> None:
     """Each metric that deploy/ asks for is one that a server shows, down to the suffix."""
     until(lambda: "runstore_engine_table_rows" in scrape(server.url), "the engine has answered")
     served: set[str] = set()
-    for family in text_string_to_metric_families(httpx.get(f"{server.url}/metrics").text):
+    for family in text_string_to_metric_families(exposition(server.url)):
         suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
         served |= {family.name + suffix for suffix in suffixes}
     served.add("runstore_certificate_expiry_timestamp_seconds")  # With TLS alone; test_tls.py sees it.

@@ -40,6 +40,12 @@ SCRIPT = Path(__file__).parent / "otel_mode_script.py"
 PATHS = ["/v1/traces", "/api/v1/traces", "/otel/v1/traces", "/api/v1/otel/v1/traces", "/otel"]
 
 
+@pytest.fixture(autouse=True)
+def patient_exporters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporters lose what they cannot send within ten seconds, unless told otherwise."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", str(LONGEST_WAIT_S))
+
+
 def runs_of(server: Server, name: str) -> dict[str, Run]:
     """The runs of a project by their names."""
     client = Client(server.url, api_key="any")

@@ -30,7 +30,8 @@ REWRITE = os.environ.get("RUNSTORE_REWRITE_GOLDENS") == "1"
 MODULES = (datasets_and_feedback, prompts, resources, runs_and_projects)
 CLIENTS: dict[str, Callable[[str], Any]] = {
     "Client": lambda url: Client(url, api_key="any"),
-    "AsyncClient": lambda url: AsyncClient(url, api_key="any"),
+    # After ten seconds it would repeat a call, and what it makes be there twice.
+    "AsyncClient": lambda url: AsyncClient(url, api_key="any", timeout_ms=(60_000,) * 4),
     "generated": lambda url: AsyncLangsmith(base_url=url, api_key="any"),
 }
 

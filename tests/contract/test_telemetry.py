@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import grpc
 import httpx
 import pytest
+from tests.ports import free_port
 
 from runstore.domain.principals import DEFAULT_TENANT_ID
 from runstore.v1 import run_ingest_service_pb2 as ingest
@@ -13,7 +14,7 @@ from runstore.v1 import run_ingest_service_pb2_grpc as ingest_grpc
 from runstore.v1 import run_pb2
 
 from .otlp_receiver import CALLER_ID, OtlpReceiver, receiving
-from .servers import Server, free_port, serving
+from .servers import Server, serving
 from .signing import JWT_SECRET, service_token
 from .test_metrics import scrape
 from .wire import run_json

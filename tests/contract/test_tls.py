@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from http.client import HTTPSConnection
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import grpc
@@ -14,8 +15,9 @@ import pytest
 import requests
 import trustme
 from langsmith import Client
-from tests.contract.servers import COMMAND, Server, free_port, serving
-from tests.waiting import until
+from tests.contract.servers import COMMAND, Server, run_command, serving
+from tests.ports import free_port
+from tests.waiting import LONGEST_WAIT_S, until
 
 from runstore.v1 import project_service_pb2, project_service_pb2_grpc
 
@@ -79,7 +81,7 @@ def test_https_refuses_clients_without_a_certificate(server: Server, files: Path
     with pytest.raises(OSError):
         connection.getresponse()
     with pytest.raises(requests.ConnectionError):
-        requests.get(server.url.replace("https", "http") + "/ok", timeout=10)
+        requests.get(server.url.replace("https", "http") + "/ok", timeout=LONGEST_WAIT_S)
 
 
 def test_grpc_over_tls(server: Server, files: Path) -> None:
@@ -88,13 +90,13 @@ def test_grpc_over_tls(server: Server, files: Path) -> None:
     own = (files / "client.key").read_bytes(), (files / "client.pem").read_bytes()
     request = project_service_pb2.ListProjectsRequest()
     with grpc.secure_channel(server.grpc, grpc.ssl_channel_credentials(trust, *own)) as channel:
-        project_service_pb2_grpc.ProjectServiceStub(channel).ListProjects(request, timeout=10)
+        project_service_pb2_grpc.ProjectServiceStub(channel).ListProjects(request, timeout=LONGEST_WAIT_S)
     for stranger in (
         grpc.secure_channel(server.grpc, grpc.ssl_channel_credentials(trust)),
         grpc.insecure_channel(server.grpc),
     ):
         with stranger as channel, pytest.raises(grpc.RpcError) as refusal:
-            project_service_pb2_grpc.ProjectServiceStub(channel).ListProjects(request, timeout=10)
+            project_service_pb2_grpc.ProjectServiceStub(channel).ListProjects(request, timeout=LONGEST_WAIT_S)
         assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
@@ -116,19 +118,24 @@ def test_parts_on_another_machine_call_the_store_over_tls(
 
         def answered() -> bool:
             try:
-                return idle.get(f"https://127.0.0.1:{port}/sessions", timeout=10).status_code == 200
+                address = f"https://127.0.0.1:{port}/sessions"
+                return idle.get(address, timeout=LONGEST_WAIT_S).status_code == 200
             except requests.ConnectionError:
                 return False
 
+        def shown() -> str:
+            return requests.get(f"http://127.0.0.1:{metrics_port}/metrics", timeout=LONGEST_WAIT_S).text
+
         until(answered, "the gateway answers")
-        shown = requests.get(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10).text
-        assert 'runstore_http_requests_total{method="GET",route="/sessions",status="200"}' in shown
+        call = 'runstore_http_requests_total{method="GET",route="/sessions",status="200"}'
+        until(lambda: call in shown(), "the call is counted, after its answer and by another thread")
         assert (
-            float(shown.split("\nrunstore_certificate_expiry_timestamp_seconds ")[1].split()[0]) > time.time()
+            float(shown().split("\nrunstore_certificate_expiry_timestamp_seconds ")[1].split()[0])
+            > time.time()
         )
     finally:
         gateway.terminate()
-        gateway.wait(timeout=15)  # Half of the time after which TLS gives up on it.
+        gateway.wait(timeout=25)  # TLS gives up on it after 30.
     idle.close()
     exported = server.command("export", "--store", server.grpc, "-o", str(tmp_path / "runs.jsonl"))
     assert "Exported 1 run." in exported.stderr
@@ -136,5 +143,12 @@ def test_parts_on_another_machine_call_the_store_over_tls(
 
 def test_status_finds_a_server_that_asks_for_certificates(server: Server) -> None:
     """The command has none to show, and yet sees that the gateway is there."""
-    status = json.loads(server.command("status", "--json").stdout)
-    assert status["healthy"], status["problems"]
+
+    def status() -> Any:
+        """Nothing while the gateway does not answer within two seconds."""
+        done = run_command("status", "--json", environment=server.environment, check=False)
+        shown = json.loads(done.stdout)
+        return shown if shown["http"]["answers"] else None
+
+    shown = until(status, "the gateway is seen")
+    assert shown["healthy"], shown["problems"]

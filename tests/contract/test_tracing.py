@@ -14,9 +14,11 @@ from langsmith.run_helpers import get_current_run_tree
 from langsmith.run_trees import RunTree
 from langsmith.schemas import Attachment, Run
 from langsmith.uuid import uuid7
+from tests.waiting import until
 
 from .reading import address_of, files_of
 from .servers import Server
+from .test_metrics import exposition
 from .wire import CONTENT_TYPE, dotted_order, multipart, part, run_json
 
 PNG = bytes(range(256)) * 8
@@ -147,7 +149,7 @@ def test_batch_endpoint_carries_the_same_tree(server: Server, project: str) -> N
         answer(["known", "unknown"])
     check_tree(runs_of(client, project))
     client.close()
-    assert 'route="/runs/batch",status="202"' in httpx.get(f"{server.url}/metrics").text
+    assert 'route="/runs/batch",status="202"' in exposition(server.url)
 
 
 def test_child_runs_are_loaded_as_a_tree(client: Client, project: str) -> None:
@@ -380,6 +382,7 @@ def test_wrong_run_type_is_logged_once_and_not_retried(
         client.flush()
     assert len(caplog.records) == 1
     assert "run_type" in caplog.text
+    until(lambda: requests_to(server, "/runs/multipart") > before, "the call is logged, after its answer")
     assert requests_to(server, "/runs/multipart") == before + 1
     assert only_run(client, project).name == "good"
 

@@ -4,13 +4,14 @@ The real `clickhouse-connect` HTTP client talks to it; see `server` for what it 
 """
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from tests.ports import free_port
 
 _SERVER = Path(__file__).with_name("server.py")
 
@@ -53,9 +54,7 @@ class EngineFront:
         self._options = ["--cluster"] if is_cluster else []
         # No node can call another one, not even itself.
         self._query = "?ch_prefer_localhost_replica=1" if is_cluster else ""
-        with ExitStack() as stack:
-            listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(hosts)]
-            self._ports: list[int] = [listener.getsockname()[1] for listener in listeners]
+        self._ports = [free_port() for _ in range(hosts)]
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 

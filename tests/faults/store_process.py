@@ -1,7 +1,6 @@
 """Starts store processes, one after the other on one data directory."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import grpc
 from tests.data_folder import copy_prepared
+from tests.ports import free_port
 
 COMMAND = [sys.executable, "-m", "runstore.runtime.cli", "store"]
 LONGEST_WAIT_S = 60
@@ -21,8 +21,7 @@ class Store:
 
     def __init__(self, folder: Path, **settings: str) -> None:
         """`settings` are `RUNSTORE_…` variables by their name in lower case."""
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self.address = f"127.0.0.1:{server.getsockname()[1]}"
+        self.address = f"127.0.0.1:{free_port()}"
         own = {name: value for name, value in os.environ.items() if not name.startswith("RUNSTORE_")}
         self.environment: dict[str, str] = {
             **own,

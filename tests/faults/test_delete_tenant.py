@@ -54,8 +54,10 @@ def write(channel: grpc.Channel, key: str) -> None:
 
 
 async def rows_of(runs: ClickHouseRunStore, table: str, tenant_id: str) -> int:
+    """Rows that a replay has inserted again count once, merged or not."""
+
     def count(client: Any) -> int:
-        text = f"SELECT count() FROM {table} WHERE tenant_id = {{tenant:UUID}}"
+        text = f"SELECT count() FROM {table} FINAL WHERE tenant_id = {{tenant:UUID}}"
         return int(client.query(text, parameters={"tenant": tenant_id}).result_rows[0][0])
 
     return await runs._engine.read(count)

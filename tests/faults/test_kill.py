@@ -26,6 +26,8 @@ pytestmark = pytest.mark.engine
 ROUNDS = 2
 RUNS_IN_A_BATCH = 10
 IN_FLIGHT = 4
+UNDER_WAY = 4
+"""Replies of a load, half of them to updates, before its end is set going."""
 PROJECT = "load"
 
 
@@ -70,8 +72,8 @@ class Ledger:
         known.update(self.sent[reply.batch_id])
 
 
-async def load(address: str, ledger: Ledger) -> int:
-    """Stream creates, and bare updates of them, until the store is gone; how many replies."""
+async def load(address: str, ledger: Ledger, end: threading.Timer) -> None:
+    """Stream creates, and bare updates of them, until the store is gone. `end` is started on the way."""
     replies = 0
     # A few batches on their way at a time: what is read back at the end would take too long otherwise.
     room = asyncio.Semaphore(IN_FLIGHT)
@@ -91,8 +93,10 @@ async def load(address: str, ledger: Ledger) -> int:
             async for reply in stub.StreamRuns(requests()):
                 ledger.acknowledge(reply)
                 replies += 1
+                if replies == UNDER_WAY:
+                    end.start()
                 room.release()
-    return replies
+    assert replies >= UNDER_WAY
 
 
 def stored(address: str, ledger: Ledger) -> dict[str, bytes]:
@@ -130,22 +134,19 @@ async def test_store_dies_during_a_load(tmp_path: Path) -> None:
     """After each of several `kill -9` at random moments, all that was acknowledged is listed once. SIGTERM in
     the middle of flushes drains: the process ends well and its log has nothing to replay."""
     chance = random.Random(11)
-    store, ledger = Store(tmp_path), Ledger()
+    # Half of it goes to the open stream, the other half is for the last flush, however slow the machine.
+    store, ledger = Store(tmp_path, drain_timeout_s="8"), Ledger()
     for _ in range(ROUNDS):
         with store.running() as process:
             await asyncio.to_thread(assert_kept, store.address, ledger)
             killer = threading.Timer(chance.uniform(0.05, 1.2), process.kill)
-            killer.start()
-            await load(store.address, ledger)
+            await load(store.address, ledger, killer)
             killer.join()
     assert len(ledger.updated) > RUNS_IN_A_BATCH * ROUNDS
     with store.running() as process:
         await asyncio.to_thread(assert_kept, store.address, ledger)
-        killer = threading.Timer(0.6, process.send_signal, [signal.SIGTERM])
-        killer.start()
-        replies = await load(store.address, ledger)
+        await load(store.address, ledger, threading.Timer(0.6, process.send_signal, [signal.SIGTERM]))
         assert await asyncio.to_thread(process.wait, LONGEST_WAIT_S) == 0
-    assert replies
     before = len(store.output)
     with store.running():
         await asyncio.to_thread(assert_kept, store.address, ledger)

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 from tests.contract.servers import Server, serving
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.v1 import run_ingest_service_pb2 as ingest
 from runstore.v1 import run_ingest_service_pb2_grpc as ingest_grpc
@@ -22,6 +23,8 @@ CONNECTIONS = 10
 INPUT_BYTES = 20_000
 UNACKNOWLEDGED_BATCHES = 16
 """As many replies as the server keeps for a client that does not read them."""
+LONGEST_SENDING_S = 240
+"""For 320 MB in all, on a machine that has other things to do."""
 MOST_GROWTH_BYTES = 600 * 1024 * 1024
 """What storing so much at once takes, however many clients send it."""
 
@@ -64,11 +67,13 @@ async def test_streams_whose_replies_nobody_reads(server: Server) -> None:
     for number in range(CLIENTS):
         stub = ingest_grpc.RunIngestServiceStub(channels[number % CONNECTIONS])
         calls.append(stub.StreamRuns(requests()))
-    await asyncio.wait_for(everyone_sent.wait(), 60)
+    await asyncio.wait_for(everyone_sent.wait(), LONGEST_SENDING_S)
     async with grpc.aio.insecure_channel(server.grpc) as channel:
         stub = ingest_grpc.RunIngestServiceStub(channel)
-        answer = await stub.WriteRuns(ingest.WriteRunsRequest(operations=request.operations), timeout=20)
-        await stub.WaitVisible(ingest.WaitVisibleRequest(), timeout=60)
+        answer = await stub.WriteRuns(
+            ingest.WriteRunsRequest(operations=request.operations), timeout=LONGEST_WAIT_S
+        )
+        await stub.WaitVisible(ingest.WaitVisibleRequest(), timeout=LONGEST_SENDING_S)
     assert not answer.errors
     assert server.memory_bytes() - before < MOST_GROWTH_BYTES
     for call in calls:
@@ -86,7 +91,9 @@ def half_sent_bodies(server: Server) -> Iterator[None]:
     ).encode()
     with ExitStack() as stack:
         for _ in range(CLIENTS):
-            connection = stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
+            connection = stack.enter_context(
+                socket.create_connection((host, int(port)), timeout=LONGEST_WAIT_S)
+            )
             connection.sendall(head + b"x" * INPUT_BYTES)
         yield
 
@@ -96,7 +103,7 @@ def test_uploads_that_do_not_go_on(server: Server) -> None:
     before = server.memory_bytes()
     with half_sent_bodies(server):
         host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=20) as connection:
+        with socket.create_connection((host, int(port)), timeout=LONGEST_WAIT_S) as connection:
             connection.sendall(b"GET /info HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert connection.recv(64).startswith(b"HTTP/1.1 200")
         assert server.memory_bytes() - before < MOST_GROWTH_BYTES

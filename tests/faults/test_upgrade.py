@@ -12,8 +12,9 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
-from tests.contract.servers import clean_environment, free_port, run_command
+from tests.contract.servers import clean_environment, run_command
 from tests.engine_front.front import NO_FAULT, EngineFront, Fault, engine_front
+from tests.ports import free_port
 from tests.postgres import Postgres
 from tests.unit.storage.test_schema_golden import statements_of
 from tests.waiting import until_async

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from tests.ports import free_port
 
 _COMMAND = (sys.executable, "-m", "runstore.runtime.cli", "serve")
 _PARTS = ("flusher", "gateway", "store", "agents")
@@ -24,7 +24,7 @@ class Server:
 
     def __init__(self, folder: Path, **settings: str) -> None:
         """`settings` are `RUNSTORE_…` variables by their name in lower case."""
-        http, grpc = _free_port(), _free_port()
+        http, grpc = free_port(), free_port()
         self.http_url = f"http://127.0.0.1:{http}"
         self.grpc_address = f"127.0.0.1:{grpc}"
         self.log = folder / "server.log"
@@ -131,9 +131,3 @@ def _parsed(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return entry if isinstance(entry, dict) else None
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

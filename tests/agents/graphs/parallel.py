@@ -2,6 +2,7 @@
 
 import asyncio
 import operator
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,8 @@ from typing_extensions import TypedDict
 
 class State(TypedDict, total=False):
     log: Annotated[list[str], operator.add]
-    secs: float
     marks: str
+    gate: str
 
 
 def mark(path: Path, name: str) -> None:
@@ -21,12 +22,20 @@ def mark(path: Path, name: str) -> None:
         file.write(name + "\n")
 
 
+def is_shut(state: State, began_s: float) -> bool:
+    """Whether the slow node still waits for a file to be there, which it does for a minute at most."""
+    gate = state.get("gate")
+    return gate is not None and not Path(gate).exists() and time.monotonic() - began_s < 60
+
+
 def node(name: str, *, is_slow: bool = False):
     async def run(state: State) -> State:
         if path := state.get("marks"):
             mark(Path(path), name)
         if is_slow:
-            await asyncio.sleep(state.get("secs") or 0)
+            began_s = time.monotonic()
+            while is_shut(state, began_s):  # noqa: ASYNC110 - it is another process that opens it
+                await asyncio.sleep(0.01)
         return {"log": [name]}
 
     return run

@@ -1,4 +1,7 @@
-"""a → b → c: each appends its letter; how long they take and whether b fails is in the input."""
+"""a → b → c: each appends its letter; how long they take and whether b fails is in the input.
+
+A run that a test stops, or looks at, must not have ended before: it waits for a file, the gate, to be there.
+"""
 
 import asyncio
 import operator
@@ -23,6 +26,7 @@ class State(TypedDict, total=False):
     fail: str | bool
     block: float
     marks: str
+    gate: str
     out: str
 
 
@@ -41,6 +45,12 @@ def mark(state: State, letter: str) -> None:
             file.write(letter)
 
 
+def is_shut(state: State, began_s: float) -> bool:
+    """Whether a node that began then still waits for the gate, which it does for a minute at most."""
+    gate = state.get("gate")
+    return gate is not None and not Path(gate).exists() and time.monotonic() - began_s < 60
+
+
 def step(letter: str):
     async def node(state: State) -> State:
         mark(state, letter)
@@ -48,6 +58,9 @@ def step(letter: str):
             time.sleep(block)  # noqa: ASYNC251 - holds the event loop up, as careless authors do
         if state.get("slow", letter) == letter:
             await asyncio.sleep(state.get("secs") or 0)
+            began_s = time.monotonic()
+            while is_shut(state, began_s):  # noqa: ASYNC110 - it is another process that opens it
+                await asyncio.sleep(0.01)
         if letter == "b" and (fail := state.get("fail")):
             failure: Exception = ERRORS["value" if fail is True else str(fail)]
             raise failure
@@ -60,6 +73,9 @@ def blocking_step(letter: str):
     def node(state: State) -> State:
         mark(state, letter)
         time.sleep(state.get("secs") or 0)
+        began_s = time.monotonic()
+        while is_shut(state, began_s):
+            time.sleep(0.01)
         mark(state, letter.upper())
         return {"log": [letter]}
 

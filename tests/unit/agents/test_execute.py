@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import until_async
 
 from runstore.agents.attempts import Ended, Outcome, Stop
 from runstore.agents.execute import Execution
@@ -17,9 +18,7 @@ from .conftest import Bench
 
 async def begun(marks: Path, letters: str) -> None:
     """Returns once the nodes of `letters` have begun."""
-    async with asyncio.timeout(10):
-        while await asyncio.to_thread(read, marks) != letters:  # noqa: ASYNC110 - nodes write a file
-            await asyncio.sleep(0.005)
+    await until_async(lambda: read(marks) == letters, f"{letters} have begun")
 
 
 def read(marks: Path) -> str:
@@ -315,9 +314,10 @@ async def test_exit_durability_keeps_completed_steps_of_a_cancelled_run(bench: B
 
 async def test_cancel(bench: Bench, tmp_path: Path) -> None:
     """Completed steps stay, and a run without input goes on from there."""
-    marks = tmp_path / "marks"
-    execution = bench.execution("steps", input={"secs": 0.5, "slow": "b", "marks": str(marks)})
+    marks, gate = tmp_path / "marks", tmp_path / "gate"
+    execution = bench.execution("steps", input={"gate": str(gate), "slow": "b", "marks": str(marks)})
     ended = await stopped(execution, marks, "ab", Stop.INTERRUPT)
+    gate.touch()
     assert ended is not None
     assert ended.outcome is Outcome.INTERRUPTED
     assert from_json(ended.result)["log"] == ["a"]
@@ -331,11 +331,12 @@ async def test_cancel(bench: Bench, tmp_path: Path) -> None:
 
 async def test_cancel_of_a_blocking_node(bench: Bench, tmp_path: Path) -> None:
     """The run stops at once; what the node returns later is nowhere."""
-    marks = tmp_path / "marks"
-    execution = bench.execution("sblock", input={"secs": 0.3, "marks": str(marks)})
+    marks, gate = tmp_path / "marks", tmp_path / "gate"
+    execution = bench.execution("sblock", input={"gate": str(gate), "marks": str(marks)})
     ended = await stopped(execution, marks, "a", Stop.INTERRUPT)
     assert marks.read_text() == "a"
     assert values(ended)["log"] == []
+    gate.touch()
     await begun(marks, "aA")
     assert (await bench.run("sblock", input=None)).outcome is Outcome.SUCCESS
 
@@ -381,11 +382,12 @@ async def test_rollback_of_a_first_run(bench: Bench) -> None:
 
 async def test_another_attempt_continues(bench: Bench, tmp_path: Path) -> None:
     """After a worker was lost: finished nodes are not run again, the input is not applied twice."""
-    marks, run_id = tmp_path / "marks", str(uuid.uuid4())
-    given = {"secs": 0.5, "slow": "b", "n": 1, "log": ["in"], "marks": str(marks)}
+    marks, gate, run_id = tmp_path / "marks", tmp_path / "gate", str(uuid.uuid4())
+    given = {"gate": str(gate), "slow": "b", "n": 1, "log": ["in"], "marks": str(marks)}
     # Else `b` begins while the checkpoint of `a` is still being written.
     first = bench.execution("steps", run_id, input=given, durability="sync")
     assert await stopped(first, marks, "ab", Stop.LOST) is None
+    gate.touch()
     result = await bench.result("steps", run_id=run_id, number=2, input=given)
     assert result["log"] == ["in", "a", "b", "c"]
     assert marks.read_text() == "abbc"
@@ -428,26 +430,27 @@ async def test_another_attempt_without_checkpoints_starts_over(bench: Bench) -> 
 
 async def test_lost_lease_writes_nothing(bench: Bench, tmp_path: Path) -> None:
     """Another worker may have the run: not one checkpoint more."""
-    marks = tmp_path / "marks"
-    execution = bench.execution(
-        "steps", input={"secs": 0.5, "slow": "b", "marks": str(marks)}, durability="sync"
-    )
+    marks, gate = tmp_path / "marks", tmp_path / "gate"
+    given = {"gate": str(gate), "slow": "b", "marks": str(marks)}
+    execution = bench.execution("steps", input=given, durability="sync")
     running = asyncio.create_task(execution.run())
     await begun(marks, "ab")
     count = await bench.checkpoint_count()
     execution._lease.lose()
+    gate.touch()
     assert await running is None
     assert await bench.checkpoint_count() == count
 
 
 async def test_drain_pauses_between_steps(bench: Bench, tmp_path: Path) -> None:
     """The step under way is finished, and another attempt goes on after it."""
-    marks, run_id = tmp_path / "marks", str(uuid.uuid4())
-    given = {"secs": 0.5, "slow": "b", "marks": str(marks)}
+    marks, gate, run_id = tmp_path / "marks", tmp_path / "gate", str(uuid.uuid4())
+    given = {"gate": str(gate), "slow": "b", "marks": str(marks)}
     execution = bench.execution("steps", run_id, input=given)
     running = asyncio.create_task(execution.run())
     await begun(marks, "ab")
     execution.drain()
+    gate.touch()
     ended = await running
     assert ended is not None
     assert (ended.outcome, ended.is_failure) == (Outcome.REQUEUE, False)
@@ -457,8 +460,9 @@ async def test_drain_pauses_between_steps(bench: Bench, tmp_path: Path) -> None:
 
 async def test_timeout(bench: Bench) -> None:
     """Told as an error, so that nobody takes part of the values for all of them."""
-    bench.surroundings = replace(bench.surroundings, run_timeout_s=1.0)
-    ended = await bench.run("steps", input={"secs": 30, "slow": "b"})
+    await bench.run("steps", input={"secs": 30, "slow": "b"}, interrupt_before=["b"])
+    bench.surroundings = replace(bench.surroundings, run_timeout_s=0.2)
+    ended = await bench.run("steps", input=None)
     assert ended.outcome is Outcome.TIMEOUT
     assert from_json(ended.result)["__error__"]["error"] == "TimeoutError"
     assert values(ended)["log"] == ["a"]
@@ -466,9 +470,10 @@ async def test_timeout(bench: Bench) -> None:
 
 async def test_finished_tasks_of_a_cancelled_step_are_kept(bench: Bench, tmp_path: Path) -> None:
     """A run without input runs the unfinished one only; one with input runs both."""
-    marks = tmp_path / "marks"
-    given = {"secs": 0.5, "marks": str(marks)}
+    marks, gate = tmp_path / "marks", tmp_path / "gate"
+    given = {"gate": str(gate), "marks": str(marks)}
     ended = await stopped(bench.execution("par", input=given), marks, "fast\nslow\n", Stop.INTERRUPT)
+    gate.touch()
     assert values(ended)["log"] == []
     assert (await bench.result("par", input=None))["log"] == ["fast", "slow", "join"]
     assert marks.read_text().split() == ["fast", "slow", "slow", "join"]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.agents.run_config import trace_id_of
 from runstore.agents.trace_writer import TraceWriter
@@ -104,6 +105,6 @@ def test_writer_sends_in_batches_and_again() -> None:
     writer = TraceWriter(write)
     for n in range(5):
         writer.put(ingest.RunOperation(create=ingest.RunFields(id=str(n))))
-    writer.close(10)
+    writer.close(LONGEST_WAIT_S)
     assert calls[0] == calls[1]
     assert [run_id for call in calls[1:] for run_id in call] == list("01234")

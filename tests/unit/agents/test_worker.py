@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.agents.checkpoints import open_checkpoints
 from runstore.agents.execute import Surroundings
@@ -81,7 +82,7 @@ class ScriptedStore(worker_grpc.AgentWorkerServiceServicer):
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Returns once `condition` holds of what the worker has said."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             while not condition():
                 await self._changed.wait()
 
@@ -135,7 +136,7 @@ async def stop(
             with grpc.insecure_channel(target) as blocking_channel:
                 around = Surroundings(checkpoints, None, Tracing(None), 60.0)
                 worker = Worker(Store(channel, blocking_channel, ()), graphs, graph_loop, around, slots=4)
-                running = asyncio.create_task(worker.run(stopping, drain_timeout_s=5))
+                running = asyncio.create_task(worker.run(stopping, drain_timeout_s=LONGEST_WAIT_S))
                 await worker.connected.wait()
                 await store.until(lambda: store.hellos)
                 yield stopping
@@ -218,24 +219,30 @@ async def test_busy_event_loop_keeps_its_leases(store: ScriptedStore, stop: asyn
     assert sum(renewed) >= 3
 
 
-async def test_lost_claim(store: ScriptedStore, stop: asyncio.Event) -> None:
+async def test_lost_claim(store: ScriptedStore, stop: asyncio.Event, tmp_path: Path) -> None:
     """The graph stops, and not another word about it."""
-    claim = store.run("steps", {"secs": 0.5, "slow": "b", "n": 1}, has_checkpoints=True)
+    gate = tmp_path / "gate"
+    claim = store.run("steps", {"gate": str(gate), "slow": "b", "n": 1}, has_checkpoints=True)
     await store.until(lambda: len(store.values(claim)) == 2)
     store.send(pb.WorkResponse(lost=claim))
-    await store.end(store.run("steps", {"secs": 1, "slow": "b"}))
+    # Given after the loss: once it has ended, the loss was heard of.
+    await store.end(store.run("steps", {"n": 1}))
+    gate.touch()
+    await store.end(store.run("steps", {"secs": 0.5, "slow": "b"}))
     assert len(store.values(claim)) == 2
     assert store.finished(claim) == []
 
 
-async def test_broken_stream(store: ScriptedStore, stop: asyncio.Event) -> None:
+async def test_broken_stream(store: ScriptedStore, stop: asyncio.Event, tmp_path: Path) -> None:
     """The worker comes again with its claims, and the run goes on meanwhile."""
-    claim = store.run("steps", {"secs": 0.2, "n": 1}, has_checkpoints=True)
+    gate = tmp_path / "gate"
+    claim = store.run("steps", {"gate": str(gate), "slow": "b", "n": 1}, has_checkpoints=True)
     await store.until(lambda: store.values(claim))
     store.hang_up()
     await store.until(lambda: len(store.hellos) == 2)
     assert store.hellos[0].worker_id == store.hellos[1].worker_id
     assert list(store.hellos[1].claims) == [claim]
+    gate.touch()
     assert (await store.end(claim)).outcome == pb.WORKER_OUTCOME_SUCCESS
 
 
@@ -270,11 +277,13 @@ async def test_graph_that_ends_the_process(store: ScriptedStore, stop: asyncio.E
     assert (await store.end(store.run("steps", {"n": 1}))).outcome == pb.WORKER_OUTCOME_SUCCESS
 
 
-async def test_drain(store: ScriptedStore, stop: asyncio.Event) -> None:
+async def test_drain(store: ScriptedStore, stop: asyncio.Event, tmp_path: Path) -> None:
     """No more runs; what runs pauses after its step, and is given back."""
-    claim = store.run("steps", {"secs": 0.5, "slow": "b", "n": 1}, has_checkpoints=True)
+    gate = tmp_path / "gate"
+    claim = store.run("steps", {"gate": str(gate), "slow": "b", "n": 1}, has_checkpoints=True)
     await store.until(lambda: store.values(claim))
     stop.set()
     await store.until(lambda: any(said.HasField("draining") for said in store.said))
+    gate.touch()
     finished = await store.end(claim)
     assert (finished.outcome, finished.is_failure) == (pb.WORKER_OUTCOME_REQUEUE, False)

@@ -9,6 +9,7 @@ import grpc
 import msgspec
 import pytest
 from tests.unit.dispatch.conftest import FakeWorker, Store
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.v1 import agent_run_pb2, error_pb2
 from runstore.v1 import agent_worker_service_pb2 as pb
@@ -217,7 +218,7 @@ async def test_thread_is_followed_through_its_runs(store: Store, thread_id: str)
             claimed = await worker.next_run()
             await worker.emit(claimed, ("values", 1))
             await worker.finish(claimed)
-            steps += [await asyncio.wait_for(call.read(), 10) for _ in range(2)]
+            steps += [await asyncio.wait_for(call.read(), LONGEST_WAIT_S) for _ in range(2)]
     assert [(step.run_id, step.WhichOneof("step")) for step in steps] == [
         (run.run_id, kind) for run in runs for kind in ("event", "end")
     ]

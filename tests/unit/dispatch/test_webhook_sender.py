@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
-from tests.waiting import until_async
+from tests.waiting import LONGEST_WAIT_S, until_async
 
 from runstore.dispatch.webhook_sender import WebhookSender
 from runstore.domain.errors import ErrorReason, RunstoreError
@@ -229,7 +229,7 @@ async def test_what_is_under_way_is_given_back(receiver: Receiver) -> None:
     port = server.sockets[0].getsockname()[1]
     outbox = MemoryOutbox([a_webhook(f"http://127.0.0.1:{port}/")])
     async with sending(outbox):
-        await asyncio.wait_for(arrived.wait(), 20)
+        await asyncio.wait_for(arrived.wait(), LONGEST_WAIT_S)
     server.close()
     assert [webhook.id for webhook in outbox.given_back] == ["0"]
     assert not outbox.removed

@@ -15,9 +15,10 @@ import grpc
 import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tests.waiting import until
+from tests.waiting import LONGEST_WAIT_S, until
 
 from runstore.domain.errors import ErrorReason
+from runstore.gateway import store_client
 from runstore.runtime.gateway import run_gateway
 from runstore.runtime.settings import load_settings
 from runstore.v1 import admin_service_pb2 as admin
@@ -246,7 +247,7 @@ class BackgroundLoop:
         async def await_it() -> _Result:
             return await coroutine
 
-        return asyncio.run_coroutine_threadsafe(await_it(), self._loop).result(timeout=30)
+        return asyncio.run_coroutine_threadsafe(await_it(), self._loop).result(timeout=2 * LONGEST_WAIT_S)
 
     def start(self, make: Callable[[], Any]) -> Any:
         """Calls `make` on the loop."""
@@ -258,12 +259,12 @@ class BackgroundLoop:
 
     async def wait_for(self, event: threading.Event) -> None:
         """Waits on the loop for an event that another thread sets."""
-        await self._loop.run_in_executor(None, event.wait, 10)
+        await self._loop.run_in_executor(None, event.wait, LONGEST_WAIT_S)
 
     def close(self) -> None:
         """Stops the loop and its thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=LONGEST_WAIT_S)
         self._loop.close()
 
 
@@ -281,7 +282,17 @@ def line_of(answer: httpx.Response, logs: Sequence[MutableMapping[str, Any]]) ->
 class RunningGateway:
     """`run_gateway` under way on a port of the system's choice."""
 
-    def __init__(self, loop: BackgroundLoop, target: str, port: int = 0) -> None:
+    def __init__(
+        self,
+        loop: BackgroundLoop,
+        target: str,
+        port: int = 0,
+        *,
+        drain_timeout_s: float = 5,
+        has_store: bool = True,
+    ) -> None:
+        """`has_store`: a store listens at `target`. The gateway has little patience with it, so
+        they are connected before the first call."""
         self._loop = loop
         self._stop: asyncio.Event = loop.start(asyncio.Event)
         ready = threading.Event()
@@ -292,12 +303,14 @@ class RunningGateway:
             max_body_bytes=MAX_BODY_BYTES,
             max_decompressed_bytes=MAX_DECOMPRESSED_BYTES,
             max_decompression_ratio=50,
-            drain_timeout_s=5,
+            drain_timeout_s=drain_timeout_s,
             store_patience_s=0.5,
         )
         serve = run_gateway(settings, listen_fd=listener.detach(), ready=ready.set, stop=self._stop)
         self._task: asyncio.Task[None] = loop.start(lambda: asyncio.get_running_loop().create_task(serve))
-        assert ready.wait(timeout=10)
+        assert ready.wait(timeout=LONGEST_WAIT_S)
+        if has_store:
+            until(lambda: httpx.get(f"{self.url}/health").status_code == 200, "the connection to the store")
 
     @property
     def url(self) -> str:
@@ -315,6 +328,14 @@ class RunningGateway:
         """Drains and waits for the end."""
         self._loop.start(self._stop.set)
         self._loop.run(self._task)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patient_gateways() -> Iterator[None]:
+    """Gateways take a store for one that is away only if it is, not while the machine is busy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store_client, "_HEALTH_TIMEOUT_S", LONGEST_WAIT_S)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.domain.errors import ErrorReason
 from runstore.v1 import run_ingest_service_pb2 as ingest
@@ -46,9 +47,10 @@ class Answering:
 def hang_up_during(url: str, answering: Answering, request: bytes) -> None:
     """Send a request, wait until the store works on it, and close the connection."""
     address = urlsplit(url)
-    with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=10) as connection:
+    place = (str(address.hostname), int(address.port or 0))
+    with socket.create_connection(place, timeout=LONGEST_WAIT_S) as connection:
         connection.sendall(request)
-        assert answering.has_begun.wait(timeout=10)
+        assert answering.has_begun.wait(timeout=LONGEST_WAIT_S)
 
 
 def http_request(method: str, path: str, body: object = None) -> bytes:
@@ -73,7 +75,7 @@ def test_question_of_a_client_that_has_gone_is_cancelled(
     answering = Answering()
     store.answers[method] = lambda _: answering.answer()
     hang_up_during(url, answering, request_)
-    assert answering.was_cancelled.wait(timeout=10)
+    assert answering.was_cancelled.wait(timeout=LONGEST_WAIT_S)
 
 
 def test_write_of_a_client_that_has_gone_is_finished(
@@ -86,7 +88,7 @@ def test_write_of_a_client_that_has_gone_is_finished(
         url, answering, http_request("POST", "/runs", {"id": RUN_ID, "name": "n", "run_type": "llm"})
     )
     loop.start(answering.end)
-    assert answering.has_ended.wait(timeout=10)
+    assert answering.has_ended.wait(timeout=LONGEST_WAIT_S)
     assert not answering.was_cancelled.is_set()
 
 

@@ -11,6 +11,7 @@ import pytest
 from langgraph_sdk import get_sync_client
 from langgraph_sdk.client import SyncLangGraphClient
 from langgraph_sdk.errors import ConflictError, NotFoundError, UnprocessableEntityError
+from tests.waiting import LONGEST_WAIT_S, until
 
 from runstore.domain.errors import ErrorReason
 from runstore.gateway import live_answers
@@ -324,10 +325,10 @@ def test_client_that_leaves(
     waiting = Waiting(loop)
     store.answers |= {"JoinAgentRun": waiting, "CancelAgentRun": on_cancel}
     with http.stream("POST", path, json={**BODY, "on_disconnect": wish}):
-        assert waiting.has_begun.wait(10)
-    assert waiting.was_left.wait(10)
+        assert waiting.has_begun.wait(LONGEST_WAIT_S)
+    assert waiting.was_left.wait(LONGEST_WAIT_S)
     if wish == "cancel":
-        assert cancelled.wait(10)
+        assert cancelled.wait(LONGEST_WAIT_S)
         [request] = store.of("CancelAgentRun")
         assert (request.run_id, request.action) == (RUN_ID, runs.CANCEL_ACTION_INTERRUPT)
         assert "left" in request.reason
@@ -345,8 +346,8 @@ def test_join_may_cancel_when_its_client_leaves(
     waiting = Waiting(loop)
     store.answers |= {"JoinAgentRun": waiting, "CancelAgentRun": lambda _: cancelled.set()}
     with http.stream("GET", f"{RUN_PATH}/{path}", params={"cancel_on_disconnect": "true"}):
-        assert waiting.has_begun.wait(10)
-    assert cancelled.wait(10)
+        assert waiting.has_begun.wait(LONGEST_WAIT_S)
+    assert cancelled.wait(LONGEST_WAIT_S)
 
 
 def test_stop_cuts_waits_off(
@@ -366,9 +367,9 @@ def test_stop_cuts_waits_off(
 
     caller = threading.Thread(target=wait)
     caller.start()
-    assert waiting.has_begun.wait(10)
+    assert waiting.has_begun.wait(LONGEST_WAIT_S)
     gateway.stop()
-    caller.join(10)
+    caller.join(LONGEST_WAIT_S)
     assert isinstance(errors[0], httpx.RemoteProtocolError | httpx.ReadError)
     assert store.of("CancelAgentRun") == []
     waiting.finish()
@@ -422,12 +423,12 @@ def test_wait_that_is_cut_off_is_taken_up_by_the_sdk(
 
     caller = threading.Thread(target=wait)
     caller.start()
-    assert waiting.has_begun.wait(10)
+    assert waiting.has_begun.wait(LONGEST_WAIT_S)
     port = first.port
     first.stop()
     second = RunningGateway(loop, store_and_target[1], port=port)
     waiting.finish()
-    caller.join(20)
+    caller.join(LONGEST_WAIT_S)
     second.stop()
     assert (results, len(told)) == ([{"n": 1}], 1)
 
@@ -510,10 +511,10 @@ def test_stream_that_is_cut_off_is_taken_up_by_the_sdk(
 
     caller = threading.Thread(target=follow)
     caller.start()
-    assert waiting.has_begun.wait(10)
+    until(lambda: len(parts) == 2, "both events, which the store may have sent before the client has them")
     first.stop()
     second = RunningGateway(loop, store_and_target[1], port=first.port)
-    caller.join(20)
+    caller.join(LONGEST_WAIT_S)
     second.stop()
     assert parts == [1, 2, 3, None]
     assert [joining.after_event_id for joining in store.of("JoinAgentRun")] == ["0", "1000-2"]

@@ -9,8 +9,10 @@ import httpx
 import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.domain.errors import ErrorReason
+from runstore.gateway import call_log, metrics
 from runstore.gateway.metrics import GatewayCollector, GatewayMetrics
 
 from .conftest import FakeStore, Refuse, line_of
@@ -38,7 +40,13 @@ def requests(found: Series, **labels: str) -> float:
     )
 
 
-async def test_scrape_shows_every_worker(tmp_path: Path) -> None:
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that answer are waited for, however busy the machine is."""
+    monkeypatch.setattr(metrics, "_PATIENCE_S", LONGEST_WAIT_S)
+
+
+async def test_scrape_shows_every_worker(patience: None, tmp_path: Path) -> None:
     """Whichever worker is asked, the figures of all are there, each under its worker's name."""
     first, second = (GatewayMetrics(f"gateway-{number}", tmp_path / "metrics") for number in (1, 2))
     async with first.shown(), second.shown():
@@ -51,8 +59,18 @@ async def test_scrape_shows_every_worker(tmp_path: Path) -> None:
             assert requests(found, worker="gateway-2", route="/ok", status="200") == 3
 
 
-async def test_worker_that_is_gone_or_stuck_is_left_out(tmp_path: Path) -> None:
+async def test_worker_that_is_gone_or_stuck_is_left_out(
+    patience: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The socket of a worker that died refuses, that of one that hangs says nothing: others are shown."""
+    ask = metrics._ask
+
+    def ask_impatiently(path: Path) -> bytes:
+        if path.stem == "gateway-3":
+            monkeypatch.setattr(metrics, "_PATIENCE_S", 0.1)
+        return ask(path)
+
+    monkeypatch.setattr(metrics, "_ask", ask_impatiently)
     alive = GatewayMetrics("gateway-1", tmp_path)
     with socket.socket(socket.AF_UNIX) as dead, socket.socket(socket.AF_UNIX) as stuck:
         dead.bind(str(tmp_path / "gateway-2.sock"))
@@ -65,7 +83,7 @@ async def test_worker_that_is_gone_or_stuck_is_left_out(tmp_path: Path) -> None:
     assert {dict(labels).get("worker") for _, labels in found} == {"gateway-1"}
 
 
-async def test_workers_are_known_by_their_process(tmp_path: Path) -> None:
+async def test_workers_are_known_by_their_process(patience: None, tmp_path: Path) -> None:
     """The store learns the process numbers of the gateways; without gateways there are none."""
     collector = GatewayCollector(tmp_path / "metrics")
     assert collector.pids() == []
@@ -124,9 +142,10 @@ def test_who_may_not_see_the_stores_metrics_sees_none(
     ids=["short", "long", "control character", "empty"],
 )
 def test_request_id_joins_the_lines_of_a_call(
-    http: httpx.Client, store: FakeStore, given: str, is_kept: bool
+    http: httpx.Client, store: FakeStore, given: str, is_kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One id is in the answer, in the gateway's line and in the metadata that the store logs."""
+    monkeypatch.setattr(call_log, "_SLOW_S", LONGEST_WAIT_S)  # A call that is slow has another level.
     with structlog.testing.capture_logs() as logs:
         answer = http.get("/sessions", headers={"x-request-id": given})
         line = line_of(answer, logs)

@@ -43,7 +43,7 @@ def test_info_answers_under_every_prefix(http: httpx.Client, path: str) -> None:
 
 def test_info_answers_while_the_store_is_away(loop: BackgroundLoop, tmp_path: object) -> None:
     """Info and ok need no store; health and reads say 503, in each dialect."""
-    gateway = RunningGateway(loop, f"unix:{tmp_path}/nobody.sock")
+    gateway = RunningGateway(loop, f"unix:{tmp_path}/nobody.sock", has_store=False)
     try:
         with httpx.Client(base_url=gateway.url, timeout=20) as http:
             assert http.get("/info").status_code == 200

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.domain.blob_refs import BlobRef, pack, unpack
 from runstore.domain.deletions import PendingDeletions, RunDeletion
@@ -152,7 +153,7 @@ async def test_engine_away_and_back(flusher: Flusher, store: FakeStore, retries:
     await store.attempted.wait()
     assert not flushing.done()
     store.is_away = False
-    report = await asyncio.wait_for(flushing, 10)
+    report = await asyncio.wait_for(flushing, LONGEST_WAIT_S)
     assert [row.patch.sequence for row in store.rows] == [1]
     assert store.attempts > 1
     assert set(retries) == {"away"}
@@ -165,7 +166,7 @@ async def test_full_disk_is_waited_out(flusher: Flusher, store: FakeStore, retri
     flushing = asyncio.create_task(flush(flusher, create(1), create(2)))
     await store.attempted.wait()
     store.is_full = False
-    report = await asyncio.wait_for(flushing, 10)
+    report = await asyncio.wait_for(flushing, LONGEST_WAIT_S)
     assert [row.patch.sequence for row in store.rows] == [1, 2]
     assert (report.dead_letters, set(retries) <= {"no space left"}) == (0, True)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.ingest.log import Log, LogCorrupt, LogPosition, LogReader
@@ -353,7 +354,7 @@ async def test_room_returns_when_the_disk_refuses_too(
     await asyncio.sleep(0)
     assert not waiter.done()
     log.start()
-    await asyncio.wait_for(waiter, 10)
+    await asyncio.wait_for(waiter, LONGEST_WAIT_S)
     with pytest.raises(RunstoreError):
         await append
     await log.close()

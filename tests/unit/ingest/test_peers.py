@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 import pytest
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.stores import StorePosition
@@ -64,7 +65,7 @@ def visibility() -> FakeVisibility:
 
 @pytest.fixture
 def peers(stores: FakeStores, visibility: FakeVisibility) -> Peers:
-    return Peers(stores, OWN, visibility, lambda: 42, SetClock(), patience_s=0.2)
+    return Peers(stores, OWN, visibility, lambda: 42, SetClock(), patience_s=2 * LONGEST_WAIT_S)
 
 
 def number(node: int) -> int:
@@ -87,14 +88,17 @@ async def test_writes_of_another_store_are_waited_for(peers: Peers, stores: Fake
     await asyncio.sleep(0.06)
     assert not waiting.done()
     stores.rows[OTHER] = StorePosition(number(OTHER), NOW_US)
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, LONGEST_WAIT_S)
 
 
-async def test_store_that_does_not_come_back_is_not_waited_for_long(peers: Peers, stores: FakeStores) -> None:
+async def test_store_that_does_not_come_back_is_not_waited_for_long(
+    stores: FakeStores, visibility: FakeVisibility
+) -> None:
     """The caller is told to come again."""
+    hasty = Peers(stores, OWN, visibility, lambda: 42, SetClock(), patience_s=0.2)
     stores.rows[OTHER] = StorePosition(0, NOW_US)
     with pytest.raises(RunstoreError) as refused:
-        await peers.see_sequence(number(OTHER))
+        await hasty.see_sequence(number(OTHER))
     assert refused.value.reason is ErrorReason.UNAVAILABLE
 
 
@@ -102,21 +106,21 @@ async def test_settling_waits_for_stores_that_are_there(peers: Peers, stores: Fa
     """One that has said nothing for long is left out, but it holds back what is stored everywhere."""
     stores.rows[OWN] = StorePosition(number(OWN), NOW_US)
     stores.rows[OTHER] = StorePosition(5, NOW_US - 60_000_000)
-    await asyncio.wait_for(peers.settle(), 0.15)
+    await asyncio.wait_for(peers.settle(), LONGEST_WAIT_S)
     assert await peers.stored_everywhere() == 5
     stores.rows[OTHER] = StorePosition(5, NOW_US)
     settling = asyncio.create_task(peers.settle())
     await asyncio.sleep(0.06)
     assert not settling.done()
     stores.rows[OTHER] = StorePosition(number(OTHER), NOW_US)
-    await asyncio.wait_for(settling, 5)
+    await asyncio.wait_for(settling, LONGEST_WAIT_S)
     assert await peers.stored_everywhere() == number(OWN)
 
 
 async def test_position_is_reported_at_once(peers: Peers, stores: FakeStores) -> None:
     """Others wait for it."""
     running = asyncio.create_task(peers.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         while len(stores.reports) < 2:
             peers.stored()
             await asyncio.sleep(0.01)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.domain.deletions import PendingDeletions, RunDeletion
 from runstore.domain.prices import PriceBook
@@ -182,7 +183,7 @@ class Bench:
                 self.changed.wait_for(
                     lambda: bool(self.reports) and self.reports[-1].last_sequence >= sequence
                 ),
-                10,
+                LONGEST_WAIT_S,
             )
 
     async def close(self) -> None:
@@ -246,7 +247,7 @@ async def test_drain_stores_everything_and_ends(bench: Bench) -> None:
     """It ends by itself, once all that was durable is stored."""
     last = max([await bench.write(name) for name in ("a", "b", "c")])
     bench.store_end.send(Drain())
-    await asyncio.wait_for(bench.tailing, 10)
+    await asyncio.wait_for(bench.tailing, LONGEST_WAIT_S)
     await bench.stored(last)
     assert not bench.log.has_unflushed
 
@@ -265,7 +266,7 @@ async def test_next_flusher_goes_on_behind_the_last_report(bench: Bench) -> None
     await asyncio.gather(bench.tailing, bench.following, return_exceptions=True)
     bench.end._stream.close()
     bench.engine.held.set()
-    await asyncio.wait_for(bench.serving, 10)
+    await asyncio.wait_for(bench.serving, LONGEST_WAIT_S)
     await bench.start()
     bench.store_end.send(Hurry(last))
     await bench.stored(last)
@@ -329,7 +330,7 @@ async def test_deletion_is_repeated_by_the_next_flusher(bench: Bench) -> None:
     await asyncio.gather(bench.tailing, bench.following, return_exceptions=True)
     bench.end._stream.close()
     bench.engine.held.set()
-    await asyncio.wait_for(bench.serving, 10)
+    await asyncio.wait_for(bench.serving, LONGEST_WAIT_S)
     await bench.start()
     bench.store_end.send(Hurry(last))
     await bench.stored(last)

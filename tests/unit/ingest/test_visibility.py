@@ -4,6 +4,7 @@ import asyncio
 import uuid
 
 import pytest
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.domain.deletions import RunDeletion
 from runstore.domain.runs import RunPatch
@@ -53,7 +54,7 @@ async def test_readers_wait_for_their_projects_alone(visibility: Visibility, hur
     await visibility.stored(1)
     assert not reader.done()
     await visibility.stored(2)
-    await asyncio.wait_for(reader, 10)
+    await asyncio.wait_for(reader, LONGEST_WAIT_S)
 
 
 async def test_readers_of_one_run_or_trace_wait_for_it_alone(visibility: Visibility) -> None:
@@ -84,7 +85,7 @@ async def test_runs_that_others_await_concern_every_reader_of_their_project(visi
     assert other_reader.done()
     assert not reader.done()
     await visibility.stored(2)
-    await asyncio.wait_for(reader, 10)
+    await asyncio.wait_for(reader, LONGEST_WAIT_S)
 
 
 @pytest.mark.parametrize("awaited", [None, {"run 1"}])
@@ -99,11 +100,11 @@ async def test_as_long_as_nobody_knows_who_is_awaited(
 
 async def test_numbers_that_never_came_keep_nobody_waiting(visibility: Visibility) -> None:
     """A token of an earlier process, or of a write that failed, waits for what there is."""
-    await asyncio.wait_for(visibility.see_sequence(1 << 60), 10)
+    await asyncio.wait_for(visibility.see_sequence(1 << 60), LONGEST_WAIT_S)
     submit(visibility, 5)
     reader = asyncio.create_task(visibility.see_sequence(1 << 60))
     await visibility.stored(5)
-    await asyncio.wait_for(reader, 10)
+    await asyncio.wait_for(reader, LONGEST_WAIT_S)
 
 
 async def test_what_the_log_still_had_concerns_everybody() -> None:
@@ -112,7 +113,7 @@ async def test_what_the_log_still_had_concerns_everybody() -> None:
     reader = await waits(visibility, TENANT, PROJECT)
     assert not reader.done()
     await visibility.stored(9)
-    await asyncio.wait_for(reader, 10)
+    await asyncio.wait_for(reader, LONGEST_WAIT_S)
     assert (await waits(visibility, OTHER_TENANT)).done()
 
 
@@ -124,7 +125,7 @@ async def test_full_queue_slows_writers_until_it_drains(visibility: Visibility) 
     await asyncio.sleep(0)
     assert not writer.done()
     await visibility.stored(1)
-    await asyncio.wait_for(writer, 10)
+    await asyncio.wait_for(writer, LONGEST_WAIT_S)
     assert visibility.waiting_bytes == 0
 
 
@@ -146,7 +147,7 @@ async def test_nobody_is_refused_while_the_engine_is_away(visibility: Visibility
     await asyncio.sleep(0)
     assert not writer.done()
     await visibility.engine_away("gone")
-    await asyncio.wait_for(writer, 10)
+    await asyncio.wait_for(writer, LONGEST_WAIT_S)
     submit(visibility, 2, size=5_000)
     assert visibility.last_error == "gone"
     await visibility.stored(1)

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 from tests.manual_clock import ManualClock
+from tests.waiting import until_async
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.networks import parse_networks
@@ -66,6 +67,11 @@ class Paced:
         self.go_on.set()
         self.stub: Any = None
 
+    @property
+    def points(self) -> float:
+        """Of all callers together."""
+        return sum(points for points, _ in self.pacing._points.values())
+
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         await self.go_on.wait()
@@ -118,6 +124,8 @@ async def test_refusals_add_up(paced: Paced, reason: ErrorReason, calls: int | N
     paced.servicer.refusal = reason
     for _ in range(calls or 200):
         assert await paced.code(GOOD) == reason.grpc_code
+    if calls is not None:  # A call is charged when its answer is already on its way.
+        await until_async(lambda: paced.points > TOLERATED, "all are charged")
     assert await paced.code(GOOD) == reason.grpc_code
     assert bool(paced.slept) is (calls is not None)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from tests.manual_clock import ManualClock
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.domain.errors import ErrorReason, RunstoreError, invalid
 from runstore.domain.principals import Principal
@@ -130,7 +131,7 @@ async def test_batches_never_overtake_each_other(servicer: RunIngestServicer, in
         await asyncio.sleep(0)
     assert ingest.written == []
     ingest.slow_project.set()
-    replies = await asyncio.wait_for(task, 10)
+    replies = await asyncio.wait_for(task, LONGEST_WAIT_S)
     names = ["first", *map(str, range(40))]
     assert ingest.written == names
     assert [reply.batch_id for reply in replies] == names
@@ -140,10 +141,10 @@ async def test_full_queue_slows_the_stream(servicer: RunIngestServicer, ingest: 
     """A stream waits for room instead of being refused."""
     ingest.room.clear()
     task = asyncio.create_task(stream(servicer, [batch(str(number)) for number in range(20)]))
-    await asyncio.wait_for(ingest.waited.wait(), 10)
+    await asyncio.wait_for(ingest.waited.wait(), LONGEST_WAIT_S)
     assert ingest.written == []
     ingest.room.set()
-    assert len(await asyncio.wait_for(task, 10)) == 20
+    assert len(await asyncio.wait_for(task, LONGEST_WAIT_S)) == 20
 
 
 async def test_bad_operations_do_not_cost_their_neighbours(
@@ -194,7 +195,7 @@ async def test_abandoned_stream_leaves_no_task_behind(
         await stream(servicer, [batch(str(number)) for number in range(100)])
     left = asyncio.all_tasks() - before
     if left:
-        _, pending = await asyncio.wait(left, timeout=5)
+        _, pending = await asyncio.wait(left, timeout=LONGEST_WAIT_S)
         assert not pending
         for task in left:
             if not task.cancelled():
@@ -241,5 +242,5 @@ async def test_too_much_in_a_second_is_refused_whole(ingest: FakeIngest, visibil
         await asyncio.sleep(0)
     assert len(ingest.written) == 8
     clock.advance(5)
-    await asyncio.wait_for(streamed, 10)
+    await asyncio.wait_for(streamed, LONGEST_WAIT_S)
     assert ingest.written[-1] == "later"

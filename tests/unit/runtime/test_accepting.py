@@ -31,7 +31,9 @@ class Gate:
         self.turned_away = 0
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
-        config = uvicorn.Config(self._app, interface="asgi3", lifespan="off", log_config=None)
+        config = uvicorn.Config(
+            self._app, interface="asgi3", lifespan="off", log_config=None, timeout_keep_alive=2 * WAIT_S
+        )
         config.load()
         self._server = uvicorn.Server(config)
         self._config = config

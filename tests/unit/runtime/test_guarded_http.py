@@ -12,7 +12,7 @@ from runstore.runtime import guarded_http
 from runstore.runtime.guarded_http import GuardedHttp, cut_slow_clients
 
 WAIT_S = 20
-HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 1000000\r\n\r\n"
 
 
 class Served:
@@ -44,7 +44,13 @@ class Served:
 async def serving() -> AsyncIterator[Served]:
     served = Served()
     config = uvicorn.Config(
-        served.app, http=GuardedHttp, interface="asgi3", lifespan="off", log_config=None, port=0
+        served.app,
+        http=GuardedHttp,
+        interface="asgi3",
+        lifespan="off",
+        log_config=None,
+        port=0,
+        timeout_keep_alive=WAIT_S,
     )
     server = uvicorn.Server(config)
     config.load()

@@ -4,7 +4,6 @@ import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 from tests.waiting import LONGEST_WAIT_S, until
 
 COMMAND = [sys.executable, "-m", "runstore.runtime.cli"]
@@ -30,12 +30,6 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "RUNSTORE_GRPC": f"127.0.0.1:{free_port()}",
         "RUNSTORE_GATEWAY_WORKERS": "2",
     }
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -109,9 +103,10 @@ def test_nothing_outlives_a_killed_supervisor(environment: dict[str, str], tmp_p
     """After `kill -9` of `serve` a new one starts in the same directory, on the same gRPC port."""
     with serving(environment) as (server, greeting):
         gateway = pid_behind(re.findall(r"http://\S+:\d+", greeting)[0])
+        store = int((tmp_path / "data" / "pids").read_text())
         server.kill()
         server.wait()
-        until(lambda: not is_alive(gateway), "the gateway ends")
+        until(lambda: not is_alive(gateway) and not is_alive(store), "gateway and store end")
     with serving(environment) as (server, _):
         server.terminate()
         assert server.wait(LONGEST_WAIT_S) == 0

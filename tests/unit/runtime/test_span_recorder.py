@@ -5,8 +5,10 @@ from collections.abc import AsyncGenerator, Iterator
 
 import pytest
 from tests.contract.otlp_receiver import OtlpReceiver, receiving
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.ingest.tail import Demand
+from runstore.runtime import span_recorder
 from runstore.runtime.span_recorder import SpanRecorder
 
 CALLER = "00-{}-cccccccccccccccc-0{}"
@@ -17,6 +19,12 @@ TRACE, OTHER = "a" * 32, "b" * 32
 def receiver() -> Iterator[OtlpReceiver]:
     with receiving() as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the receiver does not take in time is lost."""
+    monkeypatch.setattr(span_recorder, "_EXPORT_TIMEOUT_S", LONGEST_WAIT_S)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.runtime.failures import CannotStart
 from runstore.runtime.settings import Settings, load_settings
@@ -134,7 +135,7 @@ async def checked(settings: Settings) -> int:
     def call() -> int:
         with store_channel(settings, ()) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
-            return int(stub.Check(health_pb2.HealthCheckRequest(), timeout=5).status)
+            return int(stub.Check(health_pb2.HealthCheckRequest(), timeout=LONGEST_WAIT_S).status)
 
     return await asyncio.to_thread(call)
 

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.agents.graph_loop import GraphLoop
 from runstore.runtime import worker_health
@@ -19,8 +20,9 @@ async def read() -> WorkerHealth:
     return SAID
 
 
-async def test_a_worker_is_asked_while_it_runs(tmp_path: Path) -> None:
+async def test_a_worker_is_asked_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its socket is there as long as it is, and no longer."""
+    monkeypatch.setattr(worker_health, "_PATIENCE_S", LONGEST_WAIT_S)
     folder = tmp_path / "workers"
     async with health_shown(folder, read):
         assert await asyncio.to_thread(ask_workers, folder) == {os.getpid(): SAID}
@@ -59,11 +61,11 @@ async def test_graphs_that_hold_each_other_up_do_not_answer() -> None:
 
     def hold() -> None:
         held.call_soon_threadsafe(begun.set)
-        release.wait(10)
+        release.wait(LONGEST_WAIT_S)
 
     loop.call(hold)
     await begun.wait()
     assert not await loop.answers(0.01)
     release.set()
-    assert await loop.answers(10)
+    assert await loop.answers(LONGEST_WAIT_S)
     loop.close(1)
