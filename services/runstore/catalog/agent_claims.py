@@ -5,7 +5,7 @@ still running, so that a worker that has lost a claim without knowing can do no 
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -213,8 +213,11 @@ class AgentClaimCatalog:
         is_busy = settled is AgentThreadStatus.BUSY
         return Released(run.tenant_id, finished.claim, end, has_following=is_busy)
 
-    async def expire(self) -> list[Released]:
-        """Takes claims back whose lease is over, of all tenants; at most 100 at once, the oldest first."""
+    async def expire(self, on_found: Callable[[Claim], None] = lambda _claim: None) -> list[Released]:
+        """Takes claims back whose lease is over, of all tenants; at most 100 at once, the oldest first.
+
+        `on_found` is called for each before any of them is free.
+        """
         query = (
             select(_runs.tenant_id, _runs.run_id, _runs.claim_token)
             .where(IS_RUNNING, _runs.lease_until_us < self._clock.now_us())
@@ -223,6 +226,8 @@ class AgentClaimCatalog:
         )
         async with self._database.read() as connection:
             rows = list(await connection.execute(query))
+        for row in rows:
+            on_found(Claim(row.run_id, row.claim_token))
         released = [await self._expire(row) for row in rows]
         return [each for each in released if each is not None]
 

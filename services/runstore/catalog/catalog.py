@@ -84,7 +84,10 @@ class Catalog:
         self.online_evaluators = OnlineEvaluatorCatalog(database, clock)
         self.agent_registry = AgentRegistry(database)
         self.retention = RetentionCatalog(database, clock)
-        self.leases = LeaseCatalog(database, clock)
+
+    def leases(self, holder: str) -> LeaseCatalog:
+        """The leases of a store with this id."""
+        return LeaseCatalog(self._database, self._clock, holder)
 
     async def secret(self, name: str) -> bytes:
         """32 random bytes that stay the same for this catalog for ever; made on first use, exactly once."""

@@ -1,7 +1,5 @@
 """Leases: what only one of several stores may do at a time."""
 
-import uuid
-
 from sqlalchemy import delete, insert, or_, update
 
 from runstore.catalog.database import Conflict, Database
@@ -10,15 +8,16 @@ from runstore.runtime.clock import Clock
 
 
 class LeaseCatalog:
-    """Hands out leases to this process. Every method may raise RunstoreError UNAVAILABLE."""
+    """The leases of one holder. Every method may raise RunstoreError UNAVAILABLE."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, holder: str) -> None:
+        """`holder`: the id of a store, which has what it had when it was killed."""
         self._database = database
         self._clock = clock
-        self._holder = str(uuid.uuid4())
+        self._holder = holder
 
     async def take(self, name: str, seconds: float) -> bool:
-        """Whether the lease is this process's for so long from now; also when it was before."""
+        """Whether the lease is this holder's for so long from now; also when it was before."""
         now_us = self._clock.now_us()
         until_us = now_us + round(seconds * 1_000_000)
         is_free = or_(leases.c.holder == self._holder, leases.c.until_us <= now_us)

@@ -151,7 +151,7 @@ class Dispatcher:
         await self._give(slot.worker, claimed)
 
     async def _give(self, worker: ConnectedWorker, claimed: ClaimedRun) -> None:
-        if worker.is_gone:
+        if not worker.takes_runs:
             await self._give_back(claimed)
             return
         worker.claims[claimed.run.run_id] = claimed.claim
@@ -162,7 +162,7 @@ class Dispatcher:
         self._feeds.publish(run.run_id, [RunEvent("metadata", (), start)])
 
     async def _give_back(self, claimed: ClaimedRun) -> None:
-        """The worker has gone while the claim was made for it."""
+        """The worker has gone, or wants no more, since the claim was made for it."""
         unused = Finished(claim=claimed.claim, outcome=Outcome.REQUEUE, result=b"")
         await self._claims.finish(claimed.run.tenant_id, unused)
         self.wake(claimed.run.tenant_id)
@@ -231,16 +231,29 @@ class Dispatcher:
     # -- taking back -------------------------------------------------------------------------------
 
     async def _expire(self) -> None:
-        for released in await self._claims.expire():
-            logger.warning("claim_expired", run_id=released.claim.run_id, is_over=released.end is not None)
-            holder = self._workers.holder(released.claim)
+        holders: set[ConnectedWorker] = set()
+
+        def stalls(claim: Claim) -> None:
+            # Else it would be given its own runs again, being the freest.
+            holder = self._workers.holder(claim)
             if holder is not None:
-                del holder.claims[released.claim.run_id]
-                holder.send(Lost(released.claim))
-                # It may be stalled, and would be given the run again, being the freest. Else it comes again.
-                holder.close()
-            self._released(released)
-            self.wake(released.tenant_id)
+                holder.is_stalled = True
+                holders.add(holder)
+
+        try:
+            for released in await self._claims.expire(stalls):
+                logger.warning(
+                    "claim_expired", run_id=released.claim.run_id, is_over=released.end is not None
+                )
+                holder = self._workers.holder(released.claim)
+                if holder is not None:
+                    del holder.claims[released.claim.run_id]
+                    holder.send(Lost(released.claim))
+                self._released(released)
+                self.wake(released.tenant_id)
+        finally:
+            for holder in holders:
+                holder.close()  # It comes again, if it is well.
 
     async def _forget_feeds(self) -> None:
         """Lets feeds go of runs that other stores have ended."""

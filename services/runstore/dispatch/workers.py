@@ -43,15 +43,22 @@ class ConnectedWorker:
     claims: dict[str, Claim] = field(default_factory=dict)
     """What it holds, by run."""
     is_draining: bool = False
+    is_stalled: bool = False
+    """It has not renewed a claim: its stream will be ended."""
     is_gone: bool = False
     reserved_slots: int = 0
     """Of runs that are just being claimed for it."""
     _outbox: "asyncio.Queue[ToWorker | BaseException | None]" = field(default_factory=asyncio.Queue)
 
     @property
+    def takes_runs(self) -> bool:
+        """Whether it is to be given any more, if it has room."""
+        return not (self.is_draining or self.is_stalled or self.is_gone)
+
+    @property
     def free_slots(self) -> int:
         """Runs that it can take now."""
-        if self.is_draining or self.is_gone:
+        if not self.takes_runs:
             return 0
         return self.slots - len(self.claims) - self.reserved_slots
 

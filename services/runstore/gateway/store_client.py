@@ -85,10 +85,6 @@ Credentials = tuple[tuple[str, str], ...]
 CHANNEL_OPTIONS: Final = (
     ("grpc.max_send_message_length", _MAX_SEND_BYTES),
     ("grpc.max_receive_message_length", _MAX_RECEIVE_BYTES),
-    # After a restart the store is back within seconds; gRPC would wait up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
     # Of several stores each gateway keeps to one while it is there, and so sees its own writes at once.
     ("grpc.service_config", '{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true}}]}'),
 )

@@ -35,10 +35,6 @@ _DEFAULT_RUN_TIMEOUT_S: Final = 86_400.0
 _CHANNEL_OPTIONS: Final = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # After a restart the store is back within seconds; gRPC would wait up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
 )
 
 Graphs = Mapping[str, RegisteredGraph]

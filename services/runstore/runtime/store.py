@@ -345,7 +345,7 @@ async def _retention(
     retention = Retention(
         store.retention,
         catalog.retention,
-        catalog.leases,
+        catalog.leases(instance_id(settings.data_dir)),
         ingest,
         visibility,
         purge,
@@ -378,7 +378,7 @@ def _tenants(
         unused,
         checkpoints,
         peers,
-        catalog.leases,
+        catalog.leases(instance_id(settings.data_dir)),
         clock,
         on_shut=streams.end,
         is_shared=settings.is_shared,

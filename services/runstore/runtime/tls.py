@@ -17,6 +17,14 @@ from runstore.runtime.settings import Settings
 
 _MINIMUM: Final = ssl.TLSVersion.TLSv1_2
 
+_RECONNECTING: Final = (
+    # After a restart the store is back within seconds; gRPC would wait up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Despite its name, how long an attempt to connect may take, with TLS and on a busy machine.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+)
+
 _Stamp = tuple[tuple[int, int, int], ...]
 
 _log = structlog.get_logger(__name__)
@@ -171,6 +179,7 @@ def store_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
 def store_channel(settings: Settings, options: Sequence[tuple[str, Any]]) -> grpc.Channel:
     """A blocking channel to the store of these settings. Raises CannotStart."""
     credentials = store_credentials(settings)
+    options = (*_RECONNECTING, *options)
     if credentials is None:
         return grpc.insecure_channel(settings.store_target, options)
     return grpc.secure_channel(settings.store_target, credentials, options)
@@ -179,6 +188,7 @@ def store_channel(settings: Settings, options: Sequence[tuple[str, Any]]) -> grp
 def async_store_channel(settings: Settings, options: Sequence[tuple[str, Any]]) -> grpc.aio.Channel:
     """A channel to the store of these settings; connects lazily. Raises CannotStart."""
     credentials = store_credentials(settings)
+    options = (*_RECONNECTING, *options)
     if credentials is None:
         return grpc.aio.insecure_channel(settings.store_target, options)
     return grpc.aio.secure_channel(settings.store_target, credentials, options)

@@ -72,13 +72,16 @@ async def test_progress_adds_up(catalog: Catalog, clock: ManualClock) -> None:
 
 
 async def test_one_holder_at_a_time(catalog: Catalog, other: Catalog, clock: ManualClock) -> None:
-    """Until the holder gives the lease back, or its time is over; it may take it again meanwhile."""
-    assert await catalog.leases.take("l", 60)
-    assert await catalog.leases.take("l", 60)
-    assert not await other.leases.take("l", 60)
-    await other.leases.give_back("l")
-    assert not await other.leases.take("l", 60)
-    await catalog.leases.give_back("l")
-    assert await other.leases.take("l", 60)
+    """Until the holder gives the lease back, or its time is over; it may take it again meanwhile, also after
+    it was killed and started again."""
+    mine, again, others = catalog.leases("a"), other.leases("a"), other.leases("b")
+    assert await mine.take("l", 60)
+    assert await mine.take("l", 60)
+    assert await again.take("l", 60)
+    assert not await others.take("l", 60)
+    await others.give_back("l")
+    assert not await others.take("l", 60)
+    await mine.give_back("l")
+    assert await others.take("l", 60)
     clock.advance(60)
-    assert await catalog.leases.take("l", 60)
+    assert await mine.take("l", 60)

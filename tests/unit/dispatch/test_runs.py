@@ -141,7 +141,9 @@ async def test_a_run_is_not_lost_with_the_caller(store: Store, thread_id: str) -
     """A caller who leaves while its run is created: the worker gets it all the same, or nobody ever does."""
     async with FakeWorker(store) as worker:
         for place in range(6):
-            request = runs_pb.CreateAgentRunRequest(thread_id=thread_id, assistant_id="steps")
+            request = runs_pb.CreateAgentRunRequest(
+                thread_id=thread_id, assistant_id="steps", create_thread=True
+            )
             call = store.runs.CreateAgentRun(request, metadata=store.metadata)
             for _ in range(20 * place):
                 await asyncio.sleep(0)
@@ -242,6 +244,30 @@ async def test_stalled_worker_gets_nothing_more(store: Store, thread_id: str) ->
             await other.finish(again)
         assert await stalled.next("lost") == claimed.claim
         assert not isinstance(await stalled.call.read(), pb.WorkResponse), "its stream has ended"
+
+
+async def test_stalled_worker_is_not_given_its_own_runs_again(store: Store) -> None:
+    """Of several that are taken back one by one, those that are free already wait for another worker."""
+    async with FakeWorker(store, slots=4) as stalled:
+        runs = [await store.given_run(await store.given_thread()) for _ in range(4)]
+        claims = {(await stalled.next_run()).claim.run_id for _ in runs}
+        tenant_id = next(iter(store.agents.dispatcher._workers.tenants()))
+        store.clock.ahead_s += 31
+
+        async def is_told() -> list[Any]:
+            told = []
+            while isinstance(response := await stalled.call.read(), pb.WorkResponse):
+                told.append(response)
+            return told
+
+        telling = asyncio.create_task(is_told())
+        while not telling.done():
+            store.agents.dispatcher.wake(tenant_id)
+            await asyncio.sleep(0)
+        assert [message.WhichOneof("message") for message in telling.result()] == ["lost"] * 4
+        assert {message.lost.run_id for message in telling.result()} == claims
+    async with FakeWorker(store, slots=4) as other:
+        assert {(await other.next_run()).run.run_id for _ in runs} == claims
 
 
 def has_gone(store: Store, worker: FakeWorker) -> bool:

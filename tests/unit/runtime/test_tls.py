@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -198,3 +198,36 @@ def test_keys_in_the_clear_are_warned_of(tmp_path: Path) -> None:
     with capture_logs() as lines:
         warn_of_plain_text(safe, "http", "grpc")
     assert lines == []
+
+
+@asynccontextmanager
+async def reluctant(port: int, hesitation_s: float) -> AsyncIterator[int]:
+    """The port of somebody who takes connections at once, and that much later passes them on to `port`."""
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while part := await reader.read(2**16):
+            writer.write(part)
+        writer.close()
+
+    async def hesitate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(hesitation_s)
+        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", port)
+        with suppress(ConnectionError):
+            await asyncio.gather(pass_on(reader, behind_writer), pass_on(behind_reader, writer))
+
+    async with await asyncio.start_server(hesitate, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_a_store_may_be_slow_to_say_hello(tmp_path: Path) -> None:
+    """As it is when it is busy or far away, with TLS above all: the first call waits for it."""
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(Health(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with reluctant(port, 1.5) as slow_port:
+            settings = load_settings(data_dir=tmp_path, store_address=f"127.0.0.1:{slow_port}")
+            assert await checked(settings) == health_pb2.HealthCheckResponse.SERVING
+    finally:
+        await server.stop(None)

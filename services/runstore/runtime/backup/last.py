@@ -15,5 +15,7 @@ def last_backup_s(data_dir: Path) -> float:
 
 def note_backup(data_dir: Path, begun_us: int) -> None:
     """A backup is complete. A disk that does not take the note fails nothing: the backup is there."""
+    made = data_dir / f"{_FILE}.new"  # Whoever looks meanwhile sees one or the other.
     with suppress(OSError):
-        (data_dir / _FILE).write_text(f"{begun_us / 1e6}\n")
+        made.write_text(f"{begun_us / 1e6}\n")
+        made.replace(data_dir / _FILE)
