@@ -219,7 +219,9 @@ class Engine:
 
     def _stop(self, name: str, running: Future[Any]) -> None:
         """Kill statements of this name until their reader is free: the next one may just be on its way."""
-        statement = "KILL QUERY WHERE Settings['log_comment'] = {name:String} ASYNC"
+        # The first statement of the next reader, which sets its own name, still has this one.
+        others = "query_kind != 'Set'"
+        statement = f"KILL QUERY WHERE Settings['log_comment'] = {{name:String}} AND {others} ASYNC"
         while not running.done():
             with suppress(StoreUnavailable):
                 self._call(lambda client: client.command(statement, parameters={"name": name}))
