@@ -380,8 +380,9 @@ def test_wrong_run_type_is_logged_once_and_not_retried(
             ]
         )
         client.flush()
-    assert len(caplog.records) == 1
-    assert "run_type" in caplog.text
+    # Clients that other tests have left may say goodbye meanwhile.
+    [record] = [each for each in caplog.records if each.name.startswith("langsmith")]
+    assert "run_type" in record.getMessage()
     until(lambda: requests_to(server, "/runs/multipart") > before, "the call is logged, after its answer")
     assert requests_to(server, "/runs/multipart") == before + 1
     assert only_run(client, project).name == "good"
