@@ -33,6 +33,8 @@ _KILL_EVERY_S = 4.0
 _SHARE_KILLED = 0.75
 """Of the workers that are ended: by SIGKILL; the others by SIGTERM, on which they give their runs back."""
 _SHARE_OF_BAD_ANSWERS = 0.05
+_MOST_BAD_ANSWERS = 2
+"""To one run's webhook, which is tried three times."""
 _SHOWN = 20
 
 
@@ -278,11 +280,12 @@ class _Workers:
 
 @dataclass(slots=True)
 class _Receiver:
-    """Takes most calls and fails some, which have to come again."""
+    """Takes most calls and fails some, which have to come again: not so often that they are given up."""
 
     chance: random.Random
     url: str = ""
     taken: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    _failed: Counter[str] = field(default_factory=Counter)
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One call, as `asyncio.start_server` hands it over."""
@@ -290,10 +293,12 @@ class _Receiver:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             length = int(head.lower().split("content-length: ", 1)[1].split("\r\n", 1)[0])
             body = json.loads(await reader.readexactly(length))
-            status = "503 Later"
-            if self.chance.random() > _SHARE_OF_BAD_ANSWERS:
+            status, tag = "503 Later", head.split()[1].removeprefix("/")
+            if self._failed[tag] < _MOST_BAD_ANSWERS and self.chance.random() < _SHARE_OF_BAD_ANSWERS:
+                self._failed[tag] += 1
+            else:
                 status = "200 OK"
-                self.taken.setdefault(head.split()[1].removeprefix("/"), []).append(body)
+                self.taken.setdefault(tag, []).append(body)
             writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
             await writer.drain()
         writer.close()
