@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from langgraph_sdk.client import LangGraphClient
-from tests.waiting import until_async
+from tests.waiting import LONGEST_WAIT_S, until_async
 
 _T = TypeVar("_T")
-
-LONGEST_WAIT_S = 60.0
 
 
 async def until(condition: Callable[[], Awaitable[_T]], what: str) -> _T:

@@ -60,6 +60,12 @@ def any_case(scene: Scene, chance: random.Random) -> Case:
 KINDS: Mapping[str, Draw] = {"any": any_case} | {kind: draw for kind, (_, draw) in _SHARES.items()}
 
 
+def corpora(cases: int, of_each: int) -> Iterator[tuple[int, range]]:
+    """So many cases, by the number of their corpus and their indexes in it."""
+    for corpus, start in enumerate(range(0, cases, of_each)):
+        yield corpus, range(min(of_each, cases - start))
+
+
 async def failures(
     pipeline: Pipeline,
     seed: int,

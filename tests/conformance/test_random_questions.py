@@ -10,7 +10,7 @@ import os
 import pytest
 
 from .pipeline import Pipeline
-from .random_cases import failures
+from .random_cases import corpora, failures
 
 pytestmark = pytest.mark.engine
 
@@ -21,7 +21,6 @@ CASES_PER_CORPUS = 45
 
 async def test_random_questions(pipeline: Pipeline) -> None:
     """Questions of any kind, with any filters and sizes of pages, are answered as the oracles answer them."""
-    for corpus, start in enumerate(range(0, CASES, CASES_PER_CORPUS)):
-        indexes = range(min(CASES_PER_CORPUS, CASES - start))
+    for corpus, indexes in corpora(CASES, CASES_PER_CORPUS):
         async for failure in failures(pipeline, SEED, corpus, indexes):
             pytest.fail(failure)

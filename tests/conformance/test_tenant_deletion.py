@@ -1,12 +1,11 @@
 """Everything of a tenant goes from every table of the engine, and from the blobs; another's stays."""
 
-from datetime import UTC, datetime
-
 import pytest
 
 from runstore.domain.feedback import FeedbackAction, FeedbackPatch
 from runstore.domain.runs import Attachment
 from runstore.ingest.unused_blobs import UnusedBlobs
+from runstore.runtime.clock import SystemClock
 from runstore.storage.clickhouse.tenants import TABLES
 from runstore.storage.run_store import StoreUnavailable
 
@@ -61,20 +60,10 @@ async def fill(pipeline: Pipeline, unused: UnusedBlobs, tenant_id: str) -> None:
     await unused.suspect(tenant_id, ["a key"])
 
 
-class Now:
-    """The time of the files."""
-
-    def now_us(self) -> int:
-        return round(datetime.now(UTC).timestamp() * 1e6)
-
-    def monotonic(self) -> float:
-        return self.now_us() / 1e6
-
-
 async def test_nothing_of_a_tenant_is_left(pipeline: Pipeline, tenant_id: str) -> None:
     """In whatever table the engine has; again after a replay; blobs stay while a backup copies them."""
     assert await tables(pipeline) == set(TABLES)
-    unused = UnusedBlobs(pipeline.blobs, pipeline.store, None, Now())  # type: ignore[arg-type]  # no sweep
+    unused = UnusedBlobs(pipeline.blobs, pipeline.store, None, SystemClock())  # type: ignore[arg-type]  # no sweep
     other_id = new_id()
     for each in (tenant_id, other_id):
         await fill(pipeline, unused, each)

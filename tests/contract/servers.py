@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 from tests.data_folder import copy_prepared
 from tests.ports import free_port
@@ -119,6 +120,17 @@ async def _create_key(catalog_url: str, tenant_name: str, role: Role) -> str:
         tenant = tenants.get(tenant_name) or await catalog.keys.create_tenant(tenant_name)
         _, secret = await catalog.keys.create_key(tenant.id, "test", role=role)
     return secret
+
+
+def unless_slow(ask: Callable[[], httpx.Response]) -> httpx.Response:
+    """What `/health` answers when the store has answered it within two seconds."""
+
+    def in_time() -> list[httpx.Response]:
+        answer = ask()
+        return [] if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else [answer]
+
+    [answer] = until(in_time, "the store serves")
+    return answer
 
 
 def run_command(

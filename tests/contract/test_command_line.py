@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from runstore.runtime.cli import app
 
-from .servers import Server, clean_environment, run_command, serving
+from .servers import Server, clean_environment, run_command, serving, unless_slow
 from .wire import CONTENT_TYPE, multipart, part, run_json
 
 COMMANDS = [
@@ -208,8 +208,7 @@ def test_second_server_in_one_folder_is_refused(server: Server) -> None:
     assert done.returncode == 1
     assert str(data) in done.stderr
     assert "Traceback" not in done.stderr
-    # It says 503 when the store is slow to answer.
-    until(lambda: httpx.get(f"{server.url}/health").status_code == 200, "the first one goes on")
+    assert unless_slow(lambda: httpx.get(f"{server.url}/health")).status_code == 200
     assert sockets == {each: each.stat().st_ino for each in sockets if each.exists()}
 
 

@@ -14,6 +14,7 @@ from runstore.v1 import retention_service_pb2 as pb
 from runstore.v1 import retention_service_pb2_grpc
 
 from .servers import Server
+from .wire import dotted_order
 
 pytestmark = [
     pytest.mark.engine,
@@ -52,9 +53,7 @@ def send(client: Client, name: str) -> UUID:
     """A trace of two runs that ended twenty days ago; the id of its child."""
     root, child = uuid4(), uuid4()
     at = datetime.now(UTC) - timedelta(days=20)
-    order = ""
-    for run_id in (root, child):
-        order = f"{order}.{at:%Y%m%dT%H%M%S%fZ}{run_id}".lstrip(".")
+    for run_id, path in ((root, (root,)), (child, (root, child))):
         client.create_run(
             name,
             {"a": 1},
@@ -62,7 +61,7 @@ def send(client: Client, name: str) -> UUID:
             id=run_id,
             trace_id=root,
             parent_run_id=None if run_id == root else root,
-            dotted_order=order,
+            dotted_order=dotted_order(*path, at=at),
             start_time=at,
             end_time=at,
             outputs={"b": 1},

@@ -103,8 +103,8 @@ def compressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
 @pytest.mark.parametrize(
     ("encoding", "size_bytes"),
     [
-        (None, 64 * MIB),
-        ("zstd", 64 * MIB),
+        (None, 200 * MIB),
+        ("zstd", 200 * MIB),
         pytest.param(None, 1024 * MIB, marks=pytest.mark.slow),
         pytest.param("zstd", 1024 * MIB, marks=pytest.mark.slow),
     ],
@@ -139,7 +139,7 @@ def test_file_streams_through(
     ("how", "size_bytes"),
     [
         ("multipart", 100_000_000),
-        ("zstd", 20_000_000),
+        ("zstd", 40_000_000),
         ("batch", 20_000_000),
         ("single", 100_000_000),
         pytest.param("zstd", 100_000_000, marks=pytest.mark.slow),
@@ -147,7 +147,7 @@ def test_file_streams_through(
     ],
 )
 def test_large_payload_by_http(server: Server, project: str, how: str, size_bytes: int) -> None:
-    """Byte for byte in a list and alone, with what it says about tokens, in a bounded part of the memory."""
+    """Byte for byte in a list and alone, with what it says about tokens."""
     run_id = uuid.uuid4()
     inputs = payload(size_bytes)
     outputs = (

@@ -12,11 +12,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from tests.waiting import until
 
+from runstore.gateway.metrics import _PATIENCE_S
+
 from .servers import ROOT, Server
 from .wire import run_json
-
-PATIENCE_S = 1.0
-"""How long a gateway waits for another one's figures; for the store's it waits longer."""
 
 
 def exposition(url: str, **headers: str) -> str:
@@ -25,7 +24,7 @@ def exposition(url: str, **headers: str) -> str:
     def in_time() -> list[httpx.Response]:
         began = time.monotonic()
         answer = httpx.get(f"{url}/metrics", headers=headers)
-        return [answer] if time.monotonic() - began < PATIENCE_S else []
+        return [answer] if time.monotonic() - began < _PATIENCE_S else []
 
     [answer] = until(in_time, "all answer a scrape in time")
     assert answer.status_code == 200

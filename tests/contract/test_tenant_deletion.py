@@ -20,6 +20,7 @@ from runstore.v1 import run_ingest_service_pb2 as ingest
 from runstore.v1 import run_ingest_service_pb2_grpc as ingest_grpc
 
 from .servers import Server
+from .wire import dotted_order
 
 pytestmark = [
     pytest.mark.engine,
@@ -48,7 +49,7 @@ def furnish(server: Server, key: str) -> Belongings:
         "chain",
         id=run_id,
         trace_id=run_id,
-        dotted_order=f"{now:%Y%m%dT%H%M%S%fZ}{run_id}",
+        dotted_order=dotted_order(run_id, at=now),
         start_time=now,
         end_time=now,
         project_name="mine",

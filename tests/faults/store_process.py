@@ -11,9 +11,9 @@ from pathlib import Path
 import grpc
 from tests.data_folder import copy_prepared
 from tests.ports import free_port
+from tests.waiting import LONGEST_WAIT_S
 
 COMMAND = [sys.executable, "-m", "runstore.runtime.cli", "store"]
-LONGEST_WAIT_S = 60
 
 
 class Store:

@@ -12,9 +12,9 @@ from tests.contract.servers import COMMAND, run_command
 from tests.engine_front.front import NO_FAULT, EngineFront, Fault, engine_front
 from tests.postgres import Postgres
 from tests.s3 import BUCKET, s3_service
-from tests.waiting import until
+from tests.waiting import LONGEST_WAIT_S, until
 
-from .store_process import LONGEST_WAIT_S, Store
+from .store_process import Store
 from .test_engine_away import Client, client_of
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]

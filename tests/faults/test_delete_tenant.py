@@ -1,7 +1,6 @@
 """The store dies while a tenant is being deleted: its successors end what was begun, and nothing is left."""
 
 import asyncio
-import subprocess
 import time
 import uuid
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from sqlalchemy import func, select
+from tests.contract.servers import run_command
 from tests.engine_front.front import engine_front
 
 from runstore.catalog import open_catalog
@@ -22,7 +22,7 @@ from runstore.v1 import run_ingest_service_pb2 as ingest
 from runstore.v1 import run_ingest_service_pb2_grpc as ingest_grpc
 from runstore.v1 import run_pb2
 
-from .store_process import COMMAND, Store
+from .store_process import Store
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -33,10 +33,7 @@ LONGEST_PURGE_S = 180.0
 
 def keys(store: Store, *arguments: str) -> str:
     """What `runstore keys …` prints."""
-    command = [*COMMAND[:-1], "keys", *arguments]
-    return subprocess.run(
-        command, env=store.environment, capture_output=True, text=True, check=True, timeout=60
-    ).stdout.strip()
+    return run_command("keys", *arguments, environment=store.environment).stdout.strip()
 
 
 def write(channel: grpc.Channel, key: str) -> None:

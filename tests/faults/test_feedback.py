@@ -9,13 +9,14 @@ from pathlib import Path
 import grpc
 import pytest
 from tests.engine_front.front import NO_FAULT, UNAVAILABLE, EngineFront, engine_front
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.v1 import feedback_service_pb2 as pb
 from runstore.v1 import feedback_service_pb2_grpc as pb_grpc
 from runstore.v1 import run_ingest_service_pb2 as ingest
 from runstore.v1 import run_ingest_service_pb2_grpc as ingest_grpc
 
-from .store_process import LONGEST_WAIT_S, Store
+from .store_process import Store
 
 pytestmark = pytest.mark.engine
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.v1 import run_ingest_service_pb2 as ingest
 from runstore.v1 import run_ingest_service_pb2_grpc as ingest_grpc
@@ -19,7 +20,7 @@ from runstore.v1 import run_pb2
 from runstore.v1 import run_query_service_pb2 as query
 from runstore.v1 import run_query_service_pb2_grpc as query_grpc
 
-from .store_process import LONGEST_WAIT_S, Store
+from .store_process import Store
 
 pytestmark = pytest.mark.engine
 

@@ -17,7 +17,7 @@ from tests.engine_front.front import NO_FAULT, EngineFront, Fault, engine_front
 from tests.ports import free_port
 from tests.postgres import Postgres
 from tests.unit.storage.test_schema_golden import statements_of
-from tests.waiting import until_async
+from tests.waiting import LONGEST_WAIT_S, until_async
 
 from runstore.catalog import migrations
 from runstore.catalog.database import open_database
@@ -29,7 +29,7 @@ from runstore.v1 import run_ingest_service_pb2 as ingest
 from runstore.v1 import run_pb2
 from runstore.v1 import run_query_service_pb2 as query
 
-from .store_process import LONGEST_WAIT_S, Store
+from .store_process import Store
 from .test_engine_away import Client, client_of
 
 pytestmark = pytest.mark.engine

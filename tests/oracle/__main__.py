@@ -20,21 +20,22 @@ def main() -> int:
     sys.path[0] = str(ROOT)
     # Terminated, it takes its processes along.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    from tests.conformance.random_cases import KINDS
+    from tests.conformance.random_cases import KINDS, corpora
     from tests.oracle.asking import Job, ask_with_workers
 
-    options = _parser(KINDS).parse_args()
+    parser = _parser(KINDS)
+    options = parser.parse_args()
+    if (options.corpus is None) != (options.index is None):
+        parser.error("--corpus and --index go together")
     seed = options.seed if options.seed is not None else secrets.randbits(32)
     if options.corpus is None:
-        corpora = range(-(-options.cases // options.cases_per_corpus))
-        indexes = range(options.cases_per_corpus)
+        asked = list(corpora(options.cases, options.cases_per_corpus))
     else:
-        corpora = range(options.corpus, options.corpus + 1)
-        indexes = range(options.index, options.index + 1)
+        asked = [(options.corpus, range(options.index, options.index + 1))]
     print(f"seed {seed}, {options.workers} processes", flush=True)
     started_s, cpu_s, cases, failures = time.monotonic(), 0.0, 0, 0
     for answers in ask_with_workers(
-        [Job(options.kind, seed, corpus, indexes) for corpus in corpora], options.workers
+        [Job(options.kind, seed, corpus, indexes) for corpus, indexes in asked], options.workers
     ):
         cases += answers.cases
         cpu_s += answers.cpu_s

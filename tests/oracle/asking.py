@@ -1,6 +1,7 @@
 """Asks cases in several processes, each with an engine of its own: chDB allows one folder per process."""
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import tempfile
@@ -51,7 +52,7 @@ class _Worker:
 
     @classmethod
     def start(cls, folder: str) -> None:
-        structlog.configure(processors=[_without_news, *structlog.get_config()["processors"]])
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
         cls._runner = asyncio.Runner()
         cls._stack = AsyncExitStack()
         cls._pipeline = cls._runner.run(cls._open(f"{folder}/{os.getpid()}"))
@@ -71,11 +72,3 @@ class _Worker:
     async def _open(cls, folder: str) -> Pipeline:
         store = await cls._stack.enter_async_context(open_run_store(f"chdb://{folder}/engine"))
         return Pipeline(store, open_blob_store(f"{folder}/blobs"))
-
-
-def _without_news(
-    _logger: object, method: str, event: structlog.typing.EventDict
-) -> structlog.typing.EventDict:
-    if method == "info":
-        raise structlog.DropEvent
-    return event

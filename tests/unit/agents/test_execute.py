@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.waiting import until_async
+from tests.agents.steps import until_marks
 
 from runstore.agents.attempts import Ended, Outcome, Stop
 from runstore.agents.execute import Execution
@@ -16,20 +16,10 @@ from runstore.agents.json_values import from_json
 from .conftest import Bench
 
 
-async def begun(marks: Path, letters: str) -> None:
-    """Returns once the nodes of `letters` have begun."""
-    await until_async(lambda: read(marks) == letters, f"{letters} have begun")
-
-
-def read(marks: Path) -> str:
-    """The marks so far."""
-    return marks.read_text() if marks.exists() else ""
-
-
 async def stopped(execution: Execution, marks: Path, letters: str, why: Stop) -> Ended | None:
     """Stops an execution once the nodes of `letters` have begun."""
     running = asyncio.create_task(execution.run())
-    await begun(marks, letters)
+    await until_marks(marks, letters)
     execution.stop(why, "because")
     return await running
 
@@ -337,7 +327,7 @@ async def test_cancel_of_a_blocking_node(bench: Bench, tmp_path: Path) -> None:
     assert marks.read_text() == "a"
     assert values(ended)["log"] == []
     gate.touch()
-    await begun(marks, "aA")
+    await until_marks(marks, "aA")
     assert (await bench.run("sblock", input=None)).outcome is Outcome.SUCCESS
 
 
@@ -434,7 +424,7 @@ async def test_lost_lease_writes_nothing(bench: Bench, tmp_path: Path) -> None:
     given = {"gate": str(gate), "slow": "b", "marks": str(marks)}
     execution = bench.execution("steps", input=given, durability="sync")
     running = asyncio.create_task(execution.run())
-    await begun(marks, "ab")
+    await until_marks(marks, "ab")
     count = await bench.checkpoint_count()
     execution._lease.lose()
     gate.touch()
@@ -448,7 +438,7 @@ async def test_drain_pauses_between_steps(bench: Bench, tmp_path: Path) -> None:
     given = {"gate": str(gate), "slow": "b", "marks": str(marks)}
     execution = bench.execution("steps", run_id, input=given)
     running = asyncio.create_task(execution.run())
-    await begun(marks, "ab")
+    await until_marks(marks, "ab")
     execution.drain()
     gate.touch()
     ended = await running

@@ -9,7 +9,7 @@ import grpc
 import msgspec
 import pytest
 from tests.unit.dispatch.conftest import FakeWorker, Store, finished
-from tests.waiting import until_async
+from tests.waiting import LONGEST_WAIT_S, until_async
 
 from runstore.v1 import agent_run_pb2
 from runstore.v1 import agent_run_service_pb2 as runs_pb
@@ -261,9 +261,10 @@ async def test_stalled_worker_is_not_given_its_own_runs_again(store: Store) -> N
             return told
 
         telling = asyncio.create_task(is_told())
-        while not telling.done():
-            store.agents.dispatcher.wake(tenant_id)
-            await asyncio.sleep(0)
+        async with asyncio.timeout(LONGEST_WAIT_S):
+            while not telling.done():
+                store.agents.dispatcher.wake(tenant_id)
+                await asyncio.sleep(0)
         assert [message.WhichOneof("message") for message in telling.result()] == ["lost"] * 4
         assert {message.lost.run_id for message in telling.result()} == claims
     async with FakeWorker(store, slots=4) as other:

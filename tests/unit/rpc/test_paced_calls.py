@@ -9,7 +9,7 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 from tests.manual_clock import ManualClock
-from tests.waiting import until_async
+from tests.waiting import LONGEST_WAIT_S, until_async
 
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.domain.networks import parse_networks
@@ -145,9 +145,10 @@ async def test_those_who_wait_are_bounded(paced: Paced, monkeypatch: pytest.Monk
     paced.go_on.clear()
     calls = [asyncio.create_task(paced.code()) for _ in range(5)]
     done, waiting = set[Any](), set(calls)
-    while len(done) < 3:
-        newly, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        done |= newly
+    async with asyncio.timeout(LONGEST_WAIT_S):
+        while len(done) < 3:
+            newly, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            done |= newly
     assert {call.result() for call in done} == {"RESOURCE_EXHAUSTED"}
     paced.go_on.set()
     assert set(await asyncio.gather(*waiting)) == {"UNAUTHENTICATED"}

@@ -225,6 +225,8 @@ def test_clocks_may_differ_a_little() -> None:
     now = int(time.time())
     assert tokens.grant(signed(exp=now - 300)) is not None
     assert tokens.grant(signed(nbf=now + 300, iat=now + 300)) is not None
+    assert tokens.grant(signed(exp=now - 900)) is None
+    assert tokens.grant(signed(nbf=now + 900)) is None
 
 
 def test_each_kind_is_accepted_only_where_its_key_is(key_file: Path) -> None:

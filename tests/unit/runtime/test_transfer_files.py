@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.waiting import LONGEST_WAIT_S
 
 from runstore.runtime.failures import CannotStart
 from runstore.runtime.transfer.readers import BadRow, FoundRun, files_in, read_runs
@@ -83,13 +84,13 @@ def test_pipes_are_written_to_and_read(tmp_path: Path) -> None:
         with whole_file(pipe) as file:
             file.write(json.dumps(RUN).encode())
 
-    writer = threading.Thread(target=write)
+    writer = threading.Thread(target=write, daemon=True)
     writer.start()
     try:
         [path] = files_in([pipe])
         [row] = rows_of(path)
     finally:
-        writer.join()
+        writer.join(LONGEST_WAIT_S)
     assert isinstance(row, FoundRun)
     assert pipe.is_fifo()
     assert list(tmp_path.iterdir()) == [pipe]

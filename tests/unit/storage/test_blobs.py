@@ -1,12 +1,10 @@
 """Blobs in a folder and in a bucket of a service that speaks S3 behave alike."""
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-from moto.server import ThreadedMotoServer
+from tests.s3 import BUCKET, s3_service
 
 from runstore.storage import blobs as blobs_module
 from runstore.storage.blobs import BlobMissing, BlobStore, open_blob_store
@@ -17,23 +15,16 @@ MIB = 1024 * 1024
 
 @pytest.fixture(scope="module")
 def s3_endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_service() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(params=["folder", "s3"])
-def blobs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BlobStore:
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
     if request.param == "folder":
         return open_blob_store(str(tmp_path / "blobs"))
     endpoint = request.getfixturevalue("s3_endpoint")
-    for name, value in (("ACCESS_KEY_ID", "k"), ("SECRET_ACCESS_KEY", "s"), ("DEFAULT_REGION", "us-east-1")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    bucket = f"bucket-{os.getpid()}"
-    httpx.put(f"{endpoint}/{bucket}").raise_for_status()
-    return open_blob_store(f"s3://{bucket}/{tmp_path.name}", endpoint=endpoint)
+    return open_blob_store(f"s3://{BUCKET}/{tmp_path.name}", endpoint=endpoint)
 
 
 async def read(blobs: BlobStore, key: str, offset: int = 0, length: int | None = None) -> bytes:
