@@ -5,6 +5,7 @@ So no table that comes later can be forgotten.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Final
 
@@ -83,14 +84,19 @@ class TenantDeletionCatalog:
             raise RunstoreError(ErrorReason.INCONSISTENT, "the default tenant cannot be deleted")
         try:
             await self._shut(tenant_id, name)
-        except Conflict:  # Another process was quicker.
-            return await self.begin(tenant_id, name)
         finally:
             self._keys.forget_all()
-        [deletion] = await self._where(_deletions.tenant_id == tenant_id)
-        return deletion
+        for deletion in await self._where(_deletions.tenant_id == tenant_id):
+            return deletion
+        raise RunstoreError(ErrorReason.NOT_FOUND, "there is no such tenant", field="tenant_id")
 
     async def _shut(self, tenant_id: str, name: str) -> None:
+        for _ in range(2):  # After a conflict, what another process has done is seen.
+            with suppress(Conflict):
+                return await self._try_to_shut(tenant_id, name)
+        raise RunstoreError(ErrorReason.INCONSISTENT, "another tenant is named like the id of this one")
+
+    async def _try_to_shut(self, tenant_id: str, name: str) -> None:
         async with self._database.write() as connection:
             names = select(_deletions.name).where(_deletions.tenant_id == tenant_id)
             known = (await connection.execute(names)).scalar_one_or_none()

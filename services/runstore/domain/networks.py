@@ -1,4 +1,4 @@
-"""Addresses and networks of the Internet Protocol, as settings name them."""
+"""Addresses and networks of the Internet Protocol: of settings, and of callers."""
 
 import ipaddress
 from typing import Final, TypeAlias

@@ -27,8 +27,8 @@ class QueryKind(StrEnum):
     """A page of records of feedback, or records summed up."""
 
 
-current_kind: ContextVar[QueryKind | None] = ContextVar("current_kind", default=None)
-"""What a list of runs is for; None for a list."""
+current_kind: ContextVar[QueryKind] = ContextVar("current_kind", default=QueryKind.LIST)
+"""What a list of runs is for."""
 
 
 @contextmanager

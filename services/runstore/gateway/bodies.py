@@ -107,27 +107,24 @@ class BodyReader:
 
     @contextmanager
     def _holding(self) -> Iterator[Callable[[int], None]]:
-        held_bytes = 0
+        held_bytes, is_over = 0, False
 
         def hold(count: int) -> None:
             nonlocal held_bytes
-            self._take(count)
-            held_bytes += count
+            with self._lock:
+                if is_over:  # The call was cancelled; its thread goes on for a moment.
+                    return
+                if count > self._free_bytes:
+                    raise RunstoreError(ErrorReason.OVERLOADED, "Too many large bodies at once; try again.")
+                self._free_bytes -= count
+                held_bytes += count
 
         try:
             yield hold
         finally:
-            self._give_back(held_bytes)
-
-    def _take(self, count: int) -> None:
-        with self._lock:
-            if count > self._free_bytes:
-                raise RunstoreError(ErrorReason.OVERLOADED, "Too many large bodies at once; try again.")
-            self._free_bytes -= count
-
-    def _give_back(self, count: int) -> None:
-        with self._lock:
-            self._free_bytes += count
+            with self._lock:
+                is_over = True
+                self._free_bytes += held_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +175,7 @@ class _Arriving:
         if not self._is_whole:
             return None
         body = b"".join(self._arrived)
+        self._arrived.clear()
         if self._decompressor is None:
             return body
         pieces = _content_of(self._decompressor, body)

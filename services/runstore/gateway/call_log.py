@@ -21,6 +21,7 @@ from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.gateway import visible
 from runstore.gateway.dialects import dialect_of, error_response
 from runstore.gateway.metrics import GatewayMetrics
+from runstore.gateway.prefixes import canonical_path
 from runstore.gateway.request_ids import HEADER, current_request_id, request_id_from
 from runstore.runtime import spans
 
@@ -79,7 +80,7 @@ class _Call:
             await self._run(app)
             return
         traceparent = next((v for k, v in self._scope["headers"] if k == _TRACEPARENT), b"")
-        is_wanted = self._scope["path"] not in _PROBES
+        is_wanted = canonical_path(self._scope["path"]) not in _PROBES
         method = self._scope["method"]
         with spans.request(method, traceparent.decode("latin-1"), is_wanted=is_wanted) as span:
             try:

@@ -14,7 +14,7 @@ import structlog
 
 from runstore.domain.errors import RunstoreError
 from runstore.domain.principals import TenantDeletion
-from runstore.ingest.sequence import sequence_at
+from runstore.ingest.sequence import ALL_TAKEN, sequence_at
 from runstore.runtime.clock import Clock
 from runstore.storage.run_store import StoreUnavailable, TenantStore
 
@@ -26,7 +26,6 @@ _SHARED_INTERVAL_S: Final = 2.0
 _LEASE: Final = "tenants"
 _LEASE_S: Final = 900.0
 _THREADS_AT_ONCE: Final = 500
-_EVERYTHING: Final = 2**64
 
 logger = structlog.get_logger()
 
@@ -109,9 +108,16 @@ class DeleteTenants:
 
     async def run(self) -> None:
         """Purge for ever."""
+        next_purge_s = 0.0
         while True:
+            is_due = self._news.is_set() or self._clock.monotonic() >= next_purge_s
+            self._news.clear()
             try:
-                await self.purge()
+                if is_due:
+                    next_purge_s = self._clock.monotonic() + _INTERVAL_S
+                    await self.purge()
+                else:
+                    await self._pending()
             except (StoreUnavailable, RunstoreError) as error:
                 logger.warning("tenants_not_purged", error=str(error))
             except Exception:
@@ -119,28 +125,33 @@ class DeleteTenants:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._interval_s):
                     await self._news.wait()
-            self._news.clear()
 
     async def purge(self) -> None:
         """Remove what there is of deleted tenants, unless another store does."""
-        pending = await self._deletions.pending()
-        for deletion in pending:
-            self._on_shut(deletion.tenant_id)
-        if not pending or not await self._leases.take(_LEASE, _LEASE_S):
+        pending = await self._pending()
+        if not pending:
             return
         try:
             for deletion in pending:
-                await self._leases.take(_LEASE, _LEASE_S)
+                if not await self._leases.take(_LEASE, _LEASE_S):
+                    return
                 await self._purge_and_note(deletion)
         finally:
             await self._leases.give_back(_LEASE)
+
+    async def _pending(self) -> list[TenantDeletion]:
+        """The tenants that are shut, their streams at this store ended."""
+        pending = await self._deletions.pending()
+        for deletion in pending:
+            self._on_shut(deletion.tenant_id)
+        return pending
 
     async def _purge_and_note(self, deletion: TenantDeletion) -> None:
         try:
             waits_for = await self._purge(deletion)
         except StoreUnavailable as error:
             waits_for = str(error)
-        if waits_for != deletion.waits_for:
+        if waits_for and waits_for != deletion.waits_for:
             await self._deletions.note(deletion.tenant_id, waits_for=waits_for)
 
     async def _purge(self, deletion: TenantDeletion) -> str:
@@ -169,7 +180,7 @@ class DeleteTenants:
         settled_us = deletion.deleted_at_us + round(SETTLE_S * 1e6)
         if self._clock.now_us() < settled_us:
             return "calls that were under way"
-        await self._peers.see_sequence(_EVERYTHING)
+        await self._peers.see_sequence(ALL_TAKEN)
         if await self._peers.stored_everywhere() < sequence_at(settled_us):
             return "the log of a store that is away (runstore stores)"
         return ""

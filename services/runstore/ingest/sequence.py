@@ -5,8 +5,13 @@ four, and in the last byte the store that gave it. So no two stores give the sam
 repeat and never go back, whatever the wall clock does.
 """
 
+from typing import Final
+
 from runstore.domain.stores import MAX_STORES
 from runstore.runtime.clock import Clock
+
+ALL_TAKEN: Final = 2**64
+"""Beyond every number; for those who wait: all that this store has taken so far."""
 
 _LOW_BITS = 12
 

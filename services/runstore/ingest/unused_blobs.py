@@ -17,7 +17,7 @@ import structlog
 
 from runstore.domain.blob_refs import new_key
 from runstore.domain.errors import RunstoreError
-from runstore.ingest.sequence import sequence_at
+from runstore.ingest.sequence import ALL_TAKEN, sequence_at
 from runstore.runtime.clock import Clock
 from runstore.storage.blobs import BlobMissing, BlobStore
 from runstore.storage.run_store import StoreUnavailable
@@ -30,7 +30,6 @@ _SWEEP_INTERVAL_S: Final = 3_600
 _NOTES: Final = "notes"
 _NOTES_AT_ONCE: Final = 1_000
 _DELETED_AT_ONCE: Final = 1_000
-_EVERYTHING: Final = 2**64
 HOLDS: Final = "holds"
 # Of one that was left behind by a crash. Those that are wanted are renewed long before.
 _HOLD_AGE_S: Final = 6 * 3_600
@@ -163,7 +162,7 @@ class UnusedBlobs:
         notes = [note async for note, time in self._blobs.list(_NOTES) if time < noted_before]
         if not notes:
             return 0
-        await self._visibility.see_sequence(_EVERYTHING)
+        await self._visibility.see_sequence(ALL_TAKEN)
         if await self._visibility.stored_everywhere() < sequence_at(self._clock.now_us() - _LEAST_LAG_US):
             raise StoreUnavailable("a store is away, whose log may name blobs")
         deleted = 0

@@ -21,7 +21,10 @@ REQUEST_ID_KEY: Final = "x-request-id"
 _SLOW_S: Final = 1.0
 _MAX_REQUEST_ID_CHARS: Final = 128
 # The verbs of methods that change something other than runs (https://google.aip.dev/130).
-_CHANGES: Final = ("Create", "Update", "Delete", "Replay", "Drop", "Revoke")
+_CHANGES: Final = (
+    "Create", "Update", "Delete", "Replay", "Drop", "Revoke",
+    "Set", "Share", "Unshare", "Add", "Remove", "Tag",
+)  # fmt: skip
 _TROUBLE: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 _FAILURES: Final = ("INTERNAL", *_TROUBLE)
 

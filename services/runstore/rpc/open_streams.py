@@ -75,12 +75,13 @@ class OpenStreams:
         for task, admission in list(self._admissions.items()):
             if admission.caller not in refused:
                 refused[admission.caller] = await _is_refused(admission)
-            if refused[admission.caller] and task in self._admissions and task not in self._ended:
+            if refused[admission.caller] and task in self._admissions:
                 self._end(task)
 
     def _end(self, task: asyncio.Task[Any]) -> None:
-        self._ended.add(task)
-        task.cancel()
+        if task not in self._ended:  # Once: what ends a stream is told to its client.
+            self._ended.add(task)
+            task.cancel()
 
 
 async def _is_refused(admission: Admission) -> bool:

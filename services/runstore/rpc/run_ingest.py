@@ -12,6 +12,7 @@ from runstore.domain.rate_limits import Measure, RateLimiter
 from runstore.domain.runs import Attachment, RunPatch
 from runstore.ingest.ingest_runs import IngestRuns
 from runstore.ingest.metrics import IngestMetrics
+from runstore.ingest.sequence import ALL_TAKEN
 from runstore.ingest.uploads import Uploads
 from runstore.ingest.validation import validate
 from runstore.rpc.authentication import current_principal
@@ -25,7 +26,6 @@ from runstore.v1 import run_ingest_service_pb2_grpc
 MAX_OPERATIONS = 10_000
 MAX_BATCH_ID_BYTES = 256
 _UNACKNOWLEDGED_BATCHES = 16
-_EVERYTHING = 2**64
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -99,7 +99,7 @@ class RunIngestServicer(run_ingest_service_pb2_grpc.RunIngestServiceServicer):
 
     async def WaitVisible(self, request: pb.WaitVisibleRequest, context: _Context) -> pb.WaitVisibleResponse:
         token = request.write_token
-        sequence = write_sequence("write_token", token) if token else _EVERYTHING
+        sequence = write_sequence("write_token", token) if token else ALL_TAKEN
         await self._visibility.see_sequence(sequence)
         return pb.WaitVisibleResponse()
 

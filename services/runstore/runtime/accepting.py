@@ -7,8 +7,8 @@ import asyncio
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,9 @@ from runstore.runtime.guarded_http import GuardedHttp
 
 HANDSHAKE_S: Final = 10.0
 """How long a client may take for its part of TLS; the gRPC port has the same."""
+
+GOODBYE_S: Final = 5.0
+"""How long it may take for the rest of its last answer, and the end of TLS; idle ones do not answer that."""
 
 # Points in `Pacing` for a connection that took a handshake and nothing more.
 _IN_VAIN_POINTS: Final = 1.0
@@ -113,10 +116,10 @@ class Accepting:
 
         self._open[network] += 1
         try:
-            await asyncio.sleep(door.pacing.pause_s(caller))
+            with self._closing_when_cancelled(connection):
+                await asyncio.sleep(door.pacing.pause_s(caller))
             is_in = await self._shake_hands(connection, protocol)
         except asyncio.CancelledError:
-            connection.close()
             leave()
             raise
         if is_in:
@@ -124,14 +127,25 @@ class Accepting:
         else:
             ended()
 
+    @staticmethod
+    @contextmanager
+    def _closing_when_cancelled(connection: socket.socket) -> Iterator[None]:
+        try:
+            yield
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+
     async def _shake_hands(self, connection: socket.socket, protocol: GuardedHttp) -> bool:
         """Whether the client has done its part."""
-        with suppress(OSError):  # Of which `ssl.SSLError` and `TimeoutError` are some.
+        # `ssl.SSLError` and `TimeoutError` are OSErrors.
+        with self._closing_when_cancelled(connection), suppress(OSError):
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: protocol,
                 connection,
                 ssl=self._tls,
                 ssl_handshake_timeout=HANDSHAKE_S if self._tls else None,
+                ssl_shutdown_timeout=GOODBYE_S if self._tls else None,
             )
             return True
         connection.close()

@@ -140,11 +140,7 @@ class _Server(uvicorn.Server):
         # A wait for a run may take hours. Its client joins the run again, elsewhere or after the restart.
         for connection in list(self.server_state.connections):
             call = getattr(connection, "cycle", None)
-            if call is None or call.response_complete:
-                # An idle client does not answer the end of TLS, which is waited for otherwise.
-                if not connection.transport.get_write_buffer_size():
-                    connection.transport.abort()
-            elif cut_off(call.scope):
+            if call is not None and not call.response_complete and cut_off(call.scope):
                 call.transport.abort()
         await super().shutdown(sockets)
 

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from runstore.runtime.spans import TRACEPARENT, Attributes, Span
+from runstore.runtime.spans import NO_SPAN, TRACEPARENT, Attributes, Span
 
 _EXPORT_TIMEOUT_S = 5.0
 _EXPORT_EVERY_MS = 1_000.0
@@ -25,7 +25,6 @@ _MAX_ATTRIBUTE_CHARS = 4_096
 _NOT_SAMPLED = (TRACEPARENT, f"00-{'1' * 32}-{'1' * 16}-00")
 
 _W3C = TraceContextTextMapPropagator()
-_NO_SPAN = Span()
 
 _current: ContextVar[trace.Span | None] = ContextVar("current_span", default=None)
 
@@ -76,7 +75,7 @@ class SpanRecorder:
         """See `spans.inner`."""
         parent = _current.get()
         if parent is None or not parent.is_recording():
-            return _NO_SPAN
+            return NO_SPAN
         kind = trace.SpanKind.CLIENT if is_call else trace.SpanKind.INTERNAL
         span = self._tracer.start_span(name, trace.set_span_in_context(parent), kind, attributes)
         return _Recorded(span, fails_with_errors=True)

@@ -52,9 +52,11 @@ async def health_shown(
             await writer.wait_closed()
 
     path = listener.getsockname()
-    async with await asyncio.start_unix_server(show, sock=listener):
-        yield
-    _forget(Path(path))
+    try:
+        async with await asyncio.start_unix_server(show, sock=listener):
+            yield
+    finally:
+        _forget(Path(path))
 
 
 def _listener(folder: Path) -> socket.socket | None:
@@ -86,10 +88,10 @@ def ask_workers(folder: Path) -> dict[int, WorkerHealth | None]:
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
         try:
             found[int(path.stem)] = _ask(path)
-        except (TimeoutError, msgspec.DecodeError):
-            found[int(path.stem)] = None
-        except OSError:
+        except (ConnectionRefusedError, FileNotFoundError):
             _forget(path)
+        except (OSError, msgspec.DecodeError):  # Also one whose queue is full of those who asked before.
+            found[int(path.stem)] = None
     return found
 
 

@@ -150,6 +150,17 @@ async def test_shut_at_once(catalog: Catalog, other: Catalog, clock: ManualClock
         assert error.value.reason is ErrorReason.NOT_FOUND
 
 
+async def test_a_tenant_named_like_the_id_of_another(catalog: Catalog) -> None:
+    """Keeps that one from giving its own name away: said, not tried for ever."""
+    tenant = await catalog.keys.create_tenant("research")
+    namesake = await catalog.keys.create_tenant(tenant.id)
+    with pytest.raises(RunstoreError) as error:
+        await catalog.tenant_deletions.begin(tenant.id, "research")
+    assert error.value.reason is ErrorReason.INCONSISTENT
+    await catalog.tenant_deletions.begin(namesake.id, tenant.id)
+    assert (await catalog.tenant_deletions.begin(tenant.id, "research")).name == "research"
+
+
 async def test_what_is_not_deleted(catalog: Catalog) -> None:
     """By a slip of the name, twice, or the tenant that every deployment has."""
     tenant = await catalog.keys.create_tenant("research")

@@ -290,6 +290,7 @@ class RunningGateway:
         *,
         drain_timeout_s: float = 5,
         has_store: bool = True,
+        **more_settings: Any,
     ) -> None:
         """`has_store`: a store listens at `target`. The gateway has little patience with it, so
         they are connected before the first call."""
@@ -305,6 +306,7 @@ class RunningGateway:
             max_decompression_ratio=50,
             drain_timeout_s=drain_timeout_s,
             store_patience_s=0.5,
+            **more_settings,
         )
         serve = run_gateway(settings, listen_fd=listener.detach(), ready=ready.set, stop=self._stop)
         self._task: asyncio.Task[None] = loop.start(lambda: asyncio.get_running_loop().create_task(serve))

@@ -113,3 +113,14 @@ async def test_a_bomb_stops_at_its_ratio() -> None:
         async with BodyReader(strict).read(request(gzip.compress(bytes(40 * MIB), 1), "gzip")):
             raise AssertionError
     assert refused.value.reason is ErrorReason.TOO_LARGE
+
+
+async def test_a_call_that_is_over_takes_no_more_memory() -> None:
+    """Its thread may go on for a moment, when it was cancelled while that decompressed."""
+    reader = BodyReader(LIMITS)
+    free = reader._free_bytes
+    with reader._holding() as hold:
+        hold(MIB)
+        assert reader._free_bytes == free - MIB
+    hold(MIB)
+    assert reader._free_bytes == free

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import threading
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,21 @@ async def test_a_worker_that_hangs_does_not_answer(tmp_path: Path, monkeypatch: 
         silent.bind(str(tmp_path / "7.sock"))
         silent.listen()
         assert ask_workers(tmp_path) == {7: None}
+
+
+def test_a_worker_that_hangs_is_not_taken_for_a_killed_one(tmp_path: Path) -> None:
+    """Nobody takes connections any more, but it is there: its socket stays."""
+    path = tmp_path / "7.sock"
+    with socket.socket(socket.AF_UNIX) as silent, ExitStack() as stack:
+        silent.bind(str(path))
+        silent.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(str(path))
+        assert ask_workers(tmp_path) == {7: None}
+        assert path.exists()
 
 
 async def test_a_folder_that_cannot_be_made_costs_the_answer_alone(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from runstore.catalog.copies import copy_out, schema_version
 from runstore.domain.errors import ErrorReason, RunstoreError
 from runstore.ingest.flush_pause import FlushPause
 from runstore.ingest.peers import Peers
-from runstore.ingest.sequence import sequence_at
+from runstore.ingest.sequence import ALL_TAKEN, sequence_at
 from runstore.ingest.unused_blobs import UnusedBlobs
 from runstore.ingest.visibility import Visibility
 from runstore.rpc.mapping import set_time
@@ -49,7 +49,6 @@ from runstore.storage.sqlite_copy import copy_sqlite
 from runstore.v1 import admin_service_pb2 as pb
 
 _LOOK_INTERVAL_S: Final = 0.25
-_EVERYTHING: Final = 2**64
 _PEERS_PATIENCE_S: Final = 30.0
 _SPARE_BYTES: Final = 256 * 1024 * 1024
 _ID_FORMAT: Final = "%Y%m%dT%H%M%S.%fZ"
@@ -209,7 +208,7 @@ class _Backup:
         """Return once everything acknowledged so far is in the engine."""
         if self._sources.visibility.is_engine_away:
             raise StoreUnavailable(self._sources.visibility.last_error)
-        await self._sources.visibility.see_sequence(_EVERYTHING)
+        await self._sources.visibility.see_sequence(ALL_TAKEN)
         with suppress(TimeoutError):
             async with asyncio.timeout(_PEERS_PATIENCE_S):
                 begin = sequence_at(self._now_us)

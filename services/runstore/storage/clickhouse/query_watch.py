@@ -87,7 +87,7 @@ def watched(kind: QueryKind | None = None) -> "Callable[[_Method[S, Q, P, T]], _
     def wrap(method: "_Method[S, Q, P, T]") -> "_Method[S, Q, P, T]":
         @functools.wraps(method)
         async def watching(self: S, query: Q, /, *args: P.args, **kwargs: P.kwargs) -> T:
-            asked = kind or current_kind.get() or QueryKind.LIST
+            asked = kind or current_kind.get()
             with self._watch.watch(asked, _runs_of(query).tenant_id, functools.partial(shape_of, query)):
                 return await method(self, query, *args, **kwargs)
 

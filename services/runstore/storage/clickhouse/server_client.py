@@ -14,8 +14,9 @@ SETTINGS: Final = {"max_query_size": 64 * 1024 * 1024}
 # A server refuses longer ones ("Field value too long"). It is the default of its `http_max_field_value_size`,
 # which statements cannot change: https://github.com/ClickHouse/ClickHouse/issues/36783
 _MAX_BYTES: Final = 128 * 1024
-# Shorter lists are not measured: no element has more than 300 bytes.
+# Shorter lists of short texts are not measured: no element of theirs has more than 300 bytes.
 _SHORT: Final = 400
+_SHORT_TEXT: Final = 64
 _PLACE: Final = re.compile(r"\{(\w+):([^{}]+)\}")
 
 
@@ -57,7 +58,9 @@ def inlined(text: str, parameters: Mapping[str, Any]) -> tuple[str, dict[str, An
 
 
 def _may_be_long(value: object) -> bool:
-    return isinstance(value, list) and len(value) > _SHORT
+    return isinstance(value, list) and (
+        len(value) > _SHORT or any(isinstance(each, str) and len(each) > _SHORT_TEXT for each in value)
+    )
 
 
 def _literal_of_long(place: str, name: str, value: object) -> str | None:

@@ -45,7 +45,7 @@ class Rows(Protocol):
 
 
 class TraceFinder:
-    """Every method raises StoreUnavailable."""
+    """Finds traces among those of a few runs. Every method raises StoreUnavailable."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
